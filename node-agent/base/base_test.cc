@@ -1,0 +1,68 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <type_traits>
+
+#include "node-agent/base/secret.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/base/unique_fd.h"
+
+namespace dfscsi {
+namespace {
+
+bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+
+TEST(UniqueFdTest, ClosesOnceAndMoves) {
+  const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  {
+    UniqueFd a(fd);
+    UniqueFd b = std::move(a);
+    EXPECT_EQ(a.get(), -1);
+    EXPECT_EQ(b.get(), fd);
+    UniqueFd& same = b;
+    b = std::move(same);
+    EXPECT_TRUE(IsOpen(fd));
+  }
+  EXPECT_FALSE(IsOpen(fd));
+}
+
+TEST(UniqueFdTest, ReleaseGivesItAway) {
+  UniqueFd a(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const int fd = a.release();
+  a.reset();
+  EXPECT_TRUE(IsOpen(fd));
+  close(fd);
+}
+
+template <typename T>
+concept Printable = requires(std::ostream& os, const T& t) { os << t; };
+static_assert(!Printable<Secret>);
+static_assert(!std::is_convertible_v<Secret, std::string_view>);
+
+TEST(SecretTest, AMovedFromSecretKeepsNothing) {
+  Secret a("short");
+  Secret b = std::move(a);
+  EXPECT_EQ(b.Expose(), "short");
+  EXPECT_TRUE(a.empty());
+}
+
+absl::StatusOr<int> Half(int n) {
+  if (n % 2 != 0) return absl::InvalidArgumentError("odd");
+  return n / 2;
+}
+absl::StatusOr<int> Quarter(int n) {
+  ASSIGN_OR_RETURN(const int half, Half(n));
+  RETURN_IF_ERROR(Half(half).status());
+  return half / 2;
+}
+
+TEST(StatusMacrosTest, ReturnsTheFirstError) {
+  EXPECT_EQ(*Quarter(8), 2);
+  EXPECT_EQ(Quarter(6).status().message(), "odd");
+  EXPECT_EQ(Quarter(3).status().message(), "odd");
+}
+
+}  // namespace
+}  // namespace dfscsi
