@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building and testing dfs-csi needs on Debian 12. Run as root; safe to run again.
+# Installs what building and testing dfs-csi needs on Debian 12. Safe to run again; needs root only if
+# something is missing.
 # Why each package is here: docs/dependencies.md.
 set -euo pipefail
 
@@ -16,10 +17,6 @@ packages=(
   fio iproute2 jq nftables openssl procps python3 python3-pytest samba smbclient smbnetfs tshark util-linux
 )
 
-if [[ $(id -u) -ne 0 ]]; then
-  echo "setup: run as root" >&2
-  exit 1
-fi
 if ! grep -q '^VERSION_ID="12"' /etc/os-release; then
   echo "setup: made for Debian 12; going on, but package names may differ" >&2
 fi
@@ -31,6 +28,10 @@ done
 if ((${#missing[@]} == 0)); then
   echo "setup: all ${#packages[@]} packages are installed"
   exit 0
+fi
+if [[ $(id -u) -ne 0 ]]; then
+  echo "setup: run as root to install: ${missing[*]}" >&2
+  exit 1
 fi
 echo "setup: installing ${missing[*]}"
 

@@ -9,10 +9,9 @@
 #include "absl/status/statusor.h"
 
 // RETURN_IF_ERROR(expr): returns expr's status from the function if it is an error.
-#define RETURN_IF_ERROR(expr)                                      \
-  do {                                                             \
-    if (::absl::Status status_macro = (expr); !status_macro.ok()) \
-      return status_macro;                                         \
+#define RETURN_IF_ERROR(expr)                                                          \
+  do {                                                                                 \
+    if (::absl::Status status_macro = (expr); !status_macro.ok()) return status_macro; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, expr): x becomes the value of a StatusOr, or its status is returned.
@@ -20,10 +19,9 @@
   DFSCSI_ASSIGN_OR_(DFSCSI_CONCAT_(statusor_macro_, __LINE__), lhs, expr, return)
 
 // The same two for coroutines: `expr` is usually a co_await.
-#define CO_RETURN_IF_ERROR(expr)                                   \
-  do {                                                             \
-    if (::absl::Status status_macro = (expr); !status_macro.ok()) \
-      co_return status_macro;                                      \
+#define CO_RETURN_IF_ERROR(expr)                                                          \
+  do {                                                                                    \
+    if (::absl::Status status_macro = (expr); !status_macro.ok()) co_return status_macro; \
   } while (false)
 
 #define CO_ASSIGN_OR_RETURN(lhs, expr) \
