@@ -1,0 +1,50 @@
+// The heartbeat: how the mounter tells a hung agent from a busy one.
+//
+// A dead agent shows itself: its connection hangs up. A hung one (an endless loop, a D state,
+// SIGSTOP) keeps its connection and would keep every mount of the node waiting. So each agent has
+// one cache line in a page of shared memory, and its loop adds one to it at least every second,
+// from the thread that serves requests. When the active agent's line has not changed for
+// kHeartbeatTimeout, the mounter kills it.
+//
+// The page is an array of lines; WELCOME says which line is the agent's own. The mounter clears a
+// line before it gives it out.
+
+#ifndef NODE_AGENT_STATE_HEARTBEAT_H_
+#define NODE_AGENT_STATE_HEARTBEAT_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "node-agent/state/shared_memory.h"
+
+namespace dfscsi::state {
+
+inline constexpr absl::Duration kHeartbeatPeriod = absl::Seconds(1);
+inline constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(5);
+
+class Heartbeat {
+ public:
+  static constexpr uint64_t kBytes = 4096;
+  static constexpr uint32_t kLines = kBytes / 64;
+
+  static absl::StatusOr<UniqueFd> Create();
+  static absl::StatusOr<Heartbeat> Map(int fd);
+
+  // Agent: every kHeartbeatPeriod or more often. Any thread, no system call.
+  void Beat(uint32_t line);
+  // Mounter.
+  uint64_t Count(uint32_t line) const;
+  void Clear(uint32_t line);
+
+ private:
+  explicit Heartbeat(SharedMemory memory) : memory_(std::move(memory)) {}
+  std::atomic<uint64_t>& Line(uint32_t line) const;
+
+  SharedMemory memory_;
+};
+
+}  // namespace dfscsi::state
+
+#endif  // NODE_AGENT_STATE_HEARTBEAT_H_
