@@ -1,0 +1,112 @@
+// Runs operations on whichever target serves a path now. The only place that fails over.
+//
+// A path is what the user sees: //host/root/link/dir/file below the mounted source, whichever
+// servers are behind it. Run() resolves it (cache, referrals, nested links, interlinks), binds it
+// to a target that is up, and runs the caller's operation there. When that target is lost, or grows
+// silent while another one is up, it resolves anew from the path that the user mounted and runs the
+// operation again. What an operation with open files does about a new target is its own business:
+// it compares epochs.
+//
+// Source: [MS-DFSC] 3.1.4.1, 3.1.5; design §5.
+
+#ifndef NODE_AGENT_DFS_CLIENT_H_
+#define NODE_AGENT_DFS_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "node-agent/dfs/path.h"
+#include "node-agent/dfs/referral_cache.h"
+#include "node-agent/dfs/target_health.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/smb/session_pool.h"
+#include "node-agent/smb/tree.h"
+
+namespace dfscsi::dfs {
+
+// A path bound to a target. A value; holding it keeps the tree.
+struct Binding {
+  std::shared_ptr<smb::Tree> tree;
+  std::u16string path;  // The rest of the path below the share, as smb::Tree takes it.
+  // Grows with every new binding of the same link (or root, or plain share). A handle opened under
+  // another epoch belongs to another server, or to another session of the same one.
+  uint64_t epoch = 0;
+  // How many components of the user's path belong to the link (or root) that is bound: two paths
+  // with the same first `link_components` components are on the same share.
+  size_t link_components = 2;
+};
+
+// What a caller allows, per operation.
+struct RunOptions {
+  // False: the operation holds something that only its own server has (unacknowledged data, locks);
+  // it waits for that server until `write_grace`, then it is run with whatever binding there is.
+  bool movable = true;
+  // False: an answer that was lost leaves it unknown whether the operation was executed; it is not
+  // repeated, and Run returns kAborted.
+  bool repeatable = true;
+};
+
+// What a mount's options say about failing over.
+struct ClientOptions {
+  // Soft: how long an operation may wait for a target (op_timeout). Hard: InfiniteDuration().
+  absl::Duration give_up_after = absl::InfiniteDuration();
+  absl::Duration write_grace = absl::Seconds(30);
+  absl::Duration referral_ttl_min = absl::Seconds(30);
+  absl::Duration referral_ttl_max = absl::Hours(24);
+  // Which hosts may be given the credential: host names or suffixes (".corp.example.com"); empty:
+  // those of the mounted source's DNS suffix, or any where it has none.
+  std::vector<std::string> allowed_targets;
+  bool allow_local_targets = false;  // Loopback, link-local and own addresses: tests only.
+};
+
+// Of one mount, on one loop. Not thread-safe, but for what the shared cache and health do
+// themselves.
+class Client {
+ public:
+  // `cache` and `health` are the node's; all must outlive the client.
+  Client(DfsPath source, smb::Credential credential, ClientOptions options,
+         smb::SessionPool& sessions, ReferralCache& cache, TargetHealthTable& health);
+  ~Client();
+
+  // An operation on one binding. It may run several times, and be destroyed while suspended.
+  using Operation = std::function<runtime::Task<absl::Status>(Binding)>;
+
+  // Runs `operation` until it has had its say: OK, or an error that no other target could mend
+  // (file semantics: an NTSTATUS). Hard mounts wait for a target as long as `deadline` allows.
+  // Errors of its own:
+  //   kUnavailable       no target (soft: after give_up_after; hard: never): EHOSTDOWN
+  //   kPermissionDenied  every target refused the credential: EACCES
+  //   kNotFound          the link has no targets, or none of them has the path's prefix: ENOENT
+  //   kFailedPrecondition with ELOOP (ErrnoOf): too many nested links
+  //   kAborted           see RunOptions::repeatable
+  //   kDeadlineExceeded, kCancelled
+  runtime::Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options,
+                                  runtime::Deadline deadline);
+
+  // No I/O: what the cache knows of `path` itself. True if it is exactly a link's (or a root's)
+  // path.
+  bool IsKnownLink(const DfsPath& path) const;
+  // A directory listing has shown that `path` is a link.
+  void NoteLink(const DfsPath& path);
+
+  // The epoch under which `path` is bound now; 0 if it is not. No I/O.
+  uint64_t GetEpoch(const DfsPath& path) const;
+
+  const DfsPath& source() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dfscsi::dfs
+
+#endif  // NODE_AGENT_DFS_CLIENT_H_

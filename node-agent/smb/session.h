@@ -1,0 +1,84 @@
+// One authenticated session on one connection, and its trees.
+//
+// Source: [MS-SMB2] 3.2.1.4, 3.2.4.2, 3.2.5.3.
+
+#ifndef NODE_AGENT_SMB_SESSION_H_
+#define NODE_AGENT_SMB_SESSION_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "node-agent/runtime/wait.h"
+#include "node-agent/smb/authenticator.h"
+#include "node-agent/smb/connection.h"
+#include "node-agent/smb/credential.h"
+
+namespace dfscsi::smb {
+
+class Tree;
+
+// Not thread-safe; one loop. Held by shared_ptr; it ends (LOGOFF, without waiting) when the last
+// holder lets go.
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  // SESSION_SETUP on a fresh connection. `previous_session_id` names a session of ours that the
+  // server may still hold open (0: none): it ends that one, and its opens, at once. Errors, besides
+  // the connection's:
+  //   kUnauthenticated   the server, or the mechanism, refused the credential: do not repeat
+  //   kPermissionDenied  the server made us a guest though a user was given
+  //   kDataLoss          the final reply's signature is wrong (a downgrade, or a key of ours is
+  //   wrong) an NTSTATUS
+  static runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Setup(
+      std::shared_ptr<Connection> connection, AuthenticatorFactory& authenticators,
+      Credential credential, uint64_t previous_session_id, runtime::Deadline deadline);
+
+  Session(std::shared_ptr<Connection> connection, AuthenticatorFactory& authenticators,
+          Credential credential);
+  ~Session();
+
+  // TREE_CONNECT to \\host\share, once per share; later callers get the same tree. On 3.0 and 3.0.2
+  // the first one also validates the negotiation (FSCTL_VALIDATE_NEGOTIATE_INFO). Errors, besides
+  // the connection's: an NTSTATUS (BAD_NETWORK_NAME: there is no such share).
+  runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> ConnectTree(std::string share,
+                                                                   runtime::Deadline deadline);
+
+  // As Connection::Call, for this session: signed, encrypted, and repeated once after
+  // STATUS_NETWORK_SESSION_EXPIRED has been answered by authenticating again.
+  runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
+                                                            runtime::Deadline deadline);
+
+  Connection& connection() { return *connection_; }
+  uint64_t id() const { return id_; }
+  bool usable() const { return usable_ && !connection_->closed(); }
+  // The server has said that it knows this session no more, or that a tree is gone.
+  void NoteDeleted() { usable_ = false; }
+  void ForgetTree(const std::string& share);
+
+ private:
+  friend class Tree;
+
+  runtime::Task<absl::Status> Authenticate(uint64_t previous_session_id,
+                                           runtime::Deadline deadline);
+  runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
+  runtime::Task<absl::Status> ValidateNegotiate(uint32_t tree_id, runtime::Deadline deadline);
+
+  const std::shared_ptr<Connection> connection_;
+  AuthenticatorFactory& authenticators_;
+  const Credential credential_;
+  uint64_t id_ = 0;
+  bool usable_ = true;
+  bool validated_ = false;
+  int reauthentications_ = 0;
+  runtime::Mutex reauthenticating_;
+  runtime::Mutex connecting_trees_;
+  std::map<std::string, std::weak_ptr<Tree>> trees_;  // By share, lower case.
+};
+
+}  // namespace dfscsi::smb
+
+#endif  // NODE_AGENT_SMB_SESSION_H_

@@ -1,0 +1,100 @@
+// The sessions of one loop, shared by (server, credential): fifty links to one file server are one
+// connection and one session.
+
+#ifndef NODE_AGENT_SMB_SESSION_POOL_H_
+#define NODE_AGENT_SMB_SESSION_POOL_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/authenticator.h"
+#include "node-agent/smb/credential.h"
+#include "node-agent/smb/options.h"
+#include "node-agent/smb/session.h"
+#include "node-agent/smb/tree.h"
+
+namespace dfscsi::smb {
+
+// How far a failed attempt came; failure_class.h needs it.
+enum class ConnectPhase { kResolve, kConnect, kNegotiate, kSessionSetup, kTreeConnect };
+
+// Where SessionIds outlive the process, so that a successor can end its predecessor's sessions.
+class SessionMemory {
+ public:
+  virtual ~SessionMemory() = default;
+  // 0 if none is known.
+  virtual uint64_t PreviousSessionId(const std::string& host, const std::string& identity) = 0;
+  virtual void RememberSessionId(const std::string& host, const std::string& identity,
+                                 uint64_t session_id) = 0;
+  // False while a refused log-on forbids to try this credential on this host again.
+  virtual bool MayLogOn(const std::string& host, const std::string& identity) = 0;
+  virtual void RememberRefusal(const std::string& host, const std::string& identity) = 0;
+};
+
+// Not thread-safe; one loop.
+class SessionPool {
+ public:
+  // `memory` may be null. All must outlive the pool.
+  SessionPool(Options options, AuthenticatorFactory& authenticators, SessionMemory* memory);
+  ~SessionPool();
+
+  struct Failure {
+    absl::Status status;
+    ConnectPhase phase = ConnectPhase::kConnect;
+  };
+  // A tree on //host/share for `credential`: an existing session's, or a new session's. Callers
+  // that want the same session at once wait for one attempt. Addresses of the host are tried at a
+  // stagger; the first that negotiates serves. Does not retry. On error `failure`, if not null,
+  // says how far it came. Errors: as of Session::Setup, Session::ConnectTree, Network::Resolve.
+  runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> GetTree(std::string host, std::string share,
+                                                               Credential credential,
+                                                               ConnectPhase* phase,
+                                                               runtime::Deadline deadline);
+
+  // A session beside the shared one, not kept in the pool: to see whether a suspect server still
+  // answers others.
+  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> ConnectFresh(std::string host,
+                                                                       Credential credential,
+                                                                       ConnectPhase* phase,
+                                                                       runtime::Deadline deadline);
+
+  // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
+  // may finish with it.
+  void Retire(const Session& session);
+
+  // The session that GetTree would use, if there is one and it is usable.
+  std::shared_ptr<Session> Find(const std::string& host, const std::string& identity) const;
+
+  struct Listed {
+    std::string host;
+    std::string peer;
+    bool suspect;
+    int64_t frames_sent;
+  };
+  std::vector<Listed> List() const;
+
+ private:
+  using Key = std::pair<std::string, std::string>;  // Host in lower case, identity.
+  struct Entry {
+    std::shared_ptr<Session> session;
+    std::unique_ptr<runtime::Mutex> connecting = std::make_unique<runtime::Mutex>();
+  };
+
+  const Options options_;
+  AuthenticatorFactory& authenticators_;
+  SessionMemory* const memory_;
+  std::map<Key, Entry> entries_;
+  std::map<std::string, std::vector<runtime::IpAddress>> last_addresses_;  // For when DNS is down.
+  runtime::TaskGroup tasks_;
+};
+
+}  // namespace dfscsi::smb
+
+#endif  // NODE_AGENT_SMB_SESSION_POOL_H_
