@@ -34,6 +34,8 @@ std::string StatusText(uint32_t code, int type, gss_OID mechanism) {
     OM_uint32 minor = 0;
     GssBuffer line;
     if (GSS_ERROR(gss_display_status(&minor, code, type, mechanism, &more, line.address()))) break;
+    // What the library says of codes that it does not know is of no use to anybody.
+    if (line.bytes() == "Unknown error") continue;
     if (!text.empty()) text += "; ";
     text += line.bytes();
   } while (more != 0);
