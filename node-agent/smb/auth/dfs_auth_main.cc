@@ -97,6 +97,11 @@ void SetEnvironment() {
 // All log-ons of this process.
 class Server {
  public:
+  // Until a log-on names another, no krb5.conf but ours is read: NTLM needs none.
+  Server() : defaults_(MemoryFile(kKerberosDefaults)) {
+    setenv("KRB5_CONFIG", NameOf(defaults_).c_str(), 1);
+  }
+
   // nullopt: nothing to answer.
   std::optional<Reply> Handle(const Request& request) {
     if (const auto* begin = std::get_if<Begin>(&request)) return OnBegin(*begin);
@@ -147,17 +152,16 @@ class Server {
     if (!path.empty() && access(path.c_str(), R_OK) != 0) {
       return Refuse(id, FailureClass::kNoKdc, absl::StrCat(path, ": ", strerror(errno)));
     }
-    // Colons separate files, so a path that holds one is read by another name.
-    defaults_ = MemoryFile(kKerberosDefaults);
+    // By descriptor, because colons separate the files' names.
     config_ = UniqueFd(open(wanted.c_str(), O_RDONLY | O_CLOEXEC));
-    const std::string files =
-        config_ ? absl::StrCat(NameOf(config_), ":", NameOf(defaults_)) : NameOf(defaults_);
-    setenv("KRB5_CONFIG", files.c_str(), 1);
+    if (config_) {
+      setenv("KRB5_CONFIG", absl::StrCat(NameOf(config_), ":", NameOf(defaults_)).c_str(), 1);
+    }
     config_path_ = wanted;
     return std::nullopt;
   }
 
-  UniqueFd defaults_;
+  const UniqueFd defaults_;
   UniqueFd config_;
   std::string config_path_;
   KerberosClient kerberos_;
