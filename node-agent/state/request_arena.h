@@ -81,9 +81,9 @@ enum class SlotState : uint32_t { kFree = 0, kReading = 1, kFilled = 2, kStarted
 
 // Shared layout. All fields but `state` are valid only as the state says.
 struct SlotDescriptor {
-  std::atomic<uint32_t> state;  // SlotState
-  uint32_t mount_id;            // From `reading` on.
-  uint64_t unique;              // This and the following: from `filled` on.
+  std::atomic<uint32_t> state;     // SlotState
+  std::atomic<uint32_t> mount_id;  // From `reading` on.
+  uint64_t unique;                 // This and the following: from `filled` on.
   uint32_t opcode;
   uint32_t length;
   uint32_t generation;  // Of the agent that read it: a request of an older one is being run again.
@@ -104,7 +104,7 @@ class RequestSlot {
   explicit operator bool() const { return descriptor_ != nullptr; }
 
   SlotState state() const { return static_cast<SlotState>(Load(descriptor_->state)); }
-  uint32_t mount_id() const { return descriptor_->mount_id; }
+  uint32_t mount_id() const { return Load(descriptor_->mount_id); }
   uint64_t unique() const { return descriptor_->unique; }
   uint32_t opcode() const { return descriptor_->opcode; }
   uint32_t generation() const { return descriptor_->generation; }
@@ -157,6 +157,8 @@ class RequestArena {
   // A step (never step 0) whose slots are all free is taken out of use, for RETURN_STEP; -1: there
   // is none.
   int RemoveIdleStep();
+  // The mounter took it back (STEP_REVOKED).
+  void SetRevoked(int step);
   // The mounter keeps granted steps after an agent's death; those which are granted and not in use.
   uint64_t unused_steps() const;
 

@@ -91,6 +91,7 @@ void Fill(T& where, const std::type_identity_t<T>& value) {
   StoreDone();
 }
 inline void FillBytes(void* where, const void* from, size_t bytes) {
+  if (bytes == 0) return;
   if (store_hook != nullptr) [[unlikely]] {  // A death in the middle of a copy.
     memcpy(where, from, bytes / 2);
     StoreDone();

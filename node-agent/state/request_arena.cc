@@ -1,0 +1,377 @@
+#include "node-agent/state/request_arena.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+
+namespace dfscsi::state {
+namespace {
+
+constexpr uint64_t kMagic = 0x616e657261736664;  // "dfsarena"
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kSmallSlotBytes = sizeof(SlotDescriptor) + kSmallPayloadBytes;
+static_assert(kBigPayloadBytes % kPageBytes == 0);
+
+struct Geometry {
+  int big;
+  int small;
+};
+
+constexpr Geometry GeometryOf(RequestArena::StepKind kind) {
+  switch (kind) {
+    case RequestArena::StepKind::kMixed:
+      return {6, 1598};
+    case RequestArena::StepKind::kSmall:
+      return {0, 6553};
+    case RequestArena::StepKind::kNone:
+      break;
+  }
+  return {0, 0};
+}
+
+// In a step: the big slots' descriptors, the small slots (descriptor and payload together), at the
+// end the big payloads, page aligned.
+constexpr bool Fits(Geometry g) {
+  return g.big * (sizeof(SlotDescriptor) + kBigPayloadBytes) + g.small * kSmallSlotBytes <=
+         kArenaStepBytes;
+}
+static_assert(Fits(GeometryOf(RequestArena::StepKind::kMixed)));
+static_assert(Fits(GeometryOf(RequestArena::StepKind::kSmall)));
+
+uint64_t BoottimeNs() {
+  timespec now;
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+fuse_in_header HeaderOf(const char* payload) {
+  fuse_in_header header;
+  memcpy(&header, payload, sizeof(header));
+  return header;
+}
+
+uint32_t Capacity(bool big) { return big ? kBigPayloadBytes : kSmallPayloadBytes; }
+
+}  // namespace
+
+struct RequestArena::Header {
+  std::atomic<uint64_t> magic;  // Stored last; 0: blank.
+  uint32_t layout_version;
+  std::atomic<uint32_t> generation;
+  std::atomic<uint32_t> kinds[kArenaSteps];  // StepKind
+};
+
+// The slots of one step.
+struct RequestArena::Step {
+  char* start;
+  Geometry geometry;
+
+  RequestSlot Big(int i) const {
+    char* payloads = start + kArenaStepBytes - geometry.big * uint64_t{kBigPayloadBytes};
+    return RequestSlot(reinterpret_cast<SlotDescriptor*>(start) + i,
+                       payloads + i * uint64_t{kBigPayloadBytes}, /*big=*/true);
+  }
+  RequestSlot Small(int i) const {
+    char* slot = start + geometry.big * sizeof(SlotDescriptor) + i * kSmallSlotBytes;
+    return RequestSlot(reinterpret_cast<SlotDescriptor*>(slot), slot + sizeof(SlotDescriptor),
+                       /*big=*/false);
+  }
+  // Small ones first, so that of two copies of a request the small one is met first.
+  template <typename F>
+  void ForEach(F visit) const {
+    for (int i = 0; i < geometry.small; ++i) visit(Small(i));
+    for (int i = 0; i < geometry.big; ++i) visit(Big(i));
+  }
+};
+
+RequestArena::RequestArena(SharedMemory memory) : memory_(std::move(memory)) {
+  static_assert(sizeof(Header) <= kArenaHeaderBytes);
+}
+
+RequestArena::Header* RequestArena::header() const {
+  return reinterpret_cast<Header*>(memory_.data());
+}
+
+RequestArena::Step RequestArena::CutStep(int step, StepKind kind) const {
+  return {memory_.data() + ArenaStepOffset(step), GeometryOf(kind)};
+}
+
+int RequestArena::StepOf(RequestSlot slot) const {
+  return static_cast<int>((slot.payload_ - memory_.data() - kArenaHeaderBytes) / kArenaStepBytes);
+}
+
+absl::StatusOr<std::unique_ptr<RequestArena>> RequestArena::Map(int fd) {
+  ASSIGN_OR_RETURN(SharedMemory memory, SharedMemory::Map(fd, kArenaBytes));
+  std::unique_ptr<RequestArena> arena(new RequestArena(std::move(memory)));
+  const Header* header = arena->header();
+  const uint64_t magic = Load(header->magic);
+  if (magic == 0) return arena;  // Blank: the first Adopt() writes the header.
+  if (magic != kMagic || header->layout_version != kArenaLayoutVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("request arena of layout ", header->layout_version, ", this program reads ",
+                     kArenaLayoutVersion));
+  }
+  return arena;
+}
+
+absl::Status RequestArena::Prepare(uint64_t granted) {
+  RETURN_IF_ERROR(memory_.Populate(0, kArenaHeaderBytes));
+  for (int step = 0; step < kArenaSteps; ++step) {
+    if ((granted >> step & 1) == 0) continue;
+    RETURN_IF_ERROR(memory_.Populate(ArenaStepOffset(step), kArenaStepBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation,
+                                                             uint64_t granted) {
+  RETURN_IF_ERROR(Prepare(granted));
+  Header* const head = header();
+  if (Load(head->magic) == 0) {
+    Fill(head->layout_version, kArenaLayoutVersion);
+    Store(head->magic, kMagic);
+  }
+  Store(head->generation, generation);
+  generation_ = generation;
+
+  std::vector<RequestSlot> found;
+  absl::MutexLock lock(&mutex_);
+  for (int step = 0; step < kArenaSteps; ++step) {
+    steps_[step].granted = granted >> step & 1;
+    StepKind kind = static_cast<StepKind>(Load(head->kinds[step]));
+    if (kind > StepKind::kSmall) {
+      return absl::FailedPreconditionError("request arena: a step of an unknown kind");
+    }
+    if (kind == StepKind::kNone && step == 0 && steps_[0].granted) {
+      kind = StepKind::kMixed;
+      Store(head->kinds[0], static_cast<uint32_t>(kind));
+    }
+    if (kind != StepKind::kNone) AddToFreeLists(step, kind, &found);
+  }
+
+  // Two copies of one request: the agent died between publishing the small one and freeing the big
+  // one.
+  absl::flat_hash_map<std::pair<uint32_t, uint64_t>, bool> seen;
+  std::vector<RequestSlot> unique;
+  unique.reserve(found.size());
+  for (const bool big : {false, true}) {
+    for (RequestSlot slot : found) {
+      if (slot.big() != big) continue;
+      if (seen.emplace(std::pair(slot.mount_id(), slot.unique()), true).second) {
+        unique.push_back(slot);
+        continue;
+      }
+      Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
+      --steps_[StepOf(slot)].taken;
+      (big ? free_big_ : free_small_).push_back(slot);
+    }
+  }
+  std::sort(unique.begin(), unique.end(), [](const RequestSlot& a, const RequestSlot& b) {
+    return std::pair(a.arrived_ns(), a.unique()) < std::pair(b.arrived_ns(), b.unique());
+  });
+  return unique;
+}
+
+// Sorts the slots of a step into free ones and requests. Of a slot in state `reading` only the
+// payload and the mount id can be believed.
+void RequestArena::AddToFreeLists(int step, StepKind kind, std::vector<RequestSlot>* found) {
+  StepUse& use = steps_[step];
+  std::vector<RequestSlot>& free_big = free_big_;
+  std::vector<RequestSlot>& free_small = free_small_;
+  const uint64_t now = BoottimeNs();
+  use.kind = kind;
+  CutStep(step, kind).ForEach([&](RequestSlot slot) {
+    SlotDescriptor* const d = slot.descriptor_;
+    const SlotState state = slot.state();
+    if (state != SlotState::kFree) {
+      const fuse_in_header request = HeaderOf(slot.payload_);
+      const uint32_t length = state == SlotState::kReading ? request.len : d->length;
+      // 0: nothing was delivered. Other lengths out of range: not written by us, nothing to be
+      // saved.
+      if (length >= sizeof(request) && length <= Capacity(slot.big())) {
+        if (state == SlotState::kReading) {
+          Fill(d->unique, request.unique);
+          Fill(d->opcode, request.opcode);
+          Fill(d->length, length);
+          Fill(d->generation, generation_);
+          Fill(d->arrived_ns, now);
+          Fill(d->create_guid, Guid{});
+          Store(d->state, static_cast<uint32_t>(SlotState::kFilled));
+        }
+        ++use.taken;
+        found->push_back(slot);
+        return;
+      }
+      Store(d->state, static_cast<uint32_t>(SlotState::kFree));
+    }
+    (slot.big() ? free_big : free_small).push_back(slot);
+  });
+}
+
+absl::Status RequestArena::AddStep(int step, StepKind kind) {
+  if (step < 0 || step >= kArenaSteps || kind == StepKind::kNone) {
+    return absl::InvalidArgumentError("request arena: no such step");
+  }
+  RETURN_IF_ERROR(memory_.Populate(ArenaStepOffset(step), kArenaStepBytes));
+  absl::MutexLock lock(&mutex_);
+  steps_[step].granted = true;
+  if (steps_[step].kind != StepKind::kNone) return absl::OkStatus();
+  // A step that comes back after its return was punched: all states are free. One that the last
+  // agent took out of use and could not return has free states, too, but perhaps those of another
+  // kind.
+  CutStep(step, kind).ForEach([](RequestSlot slot) {
+    Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
+  });
+  Store(header()->kinds[step], static_cast<uint32_t>(kind));
+  std::vector<RequestSlot> none;
+  AddToFreeLists(step, kind, &none);
+  return absl::OkStatus();
+}
+
+int RequestArena::RemoveIdleStep() {
+  absl::MutexLock lock(&mutex_);
+  for (int step = kArenaSteps - 1; step > 0; --step) {
+    StepUse& use = steps_[step];
+    if (use.kind == StepKind::kNone || use.taken != 0) continue;
+    Store(header()->kinds[step], static_cast<uint32_t>(StepKind::kNone));
+    use.kind = StepKind::kNone;
+    const auto in_step = [&](const RequestSlot& slot) { return StepOf(slot) == step; };
+    std::erase_if(free_big_, in_step);
+    std::erase_if(free_small_, in_step);
+    return step;
+  }
+  return -1;
+}
+
+void RequestArena::SetRevoked(int step) {
+  absl::MutexLock lock(&mutex_);
+  if (step > 0 && step < kArenaSteps) steps_[step].granted = false;
+}
+
+uint64_t RequestArena::unused_steps() const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t unused = 0;
+  for (int step = 0; step < kArenaSteps; ++step) {
+    if (steps_[step].granted && steps_[step].kind == StepKind::kNone) unused |= uint64_t{1} << step;
+  }
+  return unused;
+}
+
+RequestSlot RequestArena::Take(bool big) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<RequestSlot>& free = big ? free_big_ : free_small_;
+  if (free.empty()) return RequestSlot();
+  const RequestSlot slot = free.back();
+  free.pop_back();
+  ++steps_[StepOf(slot)].taken;
+  return slot;
+}
+
+// Stores: header zeroed, mount id, state = reading; read(2); then either
+//   stays:  unique … arrived, state = filled;
+//   moves:  the same and the bytes in the small slot, its state = filled, the big one's state =
+//   free.
+RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
+  const RequestSlot slot = Take(/*big=*/true);
+  if (!slot) return {ReadResult::kNoSlot, {}};
+  SlotDescriptor* const d = slot.descriptor_;
+  static constexpr char kZeros[sizeof(fuse_in_header)] = {};
+  FillBytes(slot.payload_, kZeros, sizeof(kZeros));
+  Store(d->mount_id, mount_id);
+  Store(d->state, static_cast<uint32_t>(SlotState::kReading));
+
+  ssize_t n;
+  do {
+    n = read(fuse_fd, slot.payload_, kBigPayloadBytes);
+    // ENOENT: the request was interrupted while it was being handed out; there may be more.
+  } while (n < 0 && (errno == EINTR || errno == ENOENT));
+  StoreDone();  // The kernel's.
+  const int error = n < 0 ? errno : 0;
+  if (n < static_cast<ssize_t>(sizeof(fuse_in_header))) {
+    Free(slot);
+    if (error == EAGAIN) return {ReadResult::kEmpty, {}};
+    if (error == ENODEV) return {ReadResult::kGone, {}};
+    return {ReadResult::kFailed, {}, error == 0 ? EIO : error};
+  }
+
+  const fuse_in_header request = HeaderOf(slot.payload_);
+  const uint32_t length = static_cast<uint32_t>(n);
+  RequestSlot target = length <= kSmallPayloadBytes ? Take(/*big=*/false) : slot;
+  if (!target) target = slot;
+  SlotDescriptor* const t = target.descriptor_;
+  if (!target.big()) {
+    FillBytes(target.payload_, slot.payload_, length);
+    Store(t->mount_id, mount_id);
+  }
+  Fill(t->unique, request.unique);
+  Fill(t->opcode, request.opcode);
+  Fill(t->length, length);
+  Fill(t->generation, generation_);
+  Fill(t->arrived_ns, BoottimeNs());
+  Fill(t->create_guid, Guid{});
+  Store(t->state, static_cast<uint32_t>(SlotState::kFilled));
+  if (!target.big()) Free(slot);
+  return {ReadResult::kRequest, target};
+}
+
+// Stores: the guid, state = started.
+void RequestArena::MarkStarted(RequestSlot slot, const Guid& create_guid) {
+  Fill(slot.descriptor_->create_guid, create_guid);
+  Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kStarted));
+}
+
+// Stores: error, length, reply, state = done.
+void RequestArena::MarkDone(RequestSlot slot, int error, absl::Span<const char> reply) {
+  if (reply.size() > kReplyJournalBytes) abort();
+  SlotDescriptor* const d = slot.descriptor_;
+  Fill(d->error, error);
+  Fill(d->reply_length, static_cast<uint32_t>(reply.size()));
+  FillBytes(d->reply, reply.data(), reply.size());
+  Store(d->state, static_cast<uint32_t>(SlotState::kDone));
+}
+
+void RequestArena::Free(RequestSlot slot) {
+  Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
+  absl::MutexLock lock(&mutex_);
+  --steps_[StepOf(slot)].taken;
+  (slot.big() ? free_big_ : free_small_).push_back(slot);
+}
+
+void RequestArena::FreeMount(uint32_t mount_id) {
+  std::vector<RequestSlot> slots;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (int step = 0; step < kArenaSteps; ++step) {
+      CutStep(step, steps_[step].kind).ForEach([&](RequestSlot slot) {
+        if (slot.state() != SlotState::kFree && slot.mount_id() == mount_id) slots.push_back(slot);
+      });
+    }
+  }
+  for (RequestSlot slot : slots) Free(slot);
+}
+
+RequestArena::Usage RequestArena::GetUsage() const {
+  absl::MutexLock lock(&mutex_);
+  Usage usage;
+  for (const StepUse& use : steps_) {
+    if (use.kind == StepKind::kNone) continue;
+    ++usage.steps;
+    usage.big_total += GeometryOf(use.kind).big;
+    usage.small_total += GeometryOf(use.kind).small;
+  }
+  usage.big_free = static_cast<int>(free_big_.size());
+  usage.small_free = static_cast<int>(free_small_.size());
+  return usage;
+}
+
+}  // namespace dfscsi::state
