@@ -1,0 +1,7 @@
+"""A lab of real Samba servers in network namespaces. Its API: e2e/README.md."""
+
+from .capture import Capture
+from .lab import CRYPTO, Lab, LabError, live_labs, reap
+from .probe import Probe
+
+__all__ = ['CRYPTO', 'Capture', 'Lab', 'LabError', 'Probe', 'live_labs', 'reap']
