@@ -1,9 +1,11 @@
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <type_traits>
 
+#include "node-agent/base/log.h"
 #include "node-agent/base/secret.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/base/unique_fd.h"
@@ -62,6 +64,40 @@ TEST(StatusMacrosTest, ReturnsTheFirstError) {
   EXPECT_EQ(*Quarter(8), 2);
   EXPECT_EQ(Quarter(6).status().message(), "odd");
   EXPECT_EQ(Quarter(3).status().message(), "odd");
+}
+
+// What a block of code writes to stderr.
+template <class Work>
+std::string StderrOf(Work work) {
+  testing::internal::CaptureStderr();
+  work();
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(LogTest, ServerTextCannotForgeALine) {
+  const std::string text = StderrOf([] { LogWarning("name ", "a\nE b\x7f", " ", 7); });
+  EXPECT_THAT(text, testing::EndsWith(" W name a\\x0aE b\\x7f 7\n"));
+}
+
+TEST(LogTest, LevelsAndLongLines) {
+  SetLogLevel(*ParseLogLevel("warning"));
+  EXPECT_EQ(StderrOf([] { LogInfo("not this"); }), "");
+  SetLogLevel(LogLevel::kInfo);
+  EXPECT_THAT(StderrOf([] { LogInfo("this"); }), testing::EndsWith(" I this\n"));
+  EXPECT_LE(StderrOf([] { LogError(std::string(10000, 'x')); }).size(), 4096u);
+  EXPECT_FALSE(ParseLogLevel("loud").has_value());
+}
+
+TEST(LogTest, AFullPipeDropsLinesInsteadOfBlocking) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd reader(ends[0]), writer(ends[1]);
+  UniqueFd saved(dup(STDERR_FILENO));
+  ASSERT_GE(dup2(writer.get(), STDERR_FILENO), 0);
+  const int64_t before = DroppedLogLines();
+  for (int i = 0; i < 100; ++i) LogError(std::string(3000, 'x'));
+  ASSERT_GE(dup2(saved.get(), STDERR_FILENO), 0);
+  EXPECT_GT(DroppedLogLines(), before);
 }
 
 }  // namespace
