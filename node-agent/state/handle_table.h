@@ -52,8 +52,8 @@ class HandleTable {
   // changes.
   struct ServerSide {
     Guid lease_key = {};
-    Guid create_guid = {};  // [MS-SMB2] 2.2.13.2.11: durable handle v2
-    SmbFileId file_id;      // Of the last CREATE; meaningful on its session only.
+    Guid create_guid = {};   // [MS-SMB2] 2.2.13.2.11: durable handle v2
+    SmbFileId file_id = {};  // Of the last CREATE; meaningful on its session only.
     uint64_t session_id = 0;
     friend bool operator==(const ServerSide&, const ServerSide&) = default;
   };
@@ -92,7 +92,6 @@ class HandleTable {
 
   // Part of MountTables, which see. Live handles pin their nodes.
   HandleTable(Shared* shared, char* region, InodeTable* inodes);
-  void Format();
   absl::Status Recover();
 
   struct NewHandle {
@@ -101,8 +100,8 @@ class HandleTable {
     uint32_t open_flags = 0;
     uint32_t access = 0;
     uint32_t flags = 0;
-    NodeIdentity identity;
-    ServerSide server;
+    NodeIdentity identity = {};
+    ServerSide server = {};
   };
   // Before the reply to OPEN, OPENDIR or CREATE. Errors: NotFound (the node is not in use),
   // ResourceExhausted (ENFILE).
@@ -134,7 +133,7 @@ class HandleTable {
 
  private:
   Record* Lookup(FileHandle fh) const;
-  Block* BlockAt(uint32_t block) const { return &blocks_[block]; }
+  Block* BlockAt(uint32_t number) const { return &blocks_[number - 1]; }  // 1 is the first.
   absl::StatusOr<uint32_t> TakeBlock();
   void FreeBlocks(uint32_t first);
 

@@ -83,16 +83,22 @@ class InodeTable {
   };
   static_assert(sizeof(Record) == 128);
 
+  // Shared layout: a rename under way.
+  struct Redo {
+    NodeId node;
+    NodeId parent;
+    NodeId replaced;  // 0: none.
+    uint32_t name_cell;
+    uint32_t name_length;
+    char name[kMaxNameBytes];
+  };
+
   // Shared layout, in the header of the memfd.
   struct Shared {
     std::atomic<uint32_t> used_records;  // Slots below it were used at some time.
     std::atomic<uint32_t> used_cells[kNameClasses];
     std::atomic<uint32_t> redo_armed;
-    uint32_t redo_name_length;
-    NodeId redo_node;
-    NodeId redo_parent;
-    NodeId redo_replaced;  // 0: none.
-    char redo_name[kMaxNameBytes];
+    Redo redo;
   };
   static constexpr uint64_t kRegionBytes =
       uint64_t{kMaxNodes} * sizeof(Record) + kNameClasses * kNameRegionBytes;
@@ -101,6 +107,8 @@ class InodeTable {
   InodeTable(Shared* shared, char* region);
   void Format(uint64_t root_ino);
   absl::Status Recover();
+  // After the handle table's Recover() has pinned what is open: inserted and never given out.
+  void ReleaseUnheld();
 
   // A read-only view of one record. Pointers and views into it are valid until its record is
   // changed.
@@ -208,13 +216,16 @@ class InodeTable {
   std::string_view NameOf(const Record& record) const;
   char* Cell(uint32_t name_cell) const;
   absl::StatusOr<uint32_t> TakeSlot();
-  // Writes `name` to a record that is not live or whose rename is armed.
-  absl::Status FillName(Record* record, std::string_view name);
+  absl::StatusOr<uint32_t> TakeCell(size_t name_bytes);
+  // To a record that is not live, or whose rename is armed.
+  void FillName(Record* record, std::string_view name, uint32_t name_cell);
   void FreeName(const Record& record);
-  void FinishRename();
+  bool IsBelow(NodeId id, NodeId ancestor) const;
+  void ApplyRedo();
+  absl::Status RedoRename();
   void AddToIndex(uint32_t slot);
   void RemoveFromIndex(uint32_t slot);
-  void MaybeRemove(uint32_t slot);
+  bool MaybeRemove(uint32_t slot);
 
   Shared* const shared_;
   Record* const records_;
