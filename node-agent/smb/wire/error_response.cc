@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "node-agent/smb/wire/body.h"
+#include "node-agent/smb/wire/reparse.h"
 
 namespace dfscsi::smb::wire {
 namespace {
@@ -10,7 +11,6 @@ namespace {
 constexpr uint32_t kErrorIdDefault = 0;
 constexpr size_t kErrorContextFixedSize = 8;
 constexpr uint32_t kSymlinkErrorTag = 0x4C4D5953;  // 'SYML'
-constexpr uint32_t kReparseTagSymlink = 0xA000000C;
 constexpr uint32_t kSymlinkRelative = 1;
 
 // The data of the first context with the default id.
@@ -75,7 +75,7 @@ void EncodeSymlinkError(const SymlinkError& error, Writer& writer) {
   const size_t names_bytes = substitute_bytes + print_bytes;
   writer.Length32(24 + names_bytes);  // SymLinkLength: all behind itself.
   writer.U32(kSymlinkErrorTag);
-  writer.U32(kReparseTagSymlink);
+  writer.U32(kTagSymlink);
   writer.Length16(12 + names_bytes);
   writer.U16(error.unparsed_bytes);
   writer.U16(0);
@@ -104,7 +104,7 @@ absl::StatusOr<SymlinkError> DecodeSymlinkError(Bytes error_data) {
   const Bytes names = reader.Take(reader.remaining());
   if (!reader.ok()) return MalformedError(kWhat, "too short");
   if (length > error_data.size() - 4) return MalformedError(kWhat, "longer than its data");
-  if (error_tag != kSymlinkErrorTag || reparse_tag != kReparseTagSymlink) {
+  if (error_tag != kSymlinkErrorTag || reparse_tag != kTagSymlink) {
     return MalformedError(kWhat, "wrong tag");
   }
   Bytes substitute;

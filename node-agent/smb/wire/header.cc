@@ -34,28 +34,35 @@ std::string_view CommandName(Command command) {
 
 void EncodeHeader(const Header& header, Writer& writer) {
   writer.MarkHeader();
-  writer.U32(kProtocolPlain);
-  writer.U16(kHeaderSize);
-  writer.U16(header.credit_charge);
-  if (header.Has(kFlagResponse)) {
-    writer.U32(static_cast<uint32_t>(header.status));
-  } else {
-    writer.U16(header.channel_sequence);
-    writer.U16(0);
-  }
-  writer.U16(static_cast<uint16_t>(header.command));
-  writer.U16(header.credits);
-  writer.U32(header.flags);
-  writer.U32(header.next_command);
-  writer.U64(header.message_id);
+  std::array<uint8_t, kHeaderSize> bytes;
+  EncodeHeader(header, absl::MakeSpan(bytes));
+  writer.Array(bytes);
+}
+
+void EncodeHeader(const Header& header, MutableBytes out) {
+  uint8_t* at = out.first(kHeaderSize).data();
+  const auto put = [&at](auto value) {
+    memcpy(at, &value, sizeof(value));
+    at += sizeof(value);
+  };
+  put(kProtocolPlain);
+  put(static_cast<uint16_t>(kHeaderSize));
+  put(header.credit_charge);
+  put(header.Has(kFlagResponse) ? static_cast<uint32_t>(header.status)
+                                : uint32_t{header.channel_sequence});
+  put(static_cast<uint16_t>(header.command));
+  put(header.credits);
+  put(header.flags);
+  put(header.next_command);
+  put(header.message_id);
   if (header.Has(kFlagAsync)) {
-    writer.U64(header.async_id);
+    put(header.async_id);
   } else {
-    writer.U32(0xFEFF);  // Once the process id; servers ignore it.
-    writer.U32(header.tree_id);
+    put(uint32_t{0xFEFF});  // Once the process id; servers ignore it.
+    put(header.tree_id);
   }
-  writer.U64(header.session_id);
-  writer.Array(header.signature);
+  put(header.session_id);
+  memcpy(at, header.signature.data(), header.signature.size());
 }
 
 absl::StatusOr<Header> DecodeHeader(Bytes message) {

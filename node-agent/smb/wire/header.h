@@ -92,6 +92,8 @@ struct Header {
 
 // Writes 64 bytes and makes them the base of the offsets that follow (Writer::MarkHeader).
 void EncodeHeader(const Header& header, Writer& writer);
+// The same into 64 bytes that were left free before a body.
+void EncodeHeader(const Header& header, MutableBytes out);
 
 // The first 64 bytes of `message`. Checks ProtocolId and StructureSize alone; NextCommand and the
 // rest are checked by PartReader and CheckResponse.

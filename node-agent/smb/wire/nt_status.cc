@@ -37,13 +37,19 @@ const Entry* Find(NtStatus status) {
 }
 
 absl::StatusCode CodeOf(NtStatus status) {
-  const int error = ErrnoOf(status);
-  // EIO has no code of its own in absl; and kDataLoss would read as "malformed" (reader.h).
-  if (error == 0 || error == EIO) return absl::StatusCode::kInternal;
-  const absl::StatusCode code = absl::ErrnoToStatusCode(error);
-  return code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kUnknown
-             ? absl::StatusCode::kInternal
-             : code;
+  switch (const absl::StatusCode code = absl::ErrnoToStatusCode(ErrnoOf(status))) {
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kOutOfRange:
+      return code;
+    default:
+      return absl::StatusCode::kInternal;
+  }
 }
 
 }  // namespace

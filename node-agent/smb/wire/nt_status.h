@@ -39,8 +39,10 @@ std::ostream& operator<<(std::ostream& stream, NtStatus status);
 // too, for the day an action runs out.
 int ErrnoOf(NtStatus status);
 
-// "<what>: STATUS_…" with the NTSTATUS as payload. The code is absl's for ErrnoOf(status), never
-// kDataLoss and never OK: a warning that reaches this function was an error to its caller.
+// "<what>: STATUS_…" with the NTSTATUS as payload. The code is absl's for ErrnoOf(status) where
+// that speaks of the file or the request (kNotFound, kPermissionDenied, …), else kInternal:
+// kUnavailable, kAborted, kCancelled, kDeadlineExceeded and kDataLoss stay for what no server said.
+// Never OK: a warning that is passed to this function was an error to its caller.
 absl::Status ToStatus(NtStatus status, std::string_view what);
 
 // The NTSTATUS that `status` was made from; nullopt if it was not (transport, malformed, ours).

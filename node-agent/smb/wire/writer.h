@@ -24,7 +24,9 @@ namespace dfscsi::smb::wire {
 // the caller checks ok() once before it sends and must not send the buffer if false.
 class Writer {
  public:
-  explicit Writer(std::vector<uint8_t>* out) : out_(*out), header_(out->size()) {}
+  explicit Writer(std::vector<uint8_t>* out) : Writer(out, out->size()) {}
+  // The header begins, or will be, at `header_start` bytes of `out`.
+  Writer(std::vector<uint8_t>* out, size_t header_start) : out_(*out), header_(header_start) {}
 
   void U8(uint8_t value) { Number(value); }
   void U16(uint16_t value) { Number(value); }
