@@ -74,6 +74,10 @@ Failure LogOn::FailGss(absl::string_view what, uint32_t major, uint32_t minor) {
     case GSS_S_UNAVAILABLE:
       failure_class = FailureClass::kNoMechanism;
       break;
+    case GSS_S_CONTEXT_EXPIRED:  // The clock in an NTLM server's challenge is more than 36 h
+                                 // behind.
+      failure_class = FailureClass::kClockSkew;
+      break;
     case GSS_S_NO_CRED:
     case GSS_S_CRED_UNAVAIL:
     case GSS_S_CREDENTIALS_EXPIRED:
