@@ -12,6 +12,7 @@ import pytest
 from conftest import E2E, leftovers
 from lab import CRYPTO, Lab, LabError, Probe, live_labs, reap
 from lab.faults import MODES
+from lab.namespaces import start_time
 from lab.samba import nt_hash
 from lab.seed import LINKS
 
@@ -356,6 +357,7 @@ class TestTraces:
             watcher = Lab.attach('bothdie').state['watcher']['pid']
             os.kill(watcher, signal.SIGKILL)
             process.kill()
+        lab.wait_until(lambda: start_time(watcher) is None, 10, 'the watcher is dead')
         # The servers die with the watcher at once; what ran on the client waits for the next lab.
         assert not self.gone('bothdie')
         with Lab(big_mib=1):
