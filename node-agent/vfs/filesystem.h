@@ -1,0 +1,220 @@
+// One mount as POSIX sees it: names, attributes, open files, directory streams.
+//
+// Each call below is one request of the kernel. What it returns is what the FUSE reply carries; an
+// error becomes the reply's errno by ErrnoOf(status) (errno.h), the only such place.
+//
+// Node ids and file handles are those of the mount's tables (state/), so they mean the same to the
+// next agent: taking a mount over is making a Filesystem on tables that are already full. Then call
+// ResumeInvalidations() once the observer can be used.
+//
+// Not thread-safe; one loop. Tasks must have ended, or been destroyed, before the Filesystem dies.
+// A call may be cancelled (INTERRUPT) at any time by its deadline: kCancelled, EINTR. On a hard
+// mount a call whose targets are all lost waits until then; so deadlines are Never() but for that.
+//
+// Errors of every call that reaches a server, besides its own:
+//   an NTSTATUS            the server's answer (table: docs of errno.h)
+//   kUnavailable           soft mounts, after op_timeout: EHOSTDOWN
+//   kPermissionDenied      no target accepts the credential: EACCES
+//   kDataLoss              a target broke the protocol: EIO
+//   kCancelled             EINTR
+//   ESTALE (ErrnoError)    the node, or the handle, names something that is gone. The kernel looks
+//                          the path up again by itself.
+
+#ifndef NODE_AGENT_VFS_FILESYSTEM_H_
+#define NODE_AGENT_VFS_FILESYSTEM_H_
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/state/mount_tables.h"
+#include "node-agent/vfs/options.h"
+
+namespace dfscsi::dfs {
+class Client;
+class DfsPath;
+}  // namespace dfscsi::dfs
+
+namespace dfscsi::vfs {
+
+// What the kernel must be told. The fuse layer hands it to dfs-notifier; the calls do not wait.
+class Invalidation {
+ public:
+  virtual ~Invalidation() = default;
+  // The pages that the kernel may hold of this node are not the file's any more: INVAL_INODE over
+  // all of it (offset 0, length 0). May come again for the same node; need not be confirmed: until
+  // the file has been opened anew, Open() tells the kernel the same.
+  virtual void DataChanged(state::NodeId node) = 0;
+};
+
+// LOOKUP. fuse_entry_out: nodeid = node, generation = 0.
+struct EntryReply {
+  state::NodeId node = 0;
+  struct stat attributes = {};
+  absl::Duration attributes_timeout;  // attr_valid. 0 for links.
+  absl::Duration name_timeout;        // entry_valid.
+};
+
+// GETATTR. fuse_attr_out.
+struct AttributesReply {
+  struct stat attributes = {};
+  absl::Duration timeout;  // attr_valid.
+};
+
+// OPEN. fuse_open_out.
+struct OpenReply {
+  state::FileHandle fh = 0;
+  bool keep_cache = false;  // FOPEN_KEEP_CACHE: the pages of earlier opens are still the file's.
+  bool direct_io = false;   // FOPEN_DIRECT_IO
+  bool no_flush = false;    // FOPEN_NOFLUSH: nothing of this handle can be unacknowledged.
+};
+
+// One entry of READDIR or READDIRPLUS.
+struct DirectoryEntry {
+  std::string_view name;     // Never empty, no '/' or NUL. "." and ".." come first.
+  uint64_t next_offset = 0;  // `off` of fuse_dirent: where the next READDIR goes on.
+  // READDIR uses st_ino and the type bits of st_mode (0: DT_UNKNOWN), READDIRPLUS all of it.
+  struct stat attributes = {};
+  // READDIRPLUS: as in EntryReply. node 0 tells the kernel to look the name up when it needs it
+  // (".", "..", and entries whose attributes a listing does not have). For others one lookup has
+  // been counted: if the reply cannot be delivered, Forget(node, 1).
+  state::NodeId node = 0;
+  absl::Duration attributes_timeout;
+  absl::Duration name_timeout;
+};
+
+// Where ReadDirectory puts entries: the fuse layer's reply buffer.
+class DirectorySink {
+ public:
+  virtual ~DirectorySink() = default;
+  // Whether an entry with a name of `name_bytes` can still be added.
+  virtual bool Fits(size_t name_bytes) const = 0;
+  // REQUIRES: Fits(entry.name.size()). Copies.
+  virtual void Add(const DirectoryEntry& entry) = 0;
+};
+
+class Filesystem {
+ public:
+  // `tables` may hold the nodes and handles of an agent that is dead (Recover() has been called).
+  // `client`, `tables` and `invalidation` must outlive the Filesystem.
+  Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
+             Options options);
+  ~Filesystem();
+
+  // The inode number of the root of a mount of `source`: for MountTables::Format.
+  static uint64_t RootInodeNumber(const SipKey& key, const dfs::DfsPath& source);
+
+  // Once after a takeover: says DataChanged() again for nodes of which the dead agent may not have.
+  void ResumeInvalidations();
+
+  // LOOKUP. A link known to the referral cache is answered without I/O. There is no negative entry:
+  // a missing name is the error ENOENT, and the kernel asks again. The reply counts one lookup
+  // (Forget(node, 1) if it could not be delivered).
+  // Errors: ENOENT; ESTALE (parent); ENAMETOOLONG; EILSEQ (the name is not UTF-8).
+  runtime::Task<absl::StatusOr<EntryReply>> Lookup(state::NodeId parent, std::string name,
+                                                   runtime::Deadline deadline);
+
+  // FORGET and each of BATCH_FORGET. No I/O, no reply.
+  void Forget(state::NodeId node, uint64_t lookups);
+
+  // GETATTR. The mount's root answers within 1 s, a link within its own deadline (filesystem.cc),
+  // both from the last known values if their target does not answer; the asking goes on behind.
+  runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
+                                                               runtime::Deadline deadline);
+
+  // READLINK. Relative targets only. Errors: EINVAL (not a symbolic link), ELOOP (it leads out of
+  // the mount: to a drive, to a server, above the root), EIO (malformed), EOPNOTSUPP (a kind of
+  // link that is not known).
+  runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
+                                                      runtime::Deadline deadline);
+
+  // OPEN, with the request's O_* flags. One CREATE. Opening never creates or truncates.
+  // Errors: as RefuseChange() for any flags that would write; EISDIR.
+  runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
+                                                runtime::Deadline deadline);
+
+  // READ into `into`, which must live until the task has ended or been destroyed. Returns the bytes
+  // read; fewer than asked only at the end of the file. Errors: ESTALE, for ever, once the handle's
+  // target is lost and another has a different file by its path; EBADF.
+  runtime::Task<absl::StatusOr<size_t>> Read(state::FileHandle fh, uint64_t offset,
+                                             absl::Span<uint8_t> into, runtime::Deadline deadline);
+
+  // LSEEK with SEEK_DATA or SEEK_HOLE (the kernel does the others itself). A server without sparse
+  // files has one range of data. Errors: ENXIO (beyond the end), EINVAL (another whence).
+  runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
+                                               runtime::Deadline deadline);
+
+  // FLUSH and FSYNC. Nothing is unacknowledged on a handle that only reads: at once.
+  runtime::Task<absl::Status> Flush(state::FileHandle fh, runtime::Deadline deadline);
+
+  // RELEASE. At once; the server is told afterwards. An fh that is not open does no harm (a request
+  // that is run again after a takeover).
+  void Release(state::FileHandle fh);
+
+  // OPENDIR. One frame (CREATE, QUERY_DIRECTORY twice): small directories are then complete.
+  // No FOPEN flags.
+  runtime::Task<absl::StatusOr<state::FileHandle>> OpenDirectory(state::NodeId node,
+                                                                 runtime::Deadline deadline);
+
+  // READDIR, or READDIRPLUS if `plus`, from `offset` (0, or some entry's next_offset). Adds what
+  // fits into `sink`, which must live until the task has ended or been destroyed; nothing added and
+  // OK: the end. On an error the sink's content must not be used (lookups counted for it have been
+  // taken back). Errors: EINVAL (the sink has no room for a single entry); EBADF.
+  runtime::Task<absl::Status> ReadDirectory(state::FileHandle fh, uint64_t offset, bool plus,
+                                            DirectorySink* sink, runtime::Deadline deadline);
+
+  // RELEASEDIR. As Release.
+  void ReleaseDirectory(state::FileHandle fh);
+
+  // STATFS of the share that holds `node`. Within 1 s, from the last known values if need be; zeros
+  // before any were known.
+  runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
+                                                              runtime::Deadline deadline);
+
+  // ACCESS. The kernel checks modes itself (default_permissions); here only W_OK on a mount that is
+  // read-only: EROFS.
+  absl::Status Access(state::NodeId node, int mask) const;
+
+  // GETXATTR and LISTXATTR. ENOSYS (the kernel then stops asking) for security.*, system.* and
+  // lists, EOPNOTSUPP for the others.
+  runtime::Task<absl::StatusOr<std::string>> GetXattr(state::NodeId node, std::string name,
+                                                      runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::string>> ListXattrs(state::NodeId node,
+                                                        runtime::Deadline deadline);
+
+  // What every request is answered that would change something (SETATTR, WRITE, CREATE, MKNOD,
+  // MKDIR, SYMLINK, UNLINK, RMDIR, RENAME, LINK, SETXATTR, REMOVEXATTR, FALLOCATE,
+  // COPY_FILE_RANGE): EROFS on a read-only mount; EOPNOTSUPP until writing is implemented.
+  absl::Status RefuseChange() const;
+
+  // For tests and metrics.
+  struct Counters {
+    int64_t attribute_hits = 0;  // Answered without I/O.
+    int64_t attribute_misses = 0;
+    int64_t data_changes = 0;   // DataChanged() calls.
+    int64_t rebinds = 0;        // Handles opened again on another binding.
+    int64_t stale_handles = 0;  // Handles lost to a different file.
+    int64_t relisted_directories = 0;
+    int64_t last_known_answers = 0;  // Answers from last known values, the target being silent.
+    int64_t refused_names = 0;       // Names from a server that must not reach the kernel.
+  };
+  const Counters& counters() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_FILESYSTEM_H_

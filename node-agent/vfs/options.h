@@ -1,0 +1,32 @@
+// What a mount's options say about its files.
+
+#ifndef NODE_AGENT_VFS_OPTIONS_H_
+#define NODE_AGENT_VFS_OPTIONS_H_
+
+#include <sys/types.h>
+
+#include "absl/time/time.h"
+#include "node-agent/vfs/sip_hash.h"
+
+namespace dfscsi::vfs {
+
+// Constant for the life of a Filesystem.
+struct Options {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t file_mode = 0755;  // Permission bits; a READONLY file loses its write bits.
+  mode_t dir_mode = 0755;
+  bool read_only = false;
+  // How long attributes and names are believed, by us and by the kernel.
+  absl::Duration actimeo = absl::Seconds(1);
+  // failover_identity: an open file is taken up on another target only if size and last-write time
+  // there are as last seen. Off: whatever has the file's path is taken.
+  bool check_identity = true;
+  // Inode numbers and directory streams are hashed with it. The same for the life of a volume:
+  // inode numbers then survive an unmount, and every agent that takes the mount over must use it.
+  SipKey key = {};
+};
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_OPTIONS_H_
