@@ -60,14 +60,14 @@ inline constexpr size_t kMaxTargets = 256;
 
 // A decoded SYSVOL, ROOT or LINK referral.
 struct Referral {
-  int version = 0;                 // 1 to 4.
-  size_t consumed_components = 0;  // PathConsumed, as a count of the request path's components.
-  bool root = false;               // ServerType of the first entry: these are root targets.
-  bool interlink = false;          // ReferralServers and not StorageServers: another namespace.
-  bool target_failback = false;    // TargetFailback (V4).
-  absl::Duration ttl;              // The smallest of all entries, as sent; the cache clamps it.
-  std::vector<Target> targets;     // In the server's order, without duplicates.
-  int dropped_targets = 0;         // Malformed ones, duplicates, and those above kMaxTargets.
+  int version = 0;                   // 1 to 4.
+  size_t consumed_components = 0;    // PathConsumed, as a count of the request path's components.
+  bool root = false;                 // ServerType of the first entry: these are root targets.
+  bool interlink = false;            // ReferralServers and not StorageServers: another namespace.
+  bool target_failback = false;      // TargetFailback (V4).
+  absl::Duration ttl;                // The smallest of all entries, as sent; the cache clamps it.
+  std::vector<Target> targets = {};  // In the server's order, without duplicates.
+  int dropped_targets = 0;           // Malformed ones, duplicates, and those above kMaxTargets.
 };
 
 // Decodes RESP_GET_DFS_REFERRAL. `request_path` is the path that was sent.
