@@ -1,10 +1,10 @@
 // What dfs-mounter, agents and dfsctl say to each other, over a SOCK_SEQPACKET Unix socket.
 //
-// One packet is one message: a 16-byte header (type, version, length, request id), the fields in
-// the order of each struct below, little-endian, strings with their length before them; and file
-// descriptors by SCM_RIGHTS. A reader ignores bytes behind the fields that it knows, and fields
-// that a shorter message lacks keep their default: an old mounter and a new agent understand each
-// other as long as fields are only appended.
+// One packet is one message: a 20-byte header (magic, version, type, length, request id), the
+// fields in the order of each struct below, little-endian, strings with their length before them;
+// and file descriptors by SCM_RIGHTS. A reader ignores bytes behind the fields that it knows, and
+// fields that a shorter message lacks keep their default: an old mounter and a new agent understand
+// each other as long as fields are only appended.
 //
 //   agent                                          mounter
 //   Hello(role agent, layouts, escrow counts) ->
@@ -69,7 +69,7 @@ struct Hello {
   uint32_t arena_layout = 0;
   uint32_t tables_layout = 0;
   uint32_t tables_oldest_readable = 0;
-  std::string build_id;
+  std::string build_id = {};
   // Identity of the node state it holds from an earlier connection, 0: none; and how many mounts.
   uint64_t state_id = 0;
   uint32_t escrow_mounts = 0;
@@ -92,8 +92,9 @@ struct Draining {
 
 // Everything that makes a mount. All policy is in here: the mounter has none.
 struct MountRequest {
-  std::string mount_point;  // Absolute, an existing directory below the mounter's --mount-root.
-  std::string source;       // What mountinfo shows, for example //server/namespace.
+  std::string mount_point =
+      {};                   // Absolute, an existing directory below the mounter's --mount-root.
+  std::string source = {};  // What mountinfo shows, for example //server/namespace.
   bool read_only = false;
   uint64_t init_flags =
       0;  // FUSE_* of INIT, flags2 in the high half; ANDed with the kernel's offer.
@@ -118,7 +119,7 @@ struct MountRequest {
 // of it, too).
 struct UnmountRequest {
   uint32_t mount_id = 0;
-  std::string mount_point;
+  std::string mount_point = {};
   bool force = false;
 
   template <typename A>
@@ -169,7 +170,7 @@ struct Welcome {
   uint64_t state_id = 0;
   uint32_t heartbeat_line = 0;
   uint64_t granted_steps = 0;  // Bit i: step i of the arena.
-  std::string build_id;
+  std::string build_id = {};
 
   template <typename A>
   void Fields(A& a) {
@@ -182,13 +183,13 @@ struct MountEntry {
   uint32_t mount_id = 0;   // Never used again in the life of the node's state.
   uint32_t dev_minor = 0;  // st_dev is 0:dev_minor.
   uint32_t tables_layout = 0;
-  std::string mount_point;
-  std::string source;
+  std::string mount_point = {};
+  std::string source = {};
   bool read_only = false;
-  std::string init_in;   // FUSE_INIT as the kernel sent it, fuse_in_header first: to be replayed
-                         // into libfuse.
-  std::string init_out;  // struct fuse_init_out as it was answered.
-  std::string config;
+  std::string init_in = {};  // FUSE_INIT as the kernel sent it, fuse_in_header first: to be
+                             // replayed into libfuse.
+  std::string init_out = {};  // struct fuse_init_out as it was answered.
+  std::string config = {};
 
   template <typename A>
   void Fields(A& a) {
@@ -235,7 +236,7 @@ struct StepRevoked {
 // Unmounted, by whomever. Close the fds, free its slots, forget its tables.
 struct MountGone {
   uint32_t mount_id = 0;
-  std::string mount_point;
+  std::string mount_point = {};
   template <typename A>
   void Fields(A& a) {
     a(mount_id, mount_point);
@@ -249,8 +250,8 @@ struct Done {  // The request with this id was carried out.
 
 // A request failed, or (request id 0) the connection is refused and will be closed.
 struct Error {
-  int32_t error = 0;  // errno
-  std::string text;   // One line, for people.
+  int32_t error = 0;      // errno
+  std::string text = {};  // One line, for people.
   template <typename A>
   void Fields(A& a) {
     a(error, text);
@@ -263,8 +264,8 @@ struct StatusReply {
   uint32_t active_pid = 0;  // 0: none is active.
   uint32_t generation = 0;
   uint64_t granted_steps = 0;
-  std::string build_id;
-  std::string active_build_id;
+  std::string build_id = {};
+  std::string active_build_id = {};
   template <typename A>
   void Fields(A& a) {
     a(mounts, agents, active_pid, generation, granted_steps, build_id, active_build_id);
@@ -351,6 +352,7 @@ class MessageSocket {
 
   UniqueFd fd_;
   std::deque<Packet> queue_;
+  std::string buffer_;
 };
 
 }  // namespace dfscsi::state

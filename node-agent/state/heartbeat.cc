@@ -1,0 +1,26 @@
+#include "node-agent/state/heartbeat.h"
+
+#include "node-agent/base/status_macros.h"
+
+namespace dfscsi::state {
+
+absl::StatusOr<UniqueFd> Heartbeat::Create() { return CreateSharedMemory("dfs-heartbeat", kBytes); }
+
+absl::StatusOr<Heartbeat> Heartbeat::Map(int fd) {
+  ASSIGN_OR_RETURN(SharedMemory memory, SharedMemory::Map(fd, kBytes));
+  return Heartbeat(std::move(memory));
+}
+
+std::atomic<uint64_t>& Heartbeat::Line(uint32_t line) const {
+  return *reinterpret_cast<std::atomic<uint64_t>*>(memory_.data() + line % kLines * 64);
+}
+
+void Heartbeat::Beat(uint32_t line) { Line(line).fetch_add(1, std::memory_order_relaxed); }
+
+uint64_t Heartbeat::Count(uint32_t line) const {
+  return Line(line).load(std::memory_order_relaxed);
+}
+
+void Heartbeat::Clear(uint32_t line) { Line(line).store(0, std::memory_order_relaxed); }
+
+}  // namespace dfscsi::state
