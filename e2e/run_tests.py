@@ -239,9 +239,10 @@ def fuzz_targets():
 
 
 def fuzz_sources():
+    """Every x_fuzz.cc; its corpus lies beside it in x_fuzz_corpus/."""
     tracked = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard',
                               '*_fuzz.cc'], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [os.path.basename(path)[:-len('.cc')] for path in tracked.stdout.split()]
+    return tracked.stdout.split()
 
 
 def fuzz_one(run, name, corpus, seconds):
@@ -271,8 +272,10 @@ def fuzz_one(run, name, corpus, seconds):
 def stage_fuzz(run, options):
     targets = fuzz_targets()
     counts = Counts()
-    for name in sorted(set(fuzz_sources()) - {name for name, _ in targets}):
-        counts.fail(f'{name}.cc has no dfscsi_fuzz target')
+    corpora = {os.path.relpath(corpus, ROOT) for _, corpus in targets}
+    for source in fuzz_sources():
+        if source[:-len('.cc')] + '_corpus' not in corpora:
+            counts.fail(f'{source}: no dfscsi_fuzz target with its corpus beside it')
     seconds = FUZZ_SECONDS_LONG if options.suite == 'long' else FUZZ_SECONDS
     with ThreadPoolExecutor(JOBS) as pool:
         for failure in pool.map(lambda t: fuzz_one(run, t[0], t[1], seconds), targets):
@@ -403,8 +406,6 @@ def run_stage(stage, options, broken):
     result.seconds = time.monotonic() - start
     if result.counts.failed and not missing:
         print_tail(run.log_path)
-    for failure in result.counts.failures:
-        print(f'FAILED {failure}')
     return result
 
 
