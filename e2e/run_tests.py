@@ -368,7 +368,7 @@ class Result:
     note: str = ''
 
 
-def print_tail(path, lines=60):
+def print_tail(path, lines=120):
     with open(path, errors='replace') as log:
         tail = log.read().splitlines()[-lines:]
     print(f'--- last {len(tail)} lines of {os.path.relpath(path, ROOT)}')
