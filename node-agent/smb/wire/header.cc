@@ -203,7 +203,7 @@ FrameKind KindOfFrame(Bytes frame) {
 }
 
 void EncodeTransformHeader(const TransformHeader& header, MutableBytes out) {
-  const uint16_t reserved_and_flags[2] = {0, kTransformEncrypted};
+  const uint16_t reserved_and_flags[2] = {header.reserved, kTransformEncrypted};
   uint8_t* at = out.first(kTransformHeaderSize).data();
   memcpy(at, &kProtocolEncrypted, 4);
   memcpy(at + 4, header.signature.data(), 16);
@@ -225,7 +225,7 @@ absl::StatusOr<TransformHeader> DecodeTransformHeader(Bytes bytes, uint32_t fram
   header.signature = reader.Array<16>();
   header.nonce = reader.Array<16>();
   header.original_size = reader.U32();
-  reader.Skip(2);
+  header.reserved = reader.U16();
   const uint16_t flags = reader.U16();
   header.session_id = reader.U64();
   if (!reader.ok()) return MalformedError("transform header", "too short");

@@ -161,6 +161,7 @@ struct TransformHeader {
   Signature signature = {};            // The AEAD tag.
   std::array<uint8_t, 16> nonce = {};  // 11 (CCM) or 12 (GCM) bytes, then zeros.
   uint32_t original_size = 0;
+  uint16_t reserved = 0;  // Authenticated, so kept as it came.
   uint64_t session_id = 0;
 };
 // Exactly 52 bytes.
