@@ -3,7 +3,7 @@
 # does the same for includes.
 
 set(DFSCSI_WARNINGS -Wall -Wextra -Wshadow -Wswitch -Wimplicit-fallthrough -Werror
-    -Wthread-safety -Wno-unused-parameter)
+    -Wthread-safety -Wno-unused-parameter -Wno-missing-designated-field-initializers)
 
 add_compile_options(-fno-omit-frame-pointer -fstack-protector-strong)
 add_link_options(-fuse-ld=lld)

@@ -10,16 +10,15 @@
 #include <deque>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/network.h"
 #include "node-agent/runtime/wait.h"
-#include "node-agent/smb/frame_reader.h"
 #include "node-agent/smb/options.h"
 #include "node-agent/smb/security.h"
 #include "node-agent/smb/sequence_window.h"
@@ -36,8 +35,9 @@ struct Request {
   // Bytes that the request carries or that its answer may carry, whichever is more: it pays with
   // one credit for each 64 KiB of them.
   uint32_t largest_payload_bytes = 0;
-  // Room for the header, then the body.
-  std::vector<uint8_t> message = std::vector<uint8_t>(wire::kHeaderSize);
+  bool must_sign = false;        // Even where signing is not required.
+  bool well_formed = true;       // False: a name or length did not fit its field; Call refuses it.
+  std::vector<uint8_t> message;  // Room for the header, then the body.
   // Of WRITE: sent behind `message`. Must live until the call returns.
   wire::Bytes payload;
   // Of READ: where the data goes. Must live until the call returns or is destroyed.
@@ -49,19 +49,28 @@ template <class Encode, class Body>
 Request MakeRequest(wire::Command command, Encode encode, const Body& body) {
   Request request;
   request.command = command;
-  wire::Writer writer(&request.message, 0);
+  wire::Writer writer(&request.message);
+  writer.Zero(wire::kHeaderSize);
   encode(body, writer);
+  request.well_formed = writer.ok();
   return request;
 }
 
+// ECHO, CANCEL, LOGOFF, TREE_DISCONNECT.
+Request MakeEmptyRequest(wire::Command command);
+
 struct Response {
   wire::Header header;
-  std::vector<uint8_t> body;
+  std::vector<uint8_t> message;  // Header and body.
+  wire::Bytes body() const { return wire::Bytes(message).subspan(wire::kHeaderSize); }
   size_t read_bytes = 0;  // Of READ: how many bytes of read_into were filled.
 };
 
-// Not thread-safe; one loop. Held by shared_ptr: a call keeps its connection.
-class Connection : public std::enable_shared_from_this<Connection> {
+// The credits that a request costs ([MS-SMB2] 3.2.4.1.5).
+int ChargeOf(const Request& request);
+
+// Not thread-safe; one loop. Whoever calls holds it until the call has returned.
+class Connection {
  public:
   // Takes a connected stream and negotiates. `host` is the server's name for messages and NETNAME.
   // Errors, after each of which nothing remains:
@@ -103,49 +112,107 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const std::string& host() const { return host_; }
   const Options& options() const { return options_; }
   const wire::NegotiateResponse& negotiated() const { return negotiated_; }
+  const wire::NegotiateRequest& negotiate_request() const { return negotiate_request_; }
   runtime::SocketAddress peer() const { return stream_->peer(); }
   uint32_t max_read_bytes() const;
   uint32_t max_transact_bytes() const;
   // Smoothed time from request to response.
   absl::Duration round_trip() const { return round_trip_; }
-  // Credits that a caller may count on having at once, for the choice of request sizes.
-  int available_credits() const { return window_.available(); }
+  // The most credits that one request may cost; it is split where it would cost more.
+  int largest_charge() const { return window_.largest_charge(); }
   // Frames sent since the connection was made: a compound counts once.
   int64_t frames_sent() const { return frames_sent_; }
 
   // For Session: what signs and encrypts from now on.
   SecurityContext& security() { return security_; }
-  PreauthHash& preauth() { return preauth_; }
+  wire::PreauthHash& preauth() { return preauth_; }
 
  private:
-  struct Pending;
   struct CallState;
   class CallGuard;
+  // One part of a frame in flight.
+  struct Pending {
+    std::shared_ptr<CallState> call;  // Null once the caller has gone.
+    size_t index = 0;                 // In call->responses.
+    wire::SentRequest sent;
+    int charge = 1;
+    wire::MutableBytes read_into;
+    bool large = false;
+    bool encrypted = false;
+    absl::Time sent_at;
+  };
+  // One frame to be written.
+  struct Outgoing {
+    std::vector<uint8_t> bytes;  // Prefix and messages.
+    wire::Bytes payload;         // Of a lone WRITE.
+    std::shared_ptr<CallState> call;
+    size_t written = 0;
+  };
 
   runtime::Task<absl::Status> DoNegotiate(runtime::Deadline deadline);
   absl::Status CheckNegotiated();
-  absl::Status EncodeFrame(CallState& call);
-  void Enqueue(std::vector<uint8_t> bytes, std::shared_ptr<CallState> call);
-  runtime::Task<void> WriteLoop();
+
+  // connection_send.cc
+  Outgoing EncodeFrame(const std::shared_ptr<CallState>& call, uint64_t first_id);
+  void FillHeader(Request& request, uint64_t message_id, int charge);
+  void SignPart(Request& request, bool encrypt);
+  void Send(Outgoing frame);
   bool WriteSome();  // False: not everything could be written now.
-  runtime::Task<void> ReadLoop();
-  runtime::Task<void> Watch();
-  absl::Status HandleFrame(wire::Bytes frame, bool was_encrypted);
-  absl::Status HandlePart(const wire::Part& part, bool was_encrypted);
-  void Complete(Pending& pending, const wire::Header& header, wire::Bytes body);
-  wire::MutableBytes PlaceForRead(wire::Bytes peek, uint32_t frame_size);
+  runtime::Task<void> WriteLoop();
   void SendCancel(const Pending& pending);
+  void Abandon(const std::shared_ptr<CallState>& call);
+
+  // connection_receive.cc
+  class Receiver;
+  runtime::Task<void> ReadLoop();
+  absl::Status HandleFrame(wire::MutableBytes frame);
+  absl::Status HandlePlainFrame(wire::Bytes frame, bool was_encrypted);
+  absl::Status HandlePart(const wire::Part& part, bool was_encrypted);
+  absl::Status CheckSignature(const wire::Header& header, absl::Span<const wire::Bytes> parts,
+                              bool was_encrypted, bool must_be_encrypted);
+  // The READ in flight that `peek` (header and fixed body of a plain frame's only part) answers
+  // with nothing but its data behind it; null if it is anything else.
+  Pending* FindDirectRead(wire::Bytes peek, uint32_t frame_size, wire::Header* header);
+  Pending* FindPending(uint64_t message_id);
+  void Finish(uint64_t message_id, Response response);
+  uint32_t LargestFrame() const;
   void NoteReceived();
 
-  // Constant after construction.
+  // connection_watch.cc
+  runtime::Task<void> Watch();
+  runtime::Task<void> SendEcho();
+  absl::Duration SuspectAfter() const;
+
+  static constexpr size_t kLargeRead = 65536;
+
   const Options options_;
   const std::string host_;
   std::unique_ptr<runtime::Stream> stream_;
 
+  wire::NegotiateRequest negotiate_request_;
   wire::NegotiateResponse negotiated_;
   SecurityContext security_;
-  PreauthHash preauth_;
+  wire::PreauthHash preauth_;
   SequenceWindow window_;
+  absl::flat_hash_map<uint64_t, Pending> pending_;  // By MessageId.
+  std::deque<Outgoing> outgoing_;
+  runtime::Condition outgoing_changed_;
+  bool writing_ = false;  // WriteLoop waits for the stream.
+
+  int large_reads_ = 0;  // In flight, of at least kLargeRead.
+
+  bool closed_ = false;
+  absl::Status close_reason_;
+  bool suspect_ = false;
+  runtime::Condition health_changed_;
+  runtime::Condition outstanding_changed_;
+  absl::Time last_received_;
+  absl::Time waiting_since_;  // When pending_ last stopped being empty.
+  bool echo_in_flight_ = false;
+  absl::Duration round_trip_ = absl::ZeroDuration();
+  int64_t frames_sent_ = 0;
+
+  runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.
 };
 
 }  // namespace dfscsi::smb

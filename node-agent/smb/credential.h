@@ -3,6 +3,8 @@
 #ifndef NODE_AGENT_SMB_CREDENTIAL_H_
 #define NODE_AGENT_SMB_CREDENTIAL_H_
 
+#include <array>
+#include <cstdint>
 #include <string>
 
 #include "node-agent/base/secret.h"
@@ -18,10 +20,17 @@ struct Credential {
   std::string domain;
   Secret password;
 
-  // What sessions and referrals are keyed by; equal ids mean the same user with the same password.
-  // An opaque number that tells nothing of either (keyed with a random key of this process).
+  // What sessions are keyed by: equal ids mean the same user with the same password. An opaque
+  // number that tells nothing of either (see SetIdentityKey).
   std::string Identity() const;
+
+  // What referrals are keyed by: the user, whatever the password, and the same after a reboot.
+  std::string Account() const;
 };
+
+// The key of Identity(): random for each process unless set, which an agent does, once and before
+// the first log-on, so that its successor knows its sessions and refusals again.
+void SetIdentityKey(const std::array<uint8_t, 32>& key);
 
 }  // namespace dfscsi::smb
 

@@ -17,13 +17,14 @@
 #include "node-agent/smb/authenticator.h"
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/credential.h"
+#include "node-agent/smb/wire/session.h"
 
 namespace dfscsi::smb {
 
 class Tree;
 
-// Not thread-safe; one loop. Held by shared_ptr; it ends (LOGOFF, without waiting) when the last
-// holder lets go.
+// Not thread-safe; one loop. Held by shared_ptr; when the last holder lets go the connection
+// closes, and with it what the server holds open for it.
 class Session : public std::enable_shared_from_this<Session> {
  public:
   // SESSION_SETUP on a fresh connection. `previous_session_id` names a session of ours that the
@@ -58,12 +59,16 @@ class Session : public std::enable_shared_from_this<Session> {
   // The server has said that it knows this session no more, or that a tree is gone.
   void NoteDeleted() { usable_ = false; }
   void ForgetTree(const std::string& share);
+  // LOGOFF: the server closes what this session has open. The session cannot be used after that.
+  runtime::Task<absl::Status> LogOff(runtime::Deadline deadline);
 
  private:
   friend class Tree;
 
   runtime::Task<absl::Status> Authenticate(uint64_t previous_session_id,
                                            runtime::Deadline deadline);
+  absl::Status FinishSetup(const wire::SessionSetupResponse& answer, const Response& response,
+                           const Secret& key, bool again);
   runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
   runtime::Task<absl::Status> ValidateNegotiate(uint32_t tree_id, runtime::Deadline deadline);
 

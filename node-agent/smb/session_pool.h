@@ -45,10 +45,6 @@ class SessionPool {
   SessionPool(Options options, AuthenticatorFactory& authenticators, SessionMemory* memory);
   ~SessionPool();
 
-  struct Failure {
-    absl::Status status;
-    ConnectPhase phase = ConnectPhase::kConnect;
-  };
   // A tree on //host/share for `credential`: an existing session's, or a new session's. Callers
   // that want the same session at once wait for one attempt. Addresses of the host are tried at a
   // stagger; the first that negotiates serves. Does not retry. On error `failure`, if not null,
@@ -64,6 +60,10 @@ class SessionPool {
                                                                        Credential credential,
                                                                        ConnectPhase* phase,
                                                                        runtime::Deadline deadline);
+
+  // Puts a session of ConnectFresh into the pool, in place of the one there.
+  void Adopt(std::shared_ptr<Session> session, const std::string& host,
+             const std::string& identity);
 
   // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
   // may finish with it.
@@ -84,13 +84,26 @@ class SessionPool {
   using Key = std::pair<std::string, std::string>;  // Host in lower case, identity.
   struct Entry {
     std::shared_ptr<Session> session;
-    std::unique_ptr<runtime::Mutex> connecting = std::make_unique<runtime::Mutex>();
+    runtime::Mutex connecting;
+    absl::Time used;
   };
+
+  static Key KeyOf(const std::string& host, const std::string& identity);
+  runtime::Task<absl::StatusOr<std::vector<runtime::IpAddress>>> ResolveHost(
+      std::string host, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::shared_ptr<Connection>>> ConnectAny(std::string host,
+                                                                        ConnectPhase* phase,
+                                                                        runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> GetSession(std::string host,
+                                                                     Credential credential,
+                                                                     ConnectPhase* phase,
+                                                                     runtime::Deadline deadline);
+  runtime::Task<void> LogOffIdle();
 
   const Options options_;
   AuthenticatorFactory& authenticators_;
   SessionMemory* const memory_;
-  std::map<Key, Entry> entries_;
+  std::map<Key, std::shared_ptr<Entry>> entries_;
   std::map<std::string, std::vector<runtime::IpAddress>> last_addresses_;  // For when DNS is down.
   runtime::TaskGroup tasks_;
 };

@@ -32,13 +32,14 @@
 namespace dfscsi::smb {
 
 class Session;
+struct Request;
+struct Response;
 
 // What stat(2) wants to know of a path.
 struct FileStatus {
   wire::FileAttributes attributes;
   uint32_t reparse_tag = 0;  // If attributes has kAttributeReparsePoint.
-  uint64_t file_id = 0;      // Detects change within one server; never an inode number.
-  uint32_t links = 1;
+  uint64_t file_id = 0;      // 0: unknown. Detects change within one server; never an inode number.
 };
 
 struct OpenedFile {
@@ -76,7 +77,8 @@ class Tree : public std::enable_shared_from_this<Tree> {
   // False once the server said that the tree is gone, or the connection is lost.
   bool usable() const;
 
-  // One frame: CREATE, QUERY_INFO, CLOSE. A reparse point is looked at, not followed.
+  // One frame: CREATE, CLOSE. A reparse point is looked at, not followed; its tag costs a second
+  // frame.
   runtime::Task<absl::StatusOr<FileStatus>> Stat(std::u16string path, runtime::Deadline deadline);
 
   // CREATE. The caller closes the handle (Close, or CloseLater).
@@ -127,10 +129,22 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                                             runtime::Deadline deadline);
 
  private:
+  runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
+                                                            runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<Response>> CallOne(Request request, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<Response>> OpenAct(std::u16string path, Request middle,
+                                                  runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<size_t>> ReadOnce(wire::FileId file_id, uint64_t offset,
+                                                 wire::MutableBytes into,
+                                                 runtime::Deadline deadline);
+  static absl::StatusOr<std::vector<uint8_t>> IoctlOutput(const Response& response,
+                                                          std::string_view what);
+
   const std::shared_ptr<Session> session_;
   const std::string share_;
   const uint32_t tree_id_;
   const wire::TreeConnectResponse response_;
+  bool gone_ = false;  // The server said so.
 };
 
 }  // namespace dfscsi::smb

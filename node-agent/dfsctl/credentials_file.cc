@@ -1,0 +1,81 @@
+#include "node-agent/dfsctl/credentials_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "node-agent/base/secret.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/base/unique_fd.h"
+
+namespace dfscsi::dfsctl {
+
+absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::string_view name) {
+  smb::Credential credential;
+  int number = 0;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    absl::ConsumeSuffix(&line, "\r");
+    // As in mount.cifs: blanks before a key are skipped, a value is taken as it is (a password may
+    // begin or end with a blank).
+    line = absl::StripLeadingAsciiWhitespace(line);
+    if (line.empty() || line.front() == '#') continue;
+    const size_t equals = line.find('=');
+    const std::string key =
+        absl::AsciiStrToLower(absl::StripAsciiWhitespace(line.substr(0, equals)));
+    const absl::string_view value =
+        equals == absl::string_view::npos ? absl::string_view() : line.substr(equals + 1);
+    if (equals != absl::string_view::npos && (key == "username" || key == "user")) {
+      credential.user = std::string(value);
+    } else if (equals != absl::string_view::npos && (key == "password" || key == "pass")) {
+      credential.password = Secret(std::string(value));
+    } else if (equals != absl::string_view::npos && (key == "domain" || key == "dom")) {
+      credential.domain = std::string(value);
+    } else {
+      // The line itself may hold a secret: it is not shown.
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " line ", number, ": not one of username=, password=, domain="));
+    }
+  }
+  if (credential.user.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": no username= line"));
+  }
+  return credential;
+}
+
+absl::StatusOr<smb::Credential> ReadCredentialsFile(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd) {
+    const std::string why = absl::StrCat("credentials file ", path, ": ", strerror(errno));
+    return errno == ENOENT ? absl::NotFoundError(why) : absl::PermissionDeniedError(why);
+  }
+  struct stat status;
+  if (fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat("credentials file ", path, ": not a file"));
+  }
+  if ((status.st_mode & S_IRWXO) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("credentials file ", path, ": readable by everybody; chmod 600 it"));
+  }
+  constexpr size_t kMostBytes = 65536;
+  std::string text(kMostBytes, '\0');
+  const ssize_t n = read(fd.get(), text.data(), text.size());
+  if (n < 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("credentials file ", path, ": ", strerror(errno)));
+  }
+  // Wiped when this returns, whatever it returns.
+  const Secret content(std::move(text));
+  return ParseCredentials(absl::string_view(content.Expose().data(), n),
+                          absl::StrCat("credentials file ", path));
+}
+
+}  // namespace dfscsi::dfsctl

@@ -1,0 +1,312 @@
+#include "node-agent/dfsctl/direct.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <deque>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/base/unique_fd.h"
+#include "node-agent/dfs/path.h"
+#include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/runtime/real_loop.h"
+#include "node-agent/smb/auth/gss_authenticator.h"
+#include "node-agent/smb/session_pool.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/directory.h"
+#include "node-agent/smb/wire/reparse.h"
+#include "node-agent/smb/wire/utf16.h"
+
+namespace dfscsi::dfsctl {
+namespace {
+
+using runtime::Deadline;
+using runtime::Task;
+
+constexpr absl::Duration kAnswerTime = absl::Seconds(20);
+
+struct Call {
+  dfs::DfsPath source;
+  std::optional<std::string> file;
+  smb::Credential credential;
+  smb::Options options;
+};
+
+// dialects and algorithms by name, for the matrix of servers that require one each.
+absl::Status ApplyOption(absl::string_view option, smb::Options& options) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(option, absl::MaxSplits('=', 1));
+  const auto [key, value] = parts;
+  using wire = smb::wire::Dialect;
+  if (key == "vers") {
+    static constexpr std::pair<absl::string_view, wire> kDialects[] = {
+        {"2.1", wire::k210}, {"3.0", wire::k300}, {"3.0.2", wire::k302}, {"3.1.1", wire::k311}};
+    for (const auto& [name, dialect] : kDialects) {
+      if (value == name) {
+        options.lowest_dialect = options.highest_dialect = dialect;
+        return absl::OkStatus();
+      }
+    }
+    if (value == "3") {
+      options.lowest_dialect = wire::k300;
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("vers=", std::string(value),
+                     ": not one of 2.1, 3.0, 3.0.2, 3.1.1, 3 (SMB1 is not spoken)"));
+  }
+  if (key == "seal" && value.empty()) {
+    options.encryption = smb::Encryption::kRequired;
+    return absl::OkStatus();
+  }
+  if (key == "sign" && value.empty()) {
+    options.signing = smb::Signing::kRequired;
+    return absl::OkStatus();
+  }
+  if (key == "nosign" && value.empty()) {
+    options.signing = smb::Signing::kIfRequired;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown option ", std::string(option), ": vers=, sign, nosign or seal"));
+}
+
+absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool may_have_file) {
+  std::vector<std::string> positional;
+  std::optional<smb::Credential> credential;
+  smb::Options options;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool has_value = i + 1 < arguments.size();
+    if (arguments[i] == "-o" || arguments[i] == "--credentials") {
+      if (!has_value)
+        return absl::InvalidArgumentError(absl::StrCat(arguments[i], " needs a value"));
+      if (arguments[i++] == "-o") {
+        for (absl::string_view option : absl::StrSplit(arguments[i], ',', absl::SkipEmpty())) {
+          RETURN_IF_ERROR(ApplyOption(option, options));
+        }
+      } else {
+        ASSIGN_OR_RETURN(credential, ReadCredentialsFile(arguments[i]));
+      }
+    } else if (absl::StartsWith(arguments[i], "-") && arguments[i] != "-") {
+      return absl::InvalidArgumentError(absl::StrCat("unknown flag ", arguments[i]));
+    } else {
+      positional.push_back(arguments[i]);
+    }
+  }
+  if (positional.empty() || positional.size() > (may_have_file ? 2u : 1u)) {
+    return absl::InvalidArgumentError("one source, //host/share[/path], is needed");
+  }
+  if (!credential.has_value()) {
+    return absl::InvalidArgumentError(
+        "--credentials FILE is needed (username=, password=, domain=)");
+  }
+  ASSIGN_OR_RETURN(dfs::DfsPath source, dfs::DfsPath::Parse(positional[0]));
+  Call call{.source = std::move(source), .credential = *std::move(credential), .options = options};
+  if (positional.size() == 2 && positional[1] != "-") call.file = positional[1];
+  return call;
+}
+
+absl::StatusOr<std::u16string> SharePath(const dfs::DfsPath& source) {
+  std::optional<std::u16string> path = smb::wire::Utf8ToUtf16(
+      std::string_view(source.Relative(2).data(), source.Relative(2).size()));
+  if (!path.has_value()) return absl::InvalidArgumentError("the path is not UTF-8");
+  return *std::move(path);
+}
+
+std::string AuthProgram() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return (self.parent_path() / "dfs-auth").string();
+}
+
+// A connection's worth of what both commands need.
+struct Context {
+  explicit Context(const Call& call)
+      : authenticators(loop, AuthProgram()), pool(call.options, authenticators, nullptr) {}
+  runtime::RealLoop loop;
+  smb::auth::GssAuthenticatorFactory authenticators;
+  smb::SessionPool pool;
+};
+
+Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Connect(Context* context, const Call* call) {
+  smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
+  co_return co_await context->pool.GetTree(std::string(call->source.host()),
+                                           std::string(call->source.share()), call->credential,
+                                           &phase, Deadline::After(kAnswerTime));
+}
+
+// Keeps several READs in flight and writes what they bring in order.
+class Download {
+ public:
+  Download(std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id, uint64_t size, int out)
+      : tree_(std::move(tree)), file_id_(file_id), size_(size), out_(out) {}
+
+  Task<absl::Status> Run() {
+    std::deque<std::unique_ptr<Piece>> in_flight;
+    std::vector<std::unique_ptr<Piece>> spare;
+    uint64_t next = 0;
+    while (next < size_ || !in_flight.empty()) {
+      while (next < size_ && in_flight.size() < kDepth) {
+        if (spare.empty()) spare.push_back(std::make_unique<Piece>());
+        std::unique_ptr<Piece> piece = std::move(spare.back());
+        spare.pop_back();
+        piece->offset = next;
+        piece->size = std::min<uint64_t>(kPieceBytes, size_ - next);
+        next += piece->size;
+        piece->done.Reset();
+        tasks_.Spawn(Fetch(piece.get()));
+        in_flight.push_back(std::move(piece));
+      }
+      std::unique_ptr<Piece> first = std::move(in_flight.front());
+      in_flight.pop_front();
+      CO_RETURN_IF_ERROR(co_await first->done.WaitUntilSet(Deadline::After(kAnswerTime)));
+      CO_RETURN_IF_ERROR(first->result.status());
+      if (*first->result != first->size) {
+        co_return absl::AbortedError("the file became shorter while it was read");
+      }
+      CO_RETURN_IF_ERROR(Write(first->bytes.data(), first->size));
+      spare.push_back(std::move(first));
+    }
+    co_return absl::OkStatus();
+  }
+
+ private:
+  static constexpr size_t kPieceBytes = 1 << 20;
+  static constexpr size_t kDepth = 8;
+
+  struct Piece {
+    std::vector<uint8_t> bytes = std::vector<uint8_t>(kPieceBytes);
+    uint64_t offset = 0;
+    size_t size = 0;
+    absl::StatusOr<size_t> result;
+    runtime::Event done;
+  };
+
+  Task<void> Fetch(Piece* piece) {
+    piece->result = co_await tree_->Read(file_id_, piece->offset,
+                                         absl::MakeSpan(piece->bytes).first(piece->size),
+                                         Deadline::After(kAnswerTime));
+    piece->done.Set();
+  }
+
+  absl::Status Write(const uint8_t* bytes, size_t size) {
+    while (size > 0) {
+      const ssize_t n = write(out_, bytes, size);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return absl::ResourceExhaustedError(absl::StrCat("write: ", strerror(errno)));
+      bytes += n;
+      size -= n;
+    }
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<smb::Tree> tree_;
+  const smb::wire::FileId file_id_;
+  const uint64_t size_;
+  const int out_;
+  runtime::TaskGroup tasks_;
+};
+
+Task<absl::Status> GetFile(Context* context, const Call* call, int out) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree, co_await Connect(context, call));
+  CO_ASSIGN_OR_RETURN(std::u16string path, SharePath(call->source));
+  smb::wire::CreateRequest create;
+  create.desired_access = smb::wire::kAccessReadData | smb::wire::kAccessReadAttributes;
+  create.options = smb::wire::kOptionNonDirectory;
+  create.name = std::move(path);
+  CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
+                      co_await tree->Create(std::move(create), Deadline::After(kAnswerTime)));
+  Download download(tree, opened.file_id, opened.response.attributes.end_of_file, out);
+  const absl::Status status = co_await download.Run();
+  (void)co_await tree->Close(opened.file_id, Deadline::After(kAnswerTime));
+  co_return status;
+}
+
+absl::Status PrintPage(const std::vector<uint8_t>& page) {
+  smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
+  while (const std::optional<smb::wire::DirectoryEntry> entry = reader.Next()) {
+    std::string name;
+    smb::wire::AppendUtf8(entry->name, &name);
+    const bool directory = entry->attributes.Has(smb::wire::kAttributeDirectory);
+    const bool link = smb::wire::IsDfsTag(entry->reparse_tag);
+    printf("%s %14llu  %s\n",
+           link        ? "link"
+           : directory ? "dir "
+                       : "file",
+           static_cast<unsigned long long>(entry->attributes.end_of_file), name.c_str());
+  }
+  return reader.status();
+}
+
+Task<absl::Status> List(Context* context, const Call* call) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree, co_await Connect(context, call));
+  CO_ASSIGN_OR_RETURN(std::u16string path, SharePath(call->source));
+  CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
+                      co_await tree->Stat(path, Deadline::After(kAnswerTime)));
+  if (!status.attributes.Has(smb::wire::kAttributeDirectory)) {
+    printf("file %14llu  %s\n", static_cast<unsigned long long>(status.attributes.end_of_file),
+           call->source.ToString().c_str());
+    co_return absl::OkStatus();
+  }
+  CO_ASSIGN_OR_RETURN(smb::Tree::OpenedDirectory opened,
+                      co_await tree->OpenDirectory(path, Deadline::After(kAnswerTime)));
+  smb::DirectoryPages pages = std::move(opened.pages);
+  while (true) {
+    for (const std::vector<uint8_t>& page : pages.pages) CO_RETURN_IF_ERROR(PrintPage(page));
+    if (pages.complete) break;
+    CO_ASSIGN_OR_RETURN(pages,
+                        co_await tree->ReadDirectory(opened.file_id, Deadline::After(kAnswerTime)));
+  }
+  (void)co_await tree->Close(opened.file_id, Deadline::After(kAnswerTime));
+  co_return absl::OkStatus();
+}
+
+absl::Status RunOnLoop(Context& context, Task<absl::Status> task) {
+  struct Runner {
+    static Task<void> Run(Task<absl::Status> work, absl::Status* result) {
+      *result = co_await work;
+    }
+  };
+  absl::Status result;
+  context.loop.RunUntilDone(Runner::Run(std::move(task), &result));
+  return result;
+}
+
+}  // namespace
+
+absl::Status Get(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const Call call, ParseCall(arguments, /*may_have_file=*/true));
+  UniqueFd file;
+  if (call.file.has_value()) {
+    file.reset(open(call.file->c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (!file) {
+      return absl::FailedPreconditionError(absl::StrCat(*call.file, ": ", strerror(errno)));
+    }
+  }
+  Context context(call);
+  const absl::Status status =
+      RunOnLoop(context, GetFile(&context, &call, file ? file.get() : STDOUT_FILENO));
+  if (!status.ok() && call.file.has_value() && absl::StartsWith(*call.file, "/dev/") == false) {
+    unlink(call.file->c_str());
+  }
+  return status;
+}
+
+absl::Status Ls(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const Call call, ParseCall(arguments, /*may_have_file=*/false));
+  Context context(call);
+  return RunOnLoop(context, List(&context, &call));
+}
+
+}  // namespace dfscsi::dfsctl

@@ -1,0 +1,184 @@
+#include "node-agent/smb/connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/smb/connection_internal.h"
+#include "node-agent/smb/wire/utf16.h"
+
+namespace dfscsi::smb {
+
+// Takes the call off the connection if its caller is destroyed, cancelled or out of time.
+class Connection::CallGuard {
+ public:
+  CallGuard(Connection& connection, std::shared_ptr<CallState> call)
+      : connection_(connection), call_(std::move(call)) {}
+  CallGuard(const CallGuard&) = delete;
+  ~CallGuard() {
+    if (!call_->done.is_set()) connection_.Abandon(call_);
+  }
+
+ private:
+  Connection& connection_;
+  const std::shared_ptr<CallState> call_;
+};
+
+Connection::Connection(std::unique_ptr<runtime::Stream> stream, std::string host, Options options)
+    : options_(std::move(options)), host_(std::move(host)), stream_(std::move(stream)) {
+  last_received_ = waiting_since_ = runtime::Loop::Current().Now();
+}
+
+Connection::~Connection() { Close(absl::UnavailableError("the connection was given up")); }
+
+runtime::Task<absl::StatusOr<std::shared_ptr<Connection>>> Connection::Negotiate(
+    std::unique_ptr<runtime::Stream> stream, std::string host, Options options,
+    runtime::Deadline deadline) {
+  auto connection =
+      std::make_shared<Connection>(std::move(stream), std::move(host), std::move(options));
+  connection->tasks_.Spawn(connection->ReadLoop());
+  connection->tasks_.Spawn(connection->WriteLoop());
+  CO_RETURN_IF_ERROR(co_await connection->DoNegotiate(deadline));
+  connection->tasks_.Spawn(connection->Watch());
+  co_return connection;
+}
+
+runtime::Task<absl::Status> Connection::DoNegotiate(runtime::Deadline deadline) {
+  wire::NegotiateRequest& request = negotiate_request_;
+  request.security_mode = wire::kSigningEnabled;
+  if (options_.signing == Signing::kRequired) request.security_mode |= wire::kSigningRequired;
+  request.capabilities = wire::kCapDfs | wire::kCapLeasing | wire::kCapLargeMtu;
+  if (options_.highest_dialect >= wire::Dialect::k300) request.capabilities |= wire::kCapEncryption;
+  request.client_guid = options_.client_guid;
+  for (const wire::Dialect dialect :
+       {wire::Dialect::k210, wire::Dialect::k300, wire::Dialect::k302, wire::Dialect::k311}) {
+    if (dialect >= options_.lowest_dialect && dialect <= options_.highest_dialect) {
+      request.dialects.push_back(dialect);
+    }
+  }
+  if (options_.highest_dialect == wire::Dialect::k311) {
+    request.contexts.hashes = {wire::kSha512};
+    runtime::Loop& loop = runtime::Loop::Current();
+    for (int i = 0; i < 32; ++i) {
+      request.contexts.salt.push_back(static_cast<uint8_t>(loop.Random()));
+    }
+    request.contexts.ciphers = options_.ciphers;
+    request.contexts.signings = options_.signing_algorithms;
+    request.contexts.net_name = wire::Utf8ToUtf16(host_).value_or(u"");
+  }
+  std::vector<Request> requests;
+  requests.push_back(MakeRequest(wire::Command::kNegotiate, wire::EncodeNegotiateRequest, request));
+  CO_ASSIGN_OR_RETURN(std::vector<Response> responses,
+                      co_await Call(std::move(requests), deadline));
+  const Response& response = responses.front();
+  if (!wire::IsSuccess(response.header.status)) {
+    if (response.header.status == wire::NtStatus::kNotSupported) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat(host_, " speaks no SMB dialect that is allowed here"));
+    }
+    co_return wire::ToStatus(response.header.status, absl::StrCat("NEGOTIATE with ", host_));
+  }
+  CO_ASSIGN_OR_RETURN(negotiated_, wire::DecodeNegotiateResponse(response.body()));
+  negotiated_.security_buffer = {};  // Points into the response; nobody needs its hints.
+  co_return CheckNegotiated();
+}
+
+// [MS-SMB2] 3.2.5.2: what was chosen must have been offered.
+absl::Status Connection::CheckNegotiated() {
+  const auto offered = [](const auto& list, auto chosen) {
+    return std::find(list.begin(), list.end(), chosen) != list.end();
+  };
+  if (!offered(negotiate_request_.dialects, negotiated_.dialect)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(host_, " chose a dialect that was not offered: 0x",
+                     absl::Hex(static_cast<uint16_t>(negotiated_.dialect))));
+  }
+  security_.dialect = negotiated_.dialect;
+  if (negotiated_.dialect < wire::Dialect::k300) {
+    security_.signing_id = wire::SigningId::kHmacSha256;
+  } else {
+    security_.signing_id = wire::SigningId::kAesCmac;
+    if ((negotiated_.capabilities & wire::kCapEncryption) != 0) {
+      security_.cipher_id = wire::CipherId::kAes128Ccm;
+    }
+  }
+  if (negotiated_.dialect == wire::Dialect::k311) {
+    const wire::NegotiateContexts& chosen = negotiated_.contexts;
+    security_.cipher_id = wire::CipherId::kNone;
+    if (!chosen.ciphers.empty()) security_.cipher_id = chosen.ciphers.front();
+    if (!chosen.signings.empty()) security_.signing_id = chosen.signings.front();
+    if (!offered(chosen.hashes, wire::kSha512) ||
+        (security_.cipher_id != wire::CipherId::kNone &&
+         !offered(options_.ciphers, security_.cipher_id)) ||
+        (!chosen.signings.empty() && !offered(options_.signing_algorithms, security_.signing_id))) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(host_, " chose an algorithm that was not offered"));
+    }
+  }
+  if (options_.encryption == Encryption::kRequired &&
+      security_.cipher_id == wire::CipherId::kNone) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(host_, " cannot encrypt, which is required here"));
+  }
+  return absl::OkStatus();
+}
+
+uint32_t Connection::max_read_bytes() const {
+  return std::min(options_.max_read_bytes, negotiated_.max_read_bytes);
+}
+
+uint32_t Connection::max_transact_bytes() const {
+  return std::min<uint32_t>(1 << 20, negotiated_.max_transact_bytes);
+}
+
+runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vector<Request> requests,
+                                                                      runtime::Deadline deadline) {
+  int charge = 0;
+  bool sign_of_life = false;
+  for (const Request& request : requests) {
+    if (!request.well_formed) {
+      co_return absl::InvalidArgumentError("a name or a length does not fit into an SMB request");
+    }
+    charge += ChargeOf(request);
+    sign_of_life |= request.command == wire::Command::kEcho;
+  }
+  CO_ASSIGN_OR_RETURN(const uint64_t first_id,
+                      co_await window_.Acquire(charge,
+                                               sign_of_life ? SequenceWindow::Purpose::kSignOfLife
+                                                            : SequenceWindow::Purpose::kRequest,
+                                               deadline));
+  if (closed_) co_return absl::UnavailableError(close_reason_.message());
+  auto call = std::make_shared<CallState>();
+  call->requests = std::move(requests);
+  Outgoing frame = EncodeFrame(call, first_id);
+  const CallGuard guard(*this, call);
+  Send(std::move(frame));
+  CO_RETURN_IF_ERROR(co_await call->done.WaitUntilSet(deadline));
+  CO_RETURN_IF_ERROR(call->status);
+  co_return std::move(call->responses);
+}
+
+void Connection::Close(absl::Status why) {
+  if (closed_) return;
+  closed_ = true;
+  close_reason_ = std::move(why);
+  const std::string reason(close_reason_.message());
+  const bool broken = absl::IsDataLoss(close_reason_);
+  window_.Close();
+  outgoing_.clear();
+  absl::flat_hash_map<uint64_t, Pending> pending = std::move(pending_);
+  pending_.clear();
+  for (auto& [id, part] : pending) {
+    if (part.call == nullptr || part.call->done.is_set()) continue;
+    part.call->status = broken                   ? close_reason_
+                        : part.call->on_the_wire ? absl::AbortedError(reason)
+                                                 : absl::UnavailableError(reason);
+    part.call->done.Set();
+  }
+  outgoing_changed_.NotifyAll();
+  outstanding_changed_.NotifyAll();
+  health_changed_.NotifyAll();
+}
+
+}  // namespace dfscsi::smb

@@ -1,0 +1,216 @@
+#include "node-agent/smb/session_pool.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/network.h"
+#include "node-agent/runtime/race.h"
+
+namespace dfscsi::smb {
+
+using runtime::Deadline;
+using runtime::Task;
+
+SessionPool::SessionPool(Options options, AuthenticatorFactory& authenticators,
+                         SessionMemory* memory)
+    : options_(std::move(options)), authenticators_(authenticators), memory_(memory) {
+  tasks_.Spawn(LogOffIdle());
+}
+
+SessionPool::~SessionPool() = default;
+
+SessionPool::Key SessionPool::KeyOf(const std::string& host, const std::string& identity) {
+  return {absl::AsciiStrToLower(host), identity};
+}
+
+Task<absl::StatusOr<std::vector<runtime::IpAddress>>> SessionPool::ResolveHost(std::string host,
+                                                                               Deadline deadline) {
+  absl::StatusOr<std::vector<runtime::IpAddress>> addresses =
+      co_await runtime::Loop::Current().network().Resolve(host, deadline);
+  if (addresses.ok()) {
+    last_addresses_[host] = *addresses;
+  } else if (!absl::IsNotFound(addresses.status())) {
+    // Name servers may be down with the site that failed; what was right a moment ago will do.
+    const auto known = last_addresses_.find(host);
+    if (known != last_addresses_.end()) co_return known->second;
+  }
+  co_return addresses;
+}
+
+Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::string host,
+                                                                          ConnectPhase* phase,
+                                                                          Deadline deadline) {
+  *phase = ConnectPhase::kResolve;
+  const size_t at = host.find('@');  // host@port, as in UNC paths of WebDAV and some NAS.
+  uint16_t port = options_.port;
+  std::string name = host;
+  if (at != std::string::npos) {
+    int number = 0;
+    if (!absl::SimpleAtoi(host.substr(at + 1), &number) || number < 1 || number > 65535) {
+      co_return absl::InvalidArgumentError(absl::StrCat("not a port: ", host));
+    }
+    port = static_cast<uint16_t>(number);
+    name = host.substr(0, at);
+  }
+  CO_ASSIGN_OR_RETURN(const std::vector<runtime::IpAddress> addresses,
+                      co_await ResolveHost(name, deadline));
+  *phase = ConnectPhase::kConnect;
+  struct Attempt {
+    static Task<absl::StatusOr<std::shared_ptr<Connection>>> Run(runtime::SocketAddress to,
+                                                                 std::string host_name,
+                                                                 Options options,
+                                                                 absl::Duration delay,
+                                                                 Deadline until) {
+      if (delay > absl::ZeroDuration()) {
+        CO_RETURN_IF_ERROR(co_await runtime::Sleep(delay, until));
+      }
+      CO_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Stream> stream,
+                          co_await runtime::Loop::Current().network().Connect(to, until));
+      co_return co_await Connection::Negotiate(std::move(stream), std::move(host_name),
+                                               std::move(options), until);
+    }
+  };
+  std::vector<std::function<Task<absl::StatusOr<std::shared_ptr<Connection>>>(Deadline)>> attempts;
+  absl::Duration delay = absl::ZeroDuration();
+  for (const runtime::IpAddress& address : addresses) {
+    attempts.push_back([to = runtime::SocketAddress{address, port}, name, options = options_,
+                        delay](Deadline until) {
+      return Attempt::Run(to, name, options, delay, std::move(until));
+    });
+    delay += options_.address_stagger;
+  }
+  // What a server said tells more than that another address did not answer.
+  const auto better = [](const absl::Status& a, const absl::Status& b) {
+    return !absl::IsUnavailable(a) && !absl::IsDeadlineExceeded(a) &&
+           (absl::IsUnavailable(b) || absl::IsDeadlineExceeded(b));
+  };
+  absl::StatusOr<std::shared_ptr<Connection>> connection =
+      co_await runtime::Race<std::shared_ptr<Connection>>(std::move(attempts), better, deadline);
+  if (!connection.ok() && !absl::IsUnavailable(connection.status())) {
+    *phase = ConnectPhase::kNegotiate;
+  }
+  co_return connection;
+}
+
+Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::ConnectFresh(std::string host,
+                                                                         Credential credential,
+                                                                         ConnectPhase* phase,
+                                                                         Deadline deadline) {
+  const std::string identity = credential.Identity();
+  if (memory_ != nullptr && !memory_->MayLogOn(host, identity)) {
+    *phase = ConnectPhase::kSessionSetup;
+    co_return wire::ToStatus(wire::NtStatus::kLogonFailure,
+                             absl::StrCat("log-on to ", host, " (refused a moment ago)"));
+  }
+  const Deadline until = deadline.Within(options_.connect_timeout);
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection,
+                      co_await ConnectAny(host, phase, until));
+  *phase = ConnectPhase::kSessionSetup;
+  const uint64_t previous = memory_ == nullptr ? 0 : memory_->PreviousSessionId(host, identity);
+  absl::StatusOr<std::shared_ptr<Session>> session = co_await Session::Setup(
+      std::move(connection), authenticators_, std::move(credential), previous, until);
+  if (memory_ != nullptr && session.ok()) {
+    memory_->RememberSessionId(host, identity, (*session)->id());
+  }
+  if (memory_ != nullptr && wire::NtStatusOf(session.status()) == wire::NtStatus::kLogonFailure) {
+    memory_->RememberRefusal(host, identity);
+  }
+  co_return session;
+}
+
+Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::string host,
+                                                                       Credential credential,
+                                                                       ConnectPhase* phase,
+                                                                       Deadline deadline) {
+  std::shared_ptr<Entry>& slot = entries_[KeyOf(host, credential.Identity())];
+  if (slot == nullptr) slot = std::make_shared<Entry>();
+  const std::shared_ptr<Entry> entry = slot;
+  entry->used = runtime::Loop::Current().Now();
+  if (entry->session != nullptr && entry->session->usable()) co_return entry->session;
+  CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await entry->connecting.Lock(deadline));
+  if (entry->session != nullptr && entry->session->usable()) co_return entry->session;
+  entry->session = nullptr;
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session,
+                      co_await ConnectFresh(host, std::move(credential), phase, deadline));
+  entry->session = std::move(session);
+  entry->used = runtime::Loop::Current().Now();
+  co_return entry->session;
+}
+
+Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(std::string host,
+                                                                 std::string share,
+                                                                 Credential credential,
+                                                                 ConnectPhase* phase,
+                                                                 Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session,
+                      co_await GetSession(host, std::move(credential), phase, deadline));
+  *phase = ConnectPhase::kTreeConnect;
+  co_return co_await session->ConnectTree(std::move(share),
+                                          deadline.Within(options_.connect_timeout));
+}
+
+void SessionPool::Adopt(std::shared_ptr<Session> session, const std::string& host,
+                        const std::string& identity) {
+  std::shared_ptr<Entry>& slot = entries_[KeyOf(host, identity)];
+  if (slot == nullptr) slot = std::make_shared<Entry>();
+  slot->session = std::move(session);
+  slot->used = runtime::Loop::Current().Now();
+}
+
+void SessionPool::Retire(const Session& session) {
+  for (auto& [key, entry] : entries_) {
+    if (entry->session.get() == &session) entry->session = nullptr;
+  }
+}
+
+std::shared_ptr<Session> SessionPool::Find(const std::string& host,
+                                           const std::string& identity) const {
+  const auto found = entries_.find(KeyOf(host, identity));
+  if (found == entries_.end() || found->second->session == nullptr ||
+      !found->second->session->usable()) {
+    return nullptr;
+  }
+  return found->second->session;
+}
+
+std::vector<SessionPool::Listed> SessionPool::List() const {
+  std::vector<Listed> listed;
+  for (const auto& [key, entry] : entries_) {
+    if (entry->session == nullptr || !entry->session->usable()) continue;
+    Connection& connection = entry->session->connection();
+    listed.push_back({.host = key.first,
+                      .peer = connection.peer().ToString(),
+                      .suspect = connection.suspect(),
+                      .frames_sent = connection.frames_sent()});
+  }
+  return listed;
+}
+
+Task<void> SessionPool::LogOffIdle() {
+  while (true) {
+    if (!(co_await runtime::Sleep(options_.idle_timeout / 2, Deadline::Never())).ok()) co_return;
+    const absl::Time now = runtime::Loop::Current().Now();
+    std::vector<std::shared_ptr<Session>> idle;
+    for (auto at = entries_.begin(); at != entries_.end();) {
+      Entry& entry = *at->second;
+      // Somebody holds the session, or is making one: it is in use.
+      const bool in_use =
+          at->second.use_count() > 1 || (entry.session != nullptr && entry.session.use_count() > 1);
+      if (in_use) entry.used = now;
+      if (!in_use && now - entry.used >= options_.idle_timeout) {
+        if (entry.session != nullptr) idle.push_back(std::move(entry.session));
+        at = entries_.erase(at);
+      } else {
+        ++at;
+      }
+    }
+    for (const std::shared_ptr<Session>& session : idle) {
+      (void)co_await session->LogOff(Deadline::After(options_.connect_timeout));
+    }
+  }
+}
+
+}  // namespace dfscsi::smb
