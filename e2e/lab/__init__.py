@@ -3,5 +3,6 @@
 from .capture import Capture
 from .lab import CRYPTO, Lab, LabError, live_labs, reap
 from .probe import Probe
+from .readers import Readers
 
-__all__ = ['CRYPTO', 'Capture', 'Lab', 'LabError', 'Probe', 'live_labs', 'reap']
+__all__ = ['CRYPTO', 'Capture', 'Lab', 'LabError', 'Probe', 'Readers', 'live_labs', 'reap']

@@ -142,7 +142,7 @@ def hold(name):
 
 def make_client_folders(folder):
     """/mnt and /run of its own: the sockets of the programs under test belong to one lab."""
-    mount('dfs-csi-lab', '/mnt', 'tmpfs', options='mode=755,size=16m')
+    mount('dfs-csi-lab', '/mnt', 'tmpfs', options='mode=755,size=1g')
     kept = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     mount('dfs-csi-lab', '/run', 'tmpfs', options='mode=755,size=64m')
     os.makedirs(folder)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import E2E, leftovers
-from lab import CRYPTO, Lab, LabError, Probe, live_labs, reap
+from lab import CRYPTO, Lab, LabError, Probe, Readers, live_labs, reap
 from lab.faults import MODES
 from lab.namespaces import start_time
 from lab.samba import nt_hash
@@ -312,6 +312,60 @@ class TestFaults:
         tested = ' '.join(name for name in dir(TestFaults) if name.startswith('test_'))
         for mode in set(MODES) - {'close-share', 'unshare'}:
             assert f'test_{mode}' in tested
+
+
+class TestReaders:
+    """The checking readers, on a server's own files: what they report is what happened."""
+
+    MODES = ('open', 'fresh', 'cached', 'list')
+
+    def test_nothing_happens(self, lab):
+        with Readers(lab, lab.data('t2', 'share'), self.MODES) as readers:
+            start = time.monotonic()
+            lab.wait_until(lambda: readers.seen(start).operations > 50, 20, '50 operations')
+            seen = readers.seen(start)
+            assert not seen.errors and not seen.wrong and seen.served_by == 't2'
+            assert seen.longest_stall < 2
+            assert readers.alive()
+        assert not lab.client_processes()
+
+    def test_a_stall_is_seen_while_it_lasts_and_after_it(self, lab):
+        with Readers(lab, lab.data('t2', 'share'), ('open', 'list')) as readers:
+            start = time.monotonic()
+            os.kill(readers.pids()['open'], signal.SIGSTOP)
+            lab.wait_until(lambda: readers.seen(start).stalls['open'] > 1, 20, 'the stall is seen')
+            os.kill(readers.pids()['open'], signal.SIGCONT)
+            mark = time.monotonic()
+            lab.wait_until(lambda: readers.seen(mark).operations > 20, 20, 'it goes on')
+            seen = readers.seen(start)
+            assert seen.stalls['open'] > 1 > seen.stalls['list']
+            assert seen.longest_stall == seen.stalls['open']
+            later = time.monotonic()
+            lab.wait_until(lambda: readers.seen(later).operations > 20, 20, 'some more')
+            assert readers.seen(later).longest_stall < 1
+
+    def test_errors_wrong_bytes_and_changed_names_are_seen(self, lab):
+        lab.run_in('client', ['cp', '-a', lab.data('t2', 'share'), '/mnt/copy'])
+        copy = lab.path('client', '/mnt/copy')
+        try:
+            with Readers(lab, '/mnt/copy', self.MODES) as readers:
+                start = time.monotonic()
+                os.rename(f'{copy}/who', f'{copy}/was')
+                with open(f'{copy}/big.bin', 'r+b') as file:
+                    for offset in range(0, 16 << 20, 64 << 10):
+                        file.seek(offset)
+                        file.write(b'?')
+                lab.wait_until(lambda: len({text.split(':')[0] for text in readers.seen(start).wrong}) == 3,
+                               20, 'fresh, cached and list are wrong')
+                seen = readers.seen(start)
+                assert 'open: ENOENT' in seen.errors
+                assert any(text.startswith('list: ') for text in seen.wrong)
+        finally:
+            lab.run_in('client', ['rm', '-rf', '/mnt/copy'])
+
+    def test_a_reader_that_cannot_read_is_noticed(self, lab):
+        with Readers(lab, '/mnt/nowhere', ('open',)) as readers:
+            assert set(readers.seen(0).errors) == {'open: ENOENT'} and readers.served_by() is None
 
 
 class TestTraces:
