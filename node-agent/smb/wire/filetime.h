@@ -25,12 +25,12 @@ inline std::optional<absl::Time> TimeOfFileTime(uint64_t filetime) {
 // never 0 or negative: in SET_INFO those do not mean a time.
 inline uint64_t FileTimeOf(absl::Time time) {
   constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
-  // IDivDuration saturates.
+  // From 1601 on nothing is negative, so dividing rounds down; it saturates at the far end.
+  const absl::Time start = absl::UnixEpoch() - kFileTimeOfUnixEpoch * absl::Nanoseconds(100);
+  if (time <= start) return 1;
   absl::Duration rest;
-  const int64_t ticks = absl::IDivDuration(time - absl::UnixEpoch(), absl::Nanoseconds(100), &rest);
-  const int64_t floored = rest < absl::ZeroDuration() ? ticks - 1 : ticks;
-  if (floored > kMax - kFileTimeOfUnixEpoch) return kMax;
-  return static_cast<uint64_t>(std::max<int64_t>(floored + kFileTimeOfUnixEpoch, 1));
+  const int64_t ticks = absl::IDivDuration(time - start, absl::Nanoseconds(100), &rest);
+  return static_cast<uint64_t>(std::clamp<int64_t>(ticks, 1, kMax));
 }
 
 }  // namespace dfscsi::smb::wire
