@@ -4,6 +4,8 @@
 
 namespace dfscsi::state {
 
+static_assert(sizeof(TwoCopies<Heartbeat::ActiveMark>) <= 64);
+
 absl::StatusOr<UniqueFd> Heartbeat::Create() { return CreateSharedMemory("dfs-heartbeat", kBytes); }
 
 absl::StatusOr<Heartbeat> Heartbeat::Map(int fd) {
@@ -22,5 +24,13 @@ uint64_t Heartbeat::Count(uint32_t line) const {
 }
 
 void Heartbeat::Clear(uint32_t line) { Line(line).store(0, std::memory_order_relaxed); }
+
+void Heartbeat::SetActive(const ActiveMark& mark) {
+  reinterpret_cast<TwoCopies<ActiveMark>*>(memory_.data())->Set(mark);
+}
+
+Heartbeat::ActiveMark Heartbeat::GetActive() const {
+  return reinterpret_cast<TwoCopies<ActiveMark>*>(memory_.data())->Get();
+}
 
 }  // namespace dfscsi::state

@@ -29,7 +29,16 @@ class Heartbeat {
   static constexpr uint64_t kBytes = 4096;
   static constexpr uint32_t kLines = kBytes / 64;
 
+  // The active agent's process, by pid and start time (a pid alone may come back as another
+  // process).
+  struct ActiveMark {
+    int32_t pid = 0;          // 0: none is active.
+    uint32_t generation = 0;  // The highest ever.
+    uint64_t start_time = 0;
+  };
+
   static absl::StatusOr<UniqueFd> Create();
+  // FailedPrecondition: not such memory.
   static absl::StatusOr<Heartbeat> Map(int fd);
 
   // Agent: every kHeartbeatPeriod or more often. Any thread, no system call.
@@ -37,6 +46,8 @@ class Heartbeat {
   // Mounter.
   uint64_t Count(uint32_t line) const;
   void Clear(uint32_t line);
+  void SetActive(const ActiveMark& mark);
+  ActiveMark GetActive() const;
 
  private:
   explicit Heartbeat(SharedMemory memory) : memory_(std::move(memory)) {}

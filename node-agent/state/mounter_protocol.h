@@ -186,15 +186,16 @@ struct MountEntry {
   std::string mount_point = {};
   std::string source = {};
   bool read_only = false;
-  std::string init_in = {};  // FUSE_INIT as the kernel sent it, fuse_in_header first: to be
-                             // replayed into libfuse.
+  std::string init_in = {};   // FUSE_INIT as the kernel sent it, fuse_in_header first: to be
+                              // replayed into libfuse.
   std::string init_out = {};  // struct fuse_init_out as it was answered.
   std::string config = {};
+  bool detached = false;  // Unmounted; lives on while files are open or bind mounts of it exist.
 
   template <typename A>
   void Fields(A& a) {
-    a(mount_id, dev_minor, tables_layout, mount_point, source, read_only, init_in, init_out,
-      config);
+    a(mount_id, dev_minor, tables_layout, mount_point, source, read_only, init_in, init_out, config,
+      detached);
   }
 };
 
