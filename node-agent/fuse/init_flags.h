@@ -1,0 +1,33 @@
+// What we ask the kernel for when a mount is made (FUSE_INIT). The mounter answers INIT with these,
+// ANDed with the kernel's offer; they cannot change in the life of a mount.
+
+#ifndef NODE_AGENT_FUSE_INIT_FLAGS_H_
+#define NODE_AGENT_FUSE_INIT_FLAGS_H_
+
+#include <linux/fuse.h>
+
+#include <cstdint>
+
+namespace dfscsi::fuse {
+
+// Newer than Debian 12's <linux/fuse.h>.
+inline constexpr uint64_t kInitDirectIoAllowMmap = uint64_t{1} << 36;
+inline constexpr uint64_t kInitHasResend = uint64_t{1} << 39;
+inline constexpr uint64_t kInitAllowIdmap = uint64_t{1} << 40;
+
+// Not among them, and why:
+//   ASYNC_DIO           a process in an O_DIRECT read could not be killed any more
+//   AUTO_INVAL_DATA     we tell the kernel when data changed (EXPLICIT_INVAL_DATA)
+//   NO_OPENDIR_SUPPORT  a directory stream has state here: SMB has no seekable positions
+//   WRITEBACK_CACHE     the kernel would own sizes and times of files that others change, too
+//   POSIX_LOCKS, FLOCK_LOCKS  until the engine has locks; the kernel's own outlive the agent
+//   SPLICE_*            no gain was measured
+inline constexpr uint64_t kInitFlags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |
+                                       FUSE_ATOMIC_O_TRUNC | FUSE_MAX_PAGES | FUSE_INIT_EXT |
+                                       FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+                                       FUSE_EXPLICIT_INVAL_DATA | FUSE_HANDLE_KILLPRIV_V2 |
+                                       kInitHasResend | kInitDirectIoAllowMmap | kInitAllowIdmap;
+
+}  // namespace dfscsi::fuse
+
+#endif  // NODE_AGENT_FUSE_INIT_FLAGS_H_

@@ -1,0 +1,196 @@
+#include "node-agent/testing/fake_filesystem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/vfs/errno.h"
+
+namespace dfscsi::vfs {
+namespace {
+
+using runtime::Deadline;
+using runtime::Task;
+using state::FileHandle;
+using state::NodeId;
+using testing::FakeServer;
+
+FakeServer* server = nullptr;
+
+// Every operation passes here first.
+Task<absl::Status> Enter(std::string operation, Deadline deadline) {
+  ++server->calls[operation];
+  if (server->throws) throw std::bad_alloc();
+  if (!server->parked) co_return absl::OkStatus();
+  struct Waiting {
+    Waiting() { ++server->waiting; }
+    ~Waiting() { --server->waiting; }
+  } waiting;
+  co_return co_await server->released.WaitUntilSet(deadline);
+}
+
+struct stat AttributesOf(NodeId node) {
+  struct stat attributes = {};
+  attributes.st_ino = node + 100;
+  attributes.st_mode = node == 1 ? S_IFDIR | 0755 : S_IFREG | 0644;
+  attributes.st_size = FakeServer::kFileBytes;
+  attributes.st_mtim = {12345, 678};
+  attributes.st_nlink = 1;
+  return attributes;
+}
+
+}  // namespace
+
+class Filesystem::Impl {
+ public:
+  Counters counters;
+};
+
+Filesystem::Filesystem(dfs::Client&, state::MountTables&, Invalidation&, Options)
+    : impl_(std::make_unique<Impl>()) {}
+Filesystem::~Filesystem() = default;
+
+Task<absl::StatusOr<EntryReply>> Filesystem::Lookup(NodeId, std::string name, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("lookup", deadline));
+  EntryReply entry;
+  if (!absl::SimpleAtoi(name, &entry.node)) co_return ErrnoError(ENOENT, name);
+  entry.attributes = AttributesOf(entry.node);
+  entry.attributes_timeout = absl::Milliseconds(1500);
+  entry.name_timeout = absl::Seconds(2);
+  ++server->lookups[entry.node];
+  co_return entry;
+}
+
+void Filesystem::Forget(NodeId node, uint64_t lookups) {
+  ++server->calls["forget"];
+  server->lookups[node] -= lookups;
+}
+
+Task<absl::StatusOr<AttributesReply>> Filesystem::GetAttributes(NodeId node, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("getattr", deadline));
+  co_return AttributesReply{AttributesOf(node), absl::Seconds(1)};
+}
+
+Task<absl::StatusOr<std::string>> Filesystem::ReadLink(NodeId node, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("readlink", deadline));
+  co_return absl::StrCat("to/", node);
+}
+
+Task<absl::StatusOr<OpenReply>> Filesystem::Open(NodeId, int flags, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("open", deadline));
+  OpenReply opened;
+  opened.fh = server->next_handle++;
+  opened.keep_cache = true;
+  opened.direct_io = (flags & O_DIRECT) != 0;
+  server->open_handles.insert(opened.fh);
+  co_return opened;
+}
+
+Task<absl::StatusOr<size_t>> Filesystem::Read(FileHandle fh, uint64_t offset,
+                                              absl::Span<uint8_t> into, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("read", deadline));
+  const uint64_t end = std::min<uint64_t>(FakeServer::kFileBytes, offset + into.size());
+  for (uint64_t i = offset; i < end; ++i) into[i - offset] = static_cast<uint8_t>(i * 31 + fh);
+  co_return end > offset ? end - offset : 0;
+}
+
+Task<absl::StatusOr<uint64_t>> Filesystem::Seek(FileHandle, uint64_t offset, int whence,
+                                                Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("seek", deadline));
+  if (offset >= FakeServer::kFileBytes) co_return ErrnoError(ENXIO, "beyond the end");
+  co_return whence == SEEK_DATA ? offset : FakeServer::kFileBytes;
+}
+
+Task<absl::Status> Filesystem::Flush(FileHandle, Deadline deadline) {
+  co_return co_await Enter("flush", deadline);
+}
+
+void Filesystem::Release(FileHandle fh) {
+  ++server->calls["release"];
+  server->open_handles.erase(fh);
+}
+
+Task<absl::StatusOr<FileHandle>> Filesystem::OpenDirectory(NodeId, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("opendir", deadline));
+  const FileHandle fh = server->next_handle++;
+  server->open_handles.insert(fh);
+  co_return fh;
+}
+
+Task<absl::Status> Filesystem::ReadDirectory(FileHandle, uint64_t offset, bool plus,
+                                             DirectorySink* sink, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter(plus ? "readdirplus" : "readdir", deadline));
+  for (; offset < FakeServer::kEntries; ++offset) {
+    const NodeId node = offset + 2;
+    const std::string name = absl::StrCat(node);
+    if (!sink->Fits(name.size())) break;
+    DirectoryEntry entry;
+    entry.name = name;
+    entry.next_offset = offset + 1;
+    entry.attributes = AttributesOf(node);
+    entry.node = node;
+    entry.attributes_timeout = absl::Milliseconds(2500);
+    entry.name_timeout = absl::Seconds(3);
+    sink->Add(entry);
+    if (plus) ++server->lookups[node];
+  }
+  co_return absl::OkStatus();
+}
+
+void Filesystem::ReleaseDirectory(FileHandle fh) { Release(fh); }
+
+Task<absl::StatusOr<struct statvfs>> Filesystem::GetStatistics(NodeId, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("statfs", deadline));
+  struct statvfs statistics = {};
+  statistics.f_bsize = 4096;
+  statistics.f_blocks = 1000;
+  co_return statistics;
+}
+
+absl::Status Filesystem::Access(NodeId, int mask) const {
+  return (mask & 2) != 0 ? ErrnoError(EROFS, "read-only") : absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> Filesystem::GetXattr(NodeId, std::string name,
+                                                       Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("getxattr", deadline));
+  if (name != "user.a") co_return ErrnoError(ENOSYS, name);
+  co_return std::string("value");
+}
+
+Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(NodeId, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Enter("listxattr", deadline));
+  co_return ErrnoError(ENOSYS, "lists");
+}
+
+absl::Status Filesystem::RefuseChange() const { return ErrnoError(EROFS, "read-only"); }
+
+void Filesystem::ResumeInvalidations() {}
+
+const Filesystem::Counters& Filesystem::counters() const { return impl_->counters; }
+
+}  // namespace dfscsi::vfs
+
+namespace dfscsi::testing {
+
+std::unique_ptr<vfs::Filesystem> MakeFakeFilesystem(FakeServer* server) {
+  vfs::server = server;
+  // The fake looks at none of them.
+  struct NoInvalidation : vfs::Invalidation {
+    void DataChanged(state::NodeId) override {}
+  };
+  static NoInvalidation invalidation;
+  alignas(std::max_align_t) static char nothing[4096];
+  return std::make_unique<vfs::Filesystem>(*reinterpret_cast<dfs::Client*>(nothing),
+                                           *reinterpret_cast<state::MountTables*>(nothing),
+                                           invalidation, vfs::Options());
+}
+
+}  // namespace dfscsi::testing

@@ -1,0 +1,42 @@
+// A vfs::Filesystem without anything behind it, for tests of what is above. Linked *instead* of the
+// real one: it defines that class's members. One per test at a time.
+
+#ifndef NODE_AGENT_TESTING_FAKE_FILESYSTEM_H_
+#define NODE_AGENT_TESTING_FAKE_FILESYSTEM_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "node-agent/runtime/wait.h"
+#include "node-agent/vfs/filesystem.h"
+
+namespace dfscsi::testing {
+
+// What the fake holds, and how it behaves. It outlives the file systems made on it, as a server
+// outlives agents.
+//   node ids   1 is the root; LOOKUP of "7" gives node 7, of anything not a number ENOENT
+//   a file     its byte at offset i is i * 31 + node; kFileBytes long
+//   directory  entries "2" … "101", next_offset as in "." = 1
+struct FakeServer {
+  static constexpr uint64_t kFileBytes = 3 << 20;
+  static constexpr int kEntries = 100;
+
+  bool parked = false;  // Operations wait for `released`, or until they are cancelled.
+  runtime::Event released;
+  bool throws = false;  // Operations throw.
+
+  int waiting = 0;                       // Operations parked now.
+  std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.
+  std::set<uint64_t> open_handles;
+  uint64_t next_handle = 1000;
+  std::map<std::string, int> calls;  // By name of the operation.
+};
+
+std::unique_ptr<vfs::Filesystem> MakeFakeFilesystem(FakeServer* server);
+
+}  // namespace dfscsi::testing
+
+#endif  // NODE_AGENT_TESTING_FAKE_FILESYSTEM_H_
