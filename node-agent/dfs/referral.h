@@ -65,7 +65,7 @@ struct Referral {
   bool root = false;                 // ServerType of the first entry: these are root targets.
   bool interlink = false;            // ReferralServers and not StorageServers: another namespace.
   bool target_failback = false;      // TargetFailback (V4).
-  absl::Duration ttl;                // The smallest of all entries, as sent; the cache clamps it.
+  absl::Duration ttl = {};           // The smallest of all entries, as sent; the cache clamps it.
   std::vector<Target> targets = {};  // In the server's order, without duplicates.
   int dropped_targets = 0;           // Malformed ones, duplicates, and those above kMaxTargets.
 };

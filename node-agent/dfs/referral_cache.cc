@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/referral_cache_file.h"
+#include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::dfs {
 namespace {
@@ -341,9 +342,9 @@ ReferralCache::FetchTicket::~FetchTicket() {
 }
 
 std::optional<ReferralCache::FetchTicket> ReferralCache::TryBeginFetch(
-    ReferralKind kind, const DfsPath& request, absl::string_view credential) {
+    ReferralKind kind, std::u16string_view request, absl::string_view credential) {
   std::u16string key(1, static_cast<char16_t>(kind));
-  key += request.Key();
+  key += smb::wire::FoldCase(request);
   key.push_back(u'\0');
   key.append(credential.begin(), credential.end());
   MutexLock lock(mutex_);

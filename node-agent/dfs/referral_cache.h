@@ -164,7 +164,7 @@ class ReferralCache {
     ReferralCache* cache_;
     std::u16string key_;
   };
-  std::optional<FetchTicket> TryBeginFetch(ReferralKind kind, const DfsPath& request,
+  std::optional<FetchTicket> TryBeginFetch(ReferralKind kind, std::u16string_view request,
                                            absl::string_view credential);
 
   // For people and metrics: everything, in the order of last use, pinned entries first.

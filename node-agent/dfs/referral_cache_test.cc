@@ -296,17 +296,17 @@ TEST_F(ReferralCacheTest, E08_WhatIsInUseIsRefreshedInTheBackground) {
 
 TEST_F(ReferralCacheTest, E10_OneFetchPerKey) {
   std::optional<ReferralCache::FetchTicket> first =
-      cache_.TryBeginFetch(ReferralKind::kLink, P("//d/n/l"), kUser);
+      cache_.TryBeginFetch(ReferralKind::kLink, u"\\d\\n\\l", kUser);
   ASSERT_TRUE(first);
-  EXPECT_FALSE(cache_.TryBeginFetch(ReferralKind::kLink, P("//D/N/L"), kUser));
-  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kRoot, P("//d/n/l"), kUser));
-  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, P("//d/n/l"), "other"));
-  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, P("//d/n/m"), kUser));
+  EXPECT_FALSE(cache_.TryBeginFetch(ReferralKind::kLink, u"\\D\\N\\L", kUser));
+  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kRoot, u"\\d\\n\\l", kUser));
+  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, u"\\d\\n\\l", "other"));
+  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, u"\\d\\n\\m", kUser));
   {
     const ReferralCache::FetchTicket moved = *std::move(first);
-    EXPECT_FALSE(cache_.TryBeginFetch(ReferralKind::kLink, P("//d/n/l"), kUser));
+    EXPECT_FALSE(cache_.TryBeginFetch(ReferralKind::kLink, u"\\d\\n\\l", kUser));
   }
-  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, P("//d/n/l"), kUser));
+  EXPECT_TRUE(cache_.TryBeginFetch(ReferralKind::kLink, u"\\d\\n\\l", kUser));
 }
 
 TEST_F(ReferralCacheTest, CountersSayWhatHappened) {
