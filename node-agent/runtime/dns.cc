@@ -54,6 +54,11 @@ absl::Status DnsError(int error) {
   }
 }
 
+// An error of a look-up says which name it was about.
+absl::Status About(const std::string& name, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(name, ": ", std::string(status.message())));
+}
+
 void OnAddresses(void* kept, int status, int /*timeouts*/, ares_addrinfo* answer) {
   std::unique_ptr<ares_addrinfo, decltype(&ares_freeaddrinfo)> owned(answer, ares_freeaddrinfo);
   auto query = Take<IpAddress>(kept);
@@ -128,6 +133,7 @@ class CaresDns final : public Dns {
     hints.ai_flags = ARES_AI_ENVHOSTS;
     ares_getaddrinfo(channel_, name.c_str(), nullptr, &hints, OnAddresses, Keep(query));
     CO_RETURN_IF_ERROR(co_await Drive(query, deadline));
+    if (!query->result.ok()) co_return About(name, query->result.status());
     co_return std::move(query->result);
   }
 
@@ -137,6 +143,7 @@ class CaresDns final : public Dns {
     auto query = std::make_shared<Query<Network::Service>>();
     ares_query(channel_, name.c_str(), ns_c_in, ns_t_srv, OnService, Keep(query));
     CO_RETURN_IF_ERROR(co_await Drive(query, deadline));
+    if (!query->result.ok()) co_return About(name, query->result.status());
     co_return std::move(query->result);
   }
 
