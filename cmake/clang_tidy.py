@@ -17,7 +17,9 @@ TREE = 'build/release'
 
 
 def tidy(path):
-    run = subprocess.run([TIDY, '-p', TREE, '--quiet', '--warnings-as-errors=*', path],
+    # A test may be slow, and looks at objects that were moved from to see that they are empty.
+    less = ['--checks=-performance-*,-bugprone-use-after-move'] if path.endswith('_test.cc') else []
+    run = subprocess.run([TIDY, '-p', TREE, '--quiet', '--warnings-as-errors=*', *less, path],
                          cwd=repository.ROOT, capture_output=True, text=True)
     return path, run.returncode, run.stdout + (run.stderr if run.returncode else '')
 
