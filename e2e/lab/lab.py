@@ -98,8 +98,11 @@ class Lab:
     """One lab. Use `with Lab() as lab:`; or Lab().up() … down(); or Lab.attach(name)."""
 
     def __init__(self, name=None, options=None, big_mib=64, tmpfs='8g', detached=False,
-                 suffix=SUFFIX):
-        """options: host or 'all' -> smb.conf options. detached: outlives this process."""
+                 suffix=SUFFIX, big_targets=seed.TARGETS):
+        """options: host or 'all' -> smb.conf options. detached: outlives this process.
+
+        big_mib: size of share/big.bin on each of big_targets; 0: there is none.
+        """
         self.name = name or f'{secrets.token_hex(3)}'
         if not re.fullmatch(r'[a-z0-9][a-z0-9-]{0,30}', self.name):
             raise LabError(f'lab name "{self.name}": small letters, digits and - only')
@@ -107,6 +110,7 @@ class Lab:
         self.suffix = suffix
         self.options = options or {}
         self.big_mib = big_mib
+        self.big_targets = big_targets
         self.tmpfs = tmpfs
         self.detached = detached
         self.state = None
@@ -306,7 +310,8 @@ class Lab:
             big = f'{base}/big.bin'
             self.big_sha256 = seed.big_file(big, self.big_mib << 20)
         for target in seed.TARGETS:
-            seed.seed_target(f'{base}/{target}', target, big)
+            seed.seed_target(f'{base}/{target}', target,
+                             big if target in self.big_targets else None)
             for share in TARGET_SHARES:
                 seed.settle(f'{base}/{target}/{share}')
         if big:
