@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "node-agent/dfs/domain_cache.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral_cache.h"
 #include "node-agent/dfs/target_health.h"
@@ -67,13 +68,22 @@ struct ClientOptions {
   bool allow_local_targets = false;  // Loopback, link-local and own addresses: tests only.
 };
 
+struct ClientCounters {
+  int64_t suspicions = 0;        // A server was silent for too long.
+  int64_t failovers = 0;         // … and another target was found meanwhile.
+  int64_t lost_targets = 0;      // A target said goodbye, or its connection broke.
+  int64_t moved_operations = 0;  // Operations that were run again on another target.
+  int64_t referral_requests = 0;
+};
+
 // Of one mount, on one loop. Not thread-safe, but for what the shared cache and health do
 // themselves.
 class Client {
  public:
-  // `cache` and `health` are the node's; all must outlive the client.
+  // `cache`, `domains` and `health` are the node's; all must outlive the client.
   Client(DfsPath source, smb::Credential credential, ClientOptions options,
-         smb::SessionPool& sessions, ReferralCache& cache, TargetHealthTable& health);
+         smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
+         TargetHealthTable& health);
   ~Client();
 
   // An operation on one binding. It may run several times, and be destroyed while suspended.
@@ -101,6 +111,17 @@ class Client {
   uint64_t GetEpoch(const DfsPath& path) const;
 
   const DfsPath& source() const;
+
+  // For people and metrics.
+  struct BoundLink {
+    std::string prefix;
+    std::string target;
+    bool bound = false;
+    bool suspect = false;
+    uint64_t epoch = 0;
+  };
+  std::vector<BoundLink> ListLinks() const;
+  ClientCounters counters() const;
 
  private:
   class Impl;

@@ -14,10 +14,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/base/unique_fd.h"
+#include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfsctl/credentials_file.h"
 #include "node-agent/runtime/real_loop.h"
@@ -117,45 +119,40 @@ absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool m
   return call;
 }
 
-absl::StatusOr<std::u16string> SharePath(const dfs::DfsPath& source) {
-  std::optional<std::u16string> path = smb::wire::Utf8ToUtf16(
-      std::string_view(source.Relative(2).data(), source.Relative(2).size()));
-  if (!path.has_value()) return absl::InvalidArgumentError("the path is not UTF-8");
-  return *std::move(path);
-}
-
 std::string AuthProgram() {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   return (self.parent_path() / "dfs-auth").string();
 }
 
-// A connection's worth of what both commands need.
+// What both commands need: a namespace seen by one credential.
 struct Context {
   explicit Context(const Call& call)
-      : authenticators(loop, AuthProgram()), pool(call.options, authenticators, nullptr) {}
+      : authenticators(loop, AuthProgram()),
+        pool(call.options, authenticators, nullptr),
+        client(call.source, call.credential, {.give_up_after = kAnswerTime}, pool, cache, domains,
+               health) {}
   runtime::RealLoop loop;
   smb::auth::GssAuthenticatorFactory authenticators;
   smb::SessionPool pool;
+  dfs::ReferralCache cache;
+  dfs::DomainCache domains;
+  dfs::TargetHealthTable health;
+  dfs::Client client;
 };
-
-Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Connect(Context* context, const Call* call) {
-  smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
-  co_return co_await context->pool.GetTree(std::string(call->source.host()),
-                                           std::string(call->source.share()), call->credential,
-                                           &phase, Deadline::After(kAnswerTime));
-}
 
 // Keeps several READs in flight and writes what they bring in order.
 class Download {
  public:
-  Download(std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id, uint64_t size, int out)
-      : tree_(std::move(tree)), file_id_(file_id), size_(size), out_(out) {}
+  // `written`: how far a former target brought it; kept up to date.
+  Download(std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id, uint64_t size, int out,
+           uint64_t* written)
+      : tree_(std::move(tree)), file_id_(file_id), size_(size), out_(out), written_(written) {}
 
   Task<absl::Status> Run() {
     std::deque<std::unique_ptr<Piece>> in_flight;
     std::vector<std::unique_ptr<Piece>> spare;
-    uint64_t next = 0;
+    uint64_t next = *written_;
     while (next < size_ || !in_flight.empty()) {
       while (next < size_ && in_flight.size() < kDepth) {
         if (spare.empty()) spare.push_back(std::make_unique<Piece>());
@@ -176,6 +173,7 @@ class Download {
         co_return absl::AbortedError("the file became shorter while it was read");
       }
       CO_RETURN_IF_ERROR(Write(first->bytes.data(), first->size));
+      *written_ += first->size;
       spare.push_back(std::move(first));
     }
     co_return absl::OkStatus();
@@ -215,60 +213,86 @@ class Download {
   const smb::wire::FileId file_id_;
   const uint64_t size_;
   const int out_;
+  uint64_t* const written_;
   runtime::TaskGroup tasks_;
 };
 
-Task<absl::Status> GetFile(Context* context, const Call* call, int out) {
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree, co_await Connect(context, call));
-  CO_ASSIGN_OR_RETURN(std::u16string path, SharePath(call->source));
+Task<absl::Status> GetOn(dfs::Binding binding, int out, uint64_t* written) {
   smb::wire::CreateRequest create;
   create.desired_access = smb::wire::kAccessReadData | smb::wire::kAccessReadAttributes;
   create.options = smb::wire::kOptionNonDirectory;
-  create.name = std::move(path);
-  CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
-                      co_await tree->Create(std::move(create), Deadline::After(kAnswerTime)));
-  Download download(tree, opened.file_id, opened.response.attributes.end_of_file, out);
+  create.name = binding.path;
+  CO_ASSIGN_OR_RETURN(
+      const smb::OpenedFile opened,
+      co_await binding.tree->Create(std::move(create), Deadline::After(kAnswerTime)));
+  Download download(binding.tree, opened.file_id, opened.response.attributes.end_of_file, out,
+                    written);
   const absl::Status status = co_await download.Run();
-  (void)co_await tree->Close(opened.file_id, Deadline::After(kAnswerTime));
+  binding.tree->CloseLater(opened.file_id);
   co_return status;
 }
 
-absl::Status PrintPage(const std::vector<uint8_t>& page) {
+Task<absl::Status> GetFile(Context* context, const Call* call, int out) {
+  uint64_t written = 0;
+  co_return co_await context->client.Run(
+      call->source,
+      [out, &written](dfs::Binding binding) { return GetOn(std::move(binding), out, &written); },
+      {}, Deadline::Never());  // Bounded by give_up_after, and by each READ's own deadline.
+}
+
+std::string LineOf(const smb::wire::FileAttributes& attributes, uint32_t tag,
+                   const std::string& name) {
+  const bool directory = attributes.Has(smb::wire::kAttributeDirectory);
+  return absl::StrFormat("%s %14u  %s",
+                         smb::wire::IsDfsTag(tag) ? "link"
+                         : directory              ? "dir "
+                                                  : "file",
+                         attributes.end_of_file, name);
+}
+
+absl::Status AddPage(const std::vector<uint8_t>& page, std::vector<std::string>* lines) {
   smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
   while (const std::optional<smb::wire::DirectoryEntry> entry = reader.Next()) {
     std::string name;
     smb::wire::AppendUtf8(entry->name, &name);
-    const bool directory = entry->attributes.Has(smb::wire::kAttributeDirectory);
-    const bool link = smb::wire::IsDfsTag(entry->reparse_tag);
-    printf("%s %14llu  %s\n",
-           link        ? "link"
-           : directory ? "dir "
-                       : "file",
-           static_cast<unsigned long long>(entry->attributes.end_of_file), name.c_str());
+    lines->push_back(LineOf(entry->attributes, entry->reparse_tag, name));
   }
   return reader.status();
 }
 
-Task<absl::Status> List(Context* context, const Call* call) {
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree, co_await Connect(context, call));
-  CO_ASSIGN_OR_RETURN(std::u16string path, SharePath(call->source));
+Task<absl::Status> ListOn(dfs::Binding binding, std::string name, std::vector<std::string>* lines) {
+  lines->clear();  // Another target begins anew.
   CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
-                      co_await tree->Stat(path, Deadline::After(kAnswerTime)));
+                      co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
   if (!status.attributes.Has(smb::wire::kAttributeDirectory)) {
-    printf("file %14llu  %s\n", static_cast<unsigned long long>(status.attributes.end_of_file),
-           call->source.ToString().c_str());
+    lines->push_back(LineOf(status.attributes, 0, name));
     co_return absl::OkStatus();
   }
-  CO_ASSIGN_OR_RETURN(smb::Tree::OpenedDirectory opened,
-                      co_await tree->OpenDirectory(path, Deadline::After(kAnswerTime)));
+  CO_ASSIGN_OR_RETURN(
+      smb::Tree::OpenedDirectory opened,
+      co_await binding.tree->OpenDirectory(binding.path, Deadline::After(kAnswerTime)));
   smb::DirectoryPages pages = std::move(opened.pages);
   while (true) {
-    for (const std::vector<uint8_t>& page : pages.pages) CO_RETURN_IF_ERROR(PrintPage(page));
+    for (const std::vector<uint8_t>& page : pages.pages) {
+      CO_RETURN_IF_ERROR(AddPage(page, lines));
+    }
     if (pages.complete) break;
-    CO_ASSIGN_OR_RETURN(pages,
-                        co_await tree->ReadDirectory(opened.file_id, Deadline::After(kAnswerTime)));
+    CO_ASSIGN_OR_RETURN(
+        pages, co_await binding.tree->ReadDirectory(opened.file_id, Deadline::After(kAnswerTime)));
   }
-  (void)co_await tree->Close(opened.file_id, Deadline::After(kAnswerTime));
+  binding.tree->CloseLater(opened.file_id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> List(Context* context, const Call* call) {
+  std::vector<std::string> lines;
+  CO_RETURN_IF_ERROR(co_await context->client.Run(
+      call->source,
+      [call, &lines](dfs::Binding binding) {
+        return ListOn(std::move(binding), call->source.ToString(), &lines);
+      },
+      {}, Deadline::Never()));
+  for (const std::string& line : lines) puts(line.c_str());
   co_return absl::OkStatus();
 }
 

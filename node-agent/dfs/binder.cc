@@ -1,0 +1,418 @@
+#include "node-agent/dfs/binder.h"
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/client.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/runtime/race.h"
+#include "node-agent/smb/wire/utf16.h"
+
+namespace dfscsi::dfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+// A target that is slower than this to come up gets a competitor.
+constexpr absl::Duration kTargetStagger = absl::Milliseconds(250);
+// One target: name, TCP, NEGOTIATE, SESSION_SETUP, TREE_CONNECT and the open of its root, in all.
+constexpr absl::Duration kTargetTime = absl::Seconds(5);
+// One referral, from whichever namespace server.
+constexpr absl::Duration kFetchTime = absl::Seconds(5);
+// The same where something stale will do.
+constexpr absl::Duration kFetchTimeIfStale = absl::Seconds(1);
+
+AttemptPhase PhaseOf(smb::ConnectPhase phase) { return static_cast<AttemptPhase>(phase); }
+static_assert(static_cast<int>(AttemptPhase::kTreeConnect) ==
+              static_cast<int>(smb::ConnectPhase::kTreeConnect));
+
+double Fraction(uint64_t random) { return static_cast<double>(random >> 11) * 0x1.0p-53; }
+
+std::u16string SharePathOf(const DfsPath& path) {
+  const absl::string_view relative = path.Relative(2);
+  return smb::wire::Utf8ToUtf16(std::string_view(relative.data(), relative.size())).value_or(u"");
+}
+
+}  // namespace
+
+Binder::Binder(smb::Credential credential, const DfsPath& source, const ClientOptions& options,
+               smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
+               TargetHealthTable& health, LinkTable& links)
+    : credential_(std::move(credential)),
+      account_(credential_.Account()),
+      source_(source),
+      options_(options),
+      sessions_(sessions),
+      cache_(cache),
+      domains_(domains),
+      health_(health),
+      links_(links),
+      resolver_(cache, domains, {.find_domains = true}),
+      referrals_(sessions, credential_) {}
+
+Resolver::FetchContext Binder::MakeFetchContext() const {
+  runtime::Loop& loop = runtime::Loop::Current();
+  return {.limits = {.min = options_.referral_ttl_min, .max = options_.referral_ttl_max},
+          .now = loop.Now(),
+          .random = Fraction(loop.Random())};
+}
+
+// A referral must not send the credential wherever it likes.
+absl::Status Binder::CheckAllowed(const DfsPath& target) const {
+  const std::string host = absl::AsciiStrToLower(target.HostName());
+  const std::string mounted = absl::AsciiStrToLower(source_.HostName());
+  if (host == mounted) return absl::OkStatus();
+  std::vector<std::string> allowed = options_.allowed_targets;
+  if (allowed.empty()) {
+    const size_t dot = mounted.find('.');
+    // A single label or an address has no suffix to compare.
+    if (dot == std::string::npos || runtime::IpAddress::Parse(mounted).has_value()) {
+      return absl::OkStatus();
+    }
+    allowed.push_back(mounted.substr(dot));
+  }
+  for (const std::string& entry : allowed) {
+    const std::string lower = absl::AsciiStrToLower(entry);
+    if (host == lower) return absl::OkStatus();
+    if (absl::StartsWith(lower, ".") && absl::EndsWith(host, lower)) return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("a referral leads to ", host, ", which allowed_targets does not name"));
+}
+
+std::shared_ptr<runtime::Mutex> Binder::FetchMutex(const DfsPath& path) {
+  // Whatever lies below one name of a bound link waits for one referral; other names do not.
+  const std::shared_ptr<Link> above = links_.Find(path);
+  const size_t components =
+      std::min(path.size(), above == nullptr ? size_t{2} : above->prefix.size() + 1);
+  std::weak_ptr<runtime::Mutex>& slot = fetching_[std::u16string(path.KeyPrefix(components))];
+  std::shared_ptr<runtime::Mutex> mutex = slot.lock();
+  if (mutex == nullptr) {
+    std::erase_if(fetching_, [](const auto& entry) { return entry.second.expired(); });
+    mutex = std::make_shared<runtime::Mutex>();
+    fetching_[std::u16string(path.KeyPrefix(components))] = mutex;
+  }
+  return mutex;
+}
+
+Task<absl::Status> Binder::Fetch(Resolution* resolution, ResolveStep step, Deadline deadline) {
+  const Deadline until = deadline.Within(step.fetch.stale_known ? kFetchTimeIfStale : kFetchTime);
+  if (step.fetch.kind == ReferralKind::kDc && step.fetch.hosts.empty()) {
+    absl::StatusOr<std::vector<std::string>> hosts =
+        co_await referrals_.FindControllers(step.fetch.domain, until);
+    if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+    const absl::Time now = runtime::Loop::Current().Now();
+    if (hosts.ok() && !hosts->empty()) {
+      domains_.PutDomain(step.fetch.domain, *std::move(hosts));
+    } else {
+      domains_.PutNotADomain(step.fetch.domain, now + absl::Minutes(5));
+    }
+    resolver_.NoteFetchedElsewhere(*resolution, step);
+    co_return absl::OkStatus();
+  }
+  FailureClass failure = FailureClass::kNone;
+  absl::StatusOr<ReferralSource::Answer> answer =
+      co_await referrals_.Fetch(step.fetch, &failure, until);
+  if (deadline.cancelled() || deadline.when() <= runtime::Loop::Current().Now()) {
+    co_return answer.ok() ? absl::DeadlineExceededError("deadline exceeded") : answer.status();
+  }
+  if (!answer.ok()) {
+    resolver_.NoteFetchFailed(*resolution, step, answer.status(), failure, MakeFetchContext());
+  } else if (const auto* referral = std::get_if<Referral>(&answer->referral)) {
+    resolver_.NoteReferral(*resolution, step, *referral, answer->answered_by, MakeFetchContext());
+  } else {
+    resolver_.NoteControllers(*resolution, step, std::get<NameListReferral>(answer->referral),
+                              answer->answered_by, MakeFetchContext());
+  }
+  co_return absl::OkStatus();
+}
+
+std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Request& request,
+                                             BindFailure* failure) {
+  const absl::Time now = runtime::Loop::Current().Now();
+  const std::string identity = credential_.Identity();
+  std::vector<Try> tries;
+  std::vector<Try> last;
+  failure->retry_at = absl::InfiniteFuture();
+  bool all_denied = true;
+  const size_t count = step.kind == ResolveStep::Kind::kNotDfs ? 1 : step.candidates.size();
+  for (size_t i = 0; i < count; ++i) {
+    Try attempt{.candidate = 0, .target_path = step.path->Prefix(2)};
+    if (step.kind == ResolveStep::Kind::kTryTargets) {
+      attempt.candidate = step.candidates[i];
+      const CachedTarget& target = step.entry->targets[attempt.candidate];
+      attempt.target_path = target.path;
+      attempt.may_be_namespace = step.entry->kind == EntryKind::kLink;
+    }
+    const TargetHealthTable::Availability availability =
+        health_.Get(attempt.target_path, identity, now);
+    if (availability.not_before > now) {
+      failure->retry_at = std::min(failure->retry_at, availability.not_before);
+      all_denied &= availability.denied;
+      continue;
+    }
+    all_denied = false;
+    const bool avoided =
+        request.avoid != nullptr &&
+        absl::EqualsIgnoreCase(request.avoid->connection().host(), attempt.target_path.HostName());
+    attempt.fresh = avoided;
+    (avoided ? last : tries).push_back(std::move(attempt));
+  }
+  tries.insert(tries.end(), last.begin(), last.end());
+  for (size_t i = 0; i < tries.size(); ++i) {
+    tries[i].order = i;
+  }
+  failure->failure = all_denied ? FailureClass::kDenied : FailureClass::kTransport;
+  failure->worth_waiting = !all_denied;
+  return tries;
+}
+
+Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Binder::Connect(Try attempt,
+                                                                 smb::ConnectPhase* phase,
+                                                                 Deadline deadline) {
+  const std::string host(attempt.target_path.host());
+  const std::string share(attempt.target_path.share());
+  if (!attempt.fresh) {
+    co_return co_await sessions_.GetTree(host, share, credential_, phase, deadline);
+  }
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<smb::Session> session,
+                      co_await sessions_.ConnectFresh(host, credential_, phase, deadline));
+  *phase = smb::ConnectPhase::kTreeConnect;
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<smb::Tree> tree,
+                      co_await session->ConnectTree(share, deadline));
+  sessions_.Adopt(std::move(session), host, credential_.Identity());
+  co_return tree;
+}
+
+Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared_ptr<Round> shared,
+                                                        Deadline deadline) {
+  struct Ended {
+    runtime::Event& event;
+    ~Ended() { event.Set(); }
+  } ended{shared->ended[attempt.order]};
+  if (attempt.order > 0) {
+    // At once when the one before has failed, else when it has had its time.
+    const absl::Status status = co_await shared->ended[attempt.order - 1].WaitUntilSet(
+        deadline.Within(kTargetStagger * static_cast<int64_t>(attempt.order)));
+    if (absl::IsCancelled(status)) co_return status;
+  }
+  const std::string identity = credential_.Identity();
+  const auto failed = [&](const absl::Status& status, AttemptPhase phase) {
+    Failure failure = Classify(status, phase, /*keys_proven=*/phase > AttemptPhase::kSessionSetup);
+    // Cancelled: somebody else won, which says nothing of this target. But its own time is up:
+    // silence.
+    if (failure.failure == FailureClass::kCaller) {
+      if (deadline.cancelled()) return;
+      failure.failure = FailureClass::kTransport;
+    }
+    runtime::Loop& loop = runtime::Loop::Current();
+    health_.NoteFailure(attempt.target_path, identity, failure.failure, loop.Now(),
+                        Fraction(loop.Random()));
+    shared->failures.push_back({attempt.candidate, failure.failure});
+  };
+  if (const absl::Status allowed = CheckAllowed(attempt.target_path); !allowed.ok()) {
+    shared->failures.push_back({attempt.candidate, FailureClass::kDenied});
+    co_return allowed;
+  }
+  const Deadline until = deadline.Within(kTargetTime);
+  smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
+  absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await Connect(attempt, &phase, until);
+  if (!tree.ok()) {
+    failed(tree.status(), PhaseOf(phase));
+    co_return tree.status();
+  }
+  Reached reached{
+      .candidate = attempt.candidate, .tree = *tree, .target_path = attempt.target_path};
+  // Up means more than that TCP connected: its root must open.
+  const absl::StatusOr<smb::FileStatus> root =
+      co_await (*tree)->Stat(SharePathOf(attempt.target_path), until);
+  if (!root.ok()) {
+    const Failure failure = Classify(root.status(), AttemptPhase::kTargetRoot, true);
+    if (failure.failure == FailureClass::kPathNotCovered) {
+      reached.not_covered = true;
+      co_return reached;
+    }
+    if (failure.action != FailureAction::kAccept) {
+      failed(root.status(), AttemptPhase::kTargetRoot);
+      co_return root.status();
+    }
+  }
+  reached.in_dfs = attempt.may_be_namespace && (*tree)->in_dfs();
+  health_.NoteUp(attempt.target_path, identity, runtime::Loop::Current().Now());
+  co_return reached;
+}
+
+void Binder::Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path) {
+  link.tree = std::move(tree);
+  link.target_path = std::move(target_path);
+  link.lost_since = absl::InfinitePast();
+  ++link.epoch;
+  while (Attempt* const attempt = link.attempts.PopFront()) {
+    attempt->moved = true;
+    attempt->ended.Set();
+  }
+  bound_.NotifyAll();
+}
+
+void Binder::NoteLost(const DfsPath& target_path, FailureClass failure) {
+  runtime::Loop& loop = runtime::Loop::Current();
+  health_.NoteFailure(target_path, credential_.Identity(), failure, loop.Now(),
+                      Fraction(loop.Random()));
+}
+
+Task<void> Binder::RefreshDue() {
+  constexpr size_t kMostAtOnce = 8;
+  for (const ReferralCache::Entry& entry :
+       cache_.DueForRefresh(runtime::Loop::Current().Now(), kMostAtOnce)) {
+    if (entry->credential != account_) continue;  // Another mount's client has that credential.
+    const ReferralFetch fetch = resolver_.RefreshOf(*entry, runtime::Loop::Current().Now());
+    FailureClass failure = FailureClass::kNone;
+    const absl::StatusOr<ReferralSource::Answer> answer =
+        co_await referrals_.Fetch(fetch, &failure, Deadline::After(kFetchTime));
+    const Referral* const referral =
+        answer.ok() ? std::get_if<Referral>(&answer->referral) : nullptr;
+    if (referral == nullptr) {
+      resolver_.StoreFailure(account_, fetch, answer.status(), failure, MakeFetchContext());
+      continue;
+    }
+    resolver_.StoreReferral(account_, fetch, *referral, answer->answered_by, MakeFetchContext());
+    const ReferralCache::Entry fresh = cache_.GetExact(entry->prefix, entry->prefix.size(),
+                                                       account_, runtime::Loop::Current().Now());
+    if (fresh != nullptr) LeaveUnlisted(*entry, *fresh);
+  }
+}
+
+// A target that the namespace lists no more is left, however well it does.
+void Binder::LeaveUnlisted(const ReferralEntry& old, const ReferralEntry& fresh) {
+  const auto listed = [](const ReferralEntry& entry, const DfsPath& path) {
+    return std::any_of(entry.targets.begin(), entry.targets.end(),
+                       [&](const CachedTarget& target) { return target.path == path; });
+  };
+  links_.ForEach([&](Link& link) {
+    if (link.tree == nullptr || !listed(old, link.target_path) || listed(fresh, link.target_path) ||
+        !link.prefix.HasPrefix(old.prefix)) {
+      return;
+    }
+    link.tree = nullptr;
+    while (Attempt* const attempt = link.attempts.PopFront()) {
+      attempt->moved = true;
+      attempt->ended.Set();
+    }
+  });
+}
+
+Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request request,
+                                                         BindFailure* failure, Deadline deadline) {
+  Resolution resolution(path, account_);
+  bool not_covered_told = request.not_covered_by == nullptr;
+  while (true) {
+    ResolveStep step = resolver_.Next(resolution, runtime::Loop::Current().Now());
+    if (step.kind == ResolveStep::Kind::kError) {
+      failure->failure = step.failure;
+      failure->worth_waiting = step.WorthWaiting();
+      if (failure->worth_waiting) {
+        failure->retry_at =
+            std::min(failure->retry_at, runtime::Loop::Current().Now() + absl::Milliseconds(500));
+      }
+      co_return step.status;
+    }
+    if (step.kind == ResolveStep::Kind::kFetch) {
+      const std::shared_ptr<runtime::Mutex> mutex = FetchMutex(path);
+      CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await mutex->Lock(deadline));
+      step = resolver_.Next(resolution, runtime::Loop::Current().Now());
+      if (step.kind == ResolveStep::Kind::kFetch) {
+        CO_RETURN_IF_ERROR(co_await Fetch(&resolution, std::move(step), deadline));
+      }
+      continue;
+    }
+
+    const size_t components = std::max<size_t>(2, step.link_components);
+    if (!not_covered_told && components == request.not_covered_by->prefix.size()) {
+      not_covered_told = true;
+      const size_t candidate = CandidateOf(step, request.not_covered_by->target_path);
+      resolver_.NotePathNotCovered(resolution, step, candidate);
+      continue;
+    }
+    const std::shared_ptr<Link> link = links_.Get(path, components);
+    CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await link->binding.Lock(deadline));
+    // Bound meanwhile by somebody else? Not so if the path goes on below it in another namespace.
+    if (link->bound() && request.avoid.get() != &link->tree->session() &&
+        (step.kind == ResolveStep::Kind::kNotDfs || IsCandidate(step, link->target_path))) {
+      co_return link;
+    }
+    const std::vector<Try> tries = ChooseTries(step, request, failure);
+    if (tries.empty()) {
+      // All are known to be down for the moment, or to refuse us.
+      co_return absl::UnavailableError(
+          absl::StrCat("no target of ", link->prefix.ToString(), " is up"));
+    }
+    auto round = std::make_shared<Round>(tries.size());
+    std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;
+    for (const Try& attempt : tries) {
+      racers.push_back([this, attempt, round](Deadline until) {
+        return TryTarget(attempt, round, std::move(until));
+      });
+    }
+    const auto says_more = [](const absl::Status& a, const absl::Status& b) {
+      return smb::wire::NtStatusOf(a).has_value() && !smb::wire::NtStatusOf(b).has_value();
+    };
+    absl::StatusOr<Reached> reached =
+        co_await runtime::Race<Reached>(std::move(racers), says_more, deadline);
+    if (!reached.ok() &&
+        (deadline.cancelled() || deadline.when() <= runtime::Loop::Current().Now())) {
+      co_return reached.status();
+    }
+    for (const TryFailure& failed : round->failures) {
+      resolver_.NoteTargetFailed(resolution, step, failed.candidate, failed.failure);
+    }
+    if (!reached.ok()) {
+      if (step.kind == ResolveStep::Kind::kNotDfs) {
+        // There is no other target to go on to.
+        const FailureClass worst =
+            round->failures.empty() ? FailureClass::kTransport : round->failures.back().failure;
+        failure->failure = worst;
+        failure->worth_waiting =
+            worst == FailureClass::kTransport || worst == FailureClass::kThrottled;
+        failure->retry_at = runtime::Loop::Current().Now() + absl::Milliseconds(200);
+        co_return reached.status();
+      }
+      continue;
+    }
+    if (reached->not_covered) {
+      resolver_.NotePathNotCovered(resolution, step, reached->candidate);
+      continue;
+    }
+    if (reached->in_dfs && resolver_.NoteShareInDfs(resolution, step, reached->candidate)) {
+      continue;
+    }
+    if (step.kind == ResolveStep::Kind::kTryTargets) {
+      cache_.SetHint(step.entry->prefix, account_, reached->target_path);
+      link->pin = cache_.PinPrefix(step.entry->prefix, account_);
+    }
+    Apply(*link, std::move(reached->tree), std::move(reached->target_path));
+    co_return link;
+  }
+}
+
+size_t Binder::CandidateOf(const ResolveStep& step, const DfsPath& target_path) {
+  if (step.kind != ResolveStep::Kind::kTryTargets) return 0;
+  for (size_t i = 0; i < step.entry->targets.size(); ++i) {
+    if (step.entry->targets[i].path == target_path) return i;
+  }
+  return step.candidates.empty() ? 0 : step.candidates.front();
+}
+
+bool Binder::IsCandidate(const ResolveStep& step, const DfsPath& target_path) {
+  return std::any_of(step.candidates.begin(), step.candidates.end(), [&](uint16_t candidate) {
+    return step.entry->targets[candidate].path == target_path;
+  });
+}
+
+}  // namespace dfscsi::dfs

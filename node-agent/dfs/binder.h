@@ -1,0 +1,133 @@
+// Finds a target for a path and brings it up: the loop that does the I/O which resolver.h asks for.
+
+#ifndef NODE_AGENT_DFS_BINDER_H_
+#define NODE_AGENT_DFS_BINDER_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "node-agent/dfs/domain_cache.h"
+#include "node-agent/dfs/link_table.h"
+#include "node-agent/dfs/path.h"
+#include "node-agent/dfs/referral_cache.h"
+#include "node-agent/dfs/referral_source.h"
+#include "node-agent/dfs/resolver.h"
+#include "node-agent/dfs/target_health.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/smb/session_pool.h"
+
+namespace dfscsi::dfs {
+
+struct ClientOptions;
+
+// Why no target could be had, besides the status.
+struct BindFailure {
+  FailureClass failure = FailureClass::kNone;
+  bool worth_waiting = false;
+  absl::Time retry_at;  // If worth_waiting: before this no target may be tried again.
+};
+
+// Not thread-safe; one loop.
+class Binder {
+ public:
+  // All must outlive it.
+  Binder(smb::Credential credential, const DfsPath& source, const ClientOptions& options,
+         smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
+         TargetHealthTable& health, LinkTable& links);
+
+  struct Request {
+    // This target answered STATUS_PATH_NOT_COVERED for the path; null if none did.
+    std::shared_ptr<Link> not_covered_by;
+    // This session is not to be used: it is suspect. Its server may be tried by a fresh connection.
+    std::shared_ptr<smb::Session> avoid;
+  };
+
+  // Binds the link that serves `path` and returns it. Callers that need the same link wait for one
+  // attempt. On an error `failure`, which must live until this returns or is destroyed, says more.
+  // Errors: as of Client::Run.
+  runtime::Task<absl::StatusOr<std::shared_ptr<Link>>> Bind(DfsPath path, Request request,
+                                                            BindFailure* failure,
+                                                            runtime::Deadline deadline);
+
+  // Fetches again what is due; entries whose servers do not answer stay as they are.
+  runtime::Task<void> RefreshDue();
+
+  // Gives a link its new target: operations on the old one that may move are told.
+  void Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path);
+
+  // An operation found its target lost, though it had just been connected to.
+  void NoteLost(const DfsPath& target_path, FailureClass failure);
+
+  // Notified whenever a link is bound.
+  runtime::Condition& bound() { return bound_; }
+  int64_t referral_requests() const { return referrals_.requests_sent(); }
+
+ private:
+  // A target that was reached: it is up, or it says that the path goes on elsewhere.
+  struct Reached {
+    size_t candidate = 0;
+    std::shared_ptr<smb::Tree> tree;
+    DfsPath target_path;
+    bool not_covered = false;
+    bool in_dfs = false;
+  };
+  struct Try {
+    size_t candidate = 0;
+    DfsPath target_path;
+    bool may_be_namespace = false;
+    bool fresh = false;  // By a connection of its own.
+    size_t order = 0;    // Among the tries of this round.
+  };
+  struct TryFailure {
+    size_t candidate;
+    FailureClass failure;
+  };
+  // What the tries of one round share; a loser may outlive the round.
+  struct Round {
+    explicit Round(size_t tries) : ended(tries) {}
+    std::vector<runtime::Event> ended;
+    std::vector<TryFailure> failures;
+  };
+
+  runtime::Task<absl::StatusOr<Reached>> TryTarget(Try attempt, std::shared_ptr<Round> shared,
+                                                   runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Connect(Try attempt,
+                                                                    smb::ConnectPhase* phase,
+                                                                    runtime::Deadline deadline);
+  runtime::Task<absl::Status> Fetch(Resolution* resolution, ResolveStep step,
+                                    runtime::Deadline deadline);
+  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry& fresh);
+  // The candidate with this target path.
+  static size_t CandidateOf(const ResolveStep& step, const DfsPath& target_path);
+  static bool IsCandidate(const ResolveStep& step, const DfsPath& target_path);
+  // The candidates that may be tried now, in order; `failure` says why there are none.
+  std::vector<Try> ChooseTries(const ResolveStep& step, const Request& request,
+                               BindFailure* failure);
+  // kPermissionDenied if the host may not be given the credential.
+  absl::Status CheckAllowed(const DfsPath& target) const;
+  Resolver::FetchContext MakeFetchContext() const;
+  std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
+
+  const smb::Credential credential_;
+  const std::string account_;
+  const DfsPath& source_;
+  const ClientOptions& options_;
+  smb::SessionPool& sessions_;
+  ReferralCache& cache_;
+  DomainCache& domains_;
+  TargetHealthTable& health_;
+  LinkTable& links_;
+  Resolver resolver_;
+  ReferralSource referrals_;
+  runtime::Condition bound_;
+  std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
+};
+
+}  // namespace dfscsi::dfs
+
+#endif  // NODE_AGENT_DFS_BINDER_H_

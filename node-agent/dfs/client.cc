@@ -1,0 +1,319 @@
+#include "node-agent/dfs/client.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/binder.h"
+#include "node-agent/dfs/failure_class.h"
+#include "node-agent/dfs/link_table.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/wire/utf16.h"
+
+namespace dfscsi::dfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+// Between rounds over targets that are all down.
+constexpr absl::Duration kShortestRound = absl::Milliseconds(50);
+constexpr absl::Duration kLongestRound = absl::Seconds(5);
+// An operation that keeps finding its target gone, or its path covered elsewhere, ends in an error:
+// no namespace needs more.
+constexpr int kMostSemanticTurns = 24;
+
+}  // namespace
+
+class Client::Impl {
+ public:
+  Impl(DfsPath source, smb::Credential credential, ClientOptions options,
+       smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
+       TargetHealthTable& health)
+      : source_(std::move(source)),
+        options_(std::move(options)),
+        account_(credential.Account()),
+        sessions_(sessions),
+        cache_(cache),
+        binder_(std::move(credential), source_, options_, sessions, cache, domains, health,
+                links_) {
+    tasks_.Spawn(Refresh());
+  }
+
+  Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options, Deadline deadline) {
+    const absl::Time began = runtime::Loop::Current().Now();
+    int semantic_turns = 0;
+    bool same_target_tried = false;
+    Binder::Request request;
+    absl::Duration round = kShortestRound;
+    while (true) {
+      std::shared_ptr<Link> link = links_.Find(path);
+      if (link == nullptr || !link->bound() || request.not_covered_by != nullptr) {
+        BindFailure failure{.retry_at = absl::InfiniteFuture()};
+        absl::StatusOr<std::shared_ptr<Link>> bound =
+            co_await binder_.Bind(path, request, &failure, deadline);
+        request = {};
+        if (!bound.ok()) {
+          if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+          if (!failure.worth_waiting) co_return StatusOf(bound.status(), failure);
+          CO_RETURN_IF_ERROR(
+              co_await WaitForRound(began, &round, failure.retry_at, bound.status(), deadline));
+          continue;
+        }
+        link = *std::move(bound);
+      }
+      const std::shared_ptr<smb::Tree> tree = link->tree;
+      const uint64_t epoch = link->epoch;
+      CO_ASSIGN_OR_RETURN(Binding binding, MakeBinding(*link, path));
+      bool moved = false;
+      const absl::Status status =
+          co_await RunOnce(link, std::move(binding), operation, options.movable, &moved, deadline);
+      if (moved) {
+        ++counters_.moved_operations;
+        if (!options.repeatable) co_return absl::AbortedError("the target was lost on the way");
+        continue;
+      }
+      const Failure failure = Classify(status, AttemptPhase::kOperation, /*keys_proven=*/true);
+      if (failure.maybe_executed && !options.repeatable) co_return status;
+      switch (failure.action) {
+        case FailureAction::kReturn:
+        case FailureAction::kAccept:
+          co_return status;
+        case FailureAction::kResolve:
+          // A link below this target, which only a new resolution finds.
+          if (++semantic_turns > kMostSemanticTurns) {
+            co_return absl::FailedPreconditionError("too many links");
+          }
+          request.not_covered_by = link;
+          break;
+        case FailureAction::kBackOff:
+          CO_RETURN_IF_ERROR(
+              co_await WaitForRound(began, &round, absl::InfiniteFuture(), status, deadline));
+          break;
+        case FailureAction::kSameTarget:
+        case FailureAction::kSameThenNext:
+        case FailureAction::kNextTarget:
+          Lose(*link, epoch, failure, /*blame=*/same_target_tried);
+          same_target_tried = true;
+          ++counters_.lost_targets;
+          break;
+      }
+    }
+  }
+
+  bool IsKnownLink(const DfsPath& path) const {
+    if (noted_links_.contains(std::u16string(path.Key()))) return true;
+    if (path.size() <= 2) return true;
+    const ReferralCache::Entry entry =
+        cache_.GetExact(path, path.size(), account_, runtime::Loop::Current().Now());
+    return entry != nullptr && entry->kind == EntryKind::kLink;
+  }
+
+  void NoteLink(const DfsPath& path) {
+    constexpr size_t kMostNoted = 65536;
+    if (noted_links_.size() < kMostNoted) noted_links_.emplace(path.Key());
+  }
+
+  uint64_t GetEpoch(const DfsPath& path) const {
+    const std::shared_ptr<Link> link = links_.Find(path);
+    return link == nullptr || !link->bound() ? 0 : link->epoch;
+  }
+
+  const DfsPath& source() const { return source_; }
+
+  std::vector<BoundLink> ListLinks() const {
+    std::vector<BoundLink> listed;
+    links_.ForEach([&](Link& link) {
+      listed.push_back({.prefix = link.prefix.ToString(),
+                        .target = link.tree == nullptr ? "" : link.target_path.ToString(),
+                        .bound = link.bound(),
+                        .suspect = link.bound() && link.tree->session().connection().suspect(),
+                        .epoch = link.epoch});
+    });
+    return listed;
+  }
+
+  ClientCounters counters() const {
+    ClientCounters counters = counters_;
+    counters.referral_requests = binder_.referral_requests();
+    return counters;
+  }
+
+ private:
+  absl::StatusOr<Binding> MakeBinding(const Link& link, const DfsPath& path) const {
+    ASSIGN_OR_RETURN(const DfsPath target,
+                     path.ReplacePrefix(link.prefix.size(), link.target_path));
+    const absl::string_view relative = target.Relative(2);
+    std::optional<std::u16string> wire_path =
+        smb::wire::Utf8ToUtf16(std::string_view(relative.data(), relative.size()));
+    if (!wire_path.has_value()) return absl::InvalidArgumentError("a name that is not UTF-8");
+    return Binding{.tree = link.tree,
+                   .path = *std::move(wire_path),
+                   .epoch = link.epoch,
+                   .link_components = link.prefix.size()};
+  }
+
+  // An error of Bind as Run tells it.
+  static absl::Status StatusOf(const absl::Status& status, const BindFailure& failure) {
+    switch (failure.failure) {
+      case FailureClass::kDenied:
+        return absl::PermissionDeniedError(status.message());
+      default:
+        return status;
+    }
+  }
+
+  // Waits until targets may be tried again, or somebody has bound a link meanwhile. Soft mounts end
+  // here.
+  Task<absl::Status> WaitForRound(absl::Time began, absl::Duration* round, absl::Time retry_at,
+                                  absl::Status why, Deadline deadline) {
+    runtime::Loop& loop = runtime::Loop::Current();
+    const absl::Time give_up = began + options_.give_up_after;
+    if (loop.Now() >= give_up) {
+      co_return absl::UnavailableError(
+          absl::StrCat("no target answered in time: ", std::string(why.message())));
+    }
+    const absl::Time until =
+        std::min({give_up,
+                  std::max(retry_at == absl::InfiniteFuture() ? loop.Now() : retry_at,
+                           loop.Now() + kShortestRound),
+                  loop.Now() + kLongestRound});
+    const absl::Time at = retry_at == absl::InfiniteFuture() ? loop.Now() + *round : until;
+    *round = std::min(*round * 2, kLongestRound);
+    const absl::Status status = co_await binder_.bound().WaitForNotify(deadline.Before(at));
+    if (absl::IsDeadlineExceeded(status) && deadline.when() > at) co_return absl::OkStatus();
+    co_return status;
+  }
+
+  static Task<void> RunOperation(Operation operation, Binding binding,
+                                 std::shared_ptr<Attempt> attempt) {
+    attempt->status = absl::UnknownError("the operation failed unexpectedly");
+    struct Ended {
+      Attempt& attempt;
+      ~Ended() { attempt.ended.Set(); }
+    } ended{*attempt};
+    attempt->status = co_await operation(std::move(binding));
+  }
+
+  // Runs the operation; if the link is bound anew meanwhile and the operation may move, ends it.
+  Task<absl::Status> RunOnce(std::shared_ptr<Link> link, Binding binding, Operation operation,
+                             bool movable, bool* moved, Deadline deadline) {
+    EnsureGuarded(link);
+    if (!movable) co_return co_await operation(std::move(binding));
+    auto attempt = std::make_shared<Attempt>();
+    link->attempts.PushBack(*attempt);
+    runtime::TaskGroup task;  // Dies with this frame, and the operation with it.
+    task.Spawn(RunOperation(std::move(operation), std::move(binding), attempt));
+    CO_RETURN_IF_ERROR(co_await attempt->ended.WaitUntilSet(deadline));
+    *moved = attempt->moved;
+    co_return attempt->status;
+  }
+
+  // The link's target did not do; the next Bind starts with the same or another one.
+  void Lose(Link& link, uint64_t epoch, const Failure& failure, bool blame) {
+    if (link.epoch != epoch) return;  // Somebody was quicker.
+    if (link.tree != nullptr) {
+      const bool session_gone =
+          failure.action == FailureAction::kSameTarget ? !link.tree->session().usable() : true;
+      if (session_gone) sessions_.Retire(link.tree->session());
+    }
+    link.tree = nullptr;
+    if (blame) binder_.NoteLost(link.target_path, failure.failure);
+  }
+
+  // One guard per link: it looks for another target while the one that serves is silent.
+  void EnsureGuarded(const std::shared_ptr<Link>& link) {
+    if (link->guarded_epoch == link->epoch) return;
+    link->guarded_epoch = link->epoch;
+    tasks_.Spawn(Guard(link, link->epoch));
+  }
+
+  Task<void> Guard(std::shared_ptr<Link> link, uint64_t epoch) {
+    const std::shared_ptr<smb::Tree> tree = link->tree;
+    if (tree == nullptr) co_return;
+    smb::Connection& connection = tree->session().connection();
+    while (link->epoch == epoch && !connection.closed()) {
+      if (!connection.suspect()) {
+        // Ends with the connection, which its own watch or its peer brings about.
+        if (!(co_await connection.health_changed().WaitForNotify(Deadline::Never())).ok()) {
+          co_return;
+        }
+        continue;
+      }
+      ++counters_.suspicions;
+      runtime::CancelSource search;
+      runtime::TaskGroup watch;
+      watch.Spawn(CancelWhenWell(tree, &search));
+      BindFailure failure{.retry_at = absl::InfiniteFuture()};
+      const std::shared_ptr<smb::Session> suspect = tree->session().shared_from_this();
+      const absl::StatusOr<std::shared_ptr<Link>> found =
+          co_await binder_.Bind(link->prefix, {.not_covered_by = nullptr, .avoid = suspect},
+                                &failure, search.deadline().Within(kSearchTime));
+      if (found.ok()) {
+        ++counters_.failovers;
+        sessions_.Retire(*suspect);
+        co_return;
+      }
+      if (connection.suspect()) {
+        (void)co_await runtime::Sleep(kSearchPause, search.deadline());
+      }
+    }
+  }
+
+  static Task<void> CancelWhenWell(std::shared_ptr<smb::Tree> tree, runtime::CancelSource* search) {
+    smb::Connection& connection = tree->session().connection();
+    while (connection.suspect() && !connection.closed()) {
+      if (!(co_await connection.health_changed().WaitForNotify(Deadline::Never())).ok()) co_return;
+    }
+    search->Cancel();
+  }
+
+  // Keeps what is in use fresh, so that a target that dies is left for one that is still listed.
+  Task<void> Refresh() {
+    const absl::Duration every =
+        std::clamp(options_.referral_ttl_min / 8, absl::Milliseconds(100), absl::Seconds(5));
+    while (true) {
+      if (!(co_await runtime::Sleep(every, Deadline::Never())).ok()) co_return;
+      co_await binder_.RefreshDue();
+    }
+  }
+
+  static constexpr absl::Duration kSearchTime = absl::Seconds(10);
+  static constexpr absl::Duration kSearchPause = absl::Milliseconds(200);
+
+  const DfsPath source_;
+  const ClientOptions options_;
+  const std::string account_;
+  smb::SessionPool& sessions_;
+  ReferralCache& cache_;
+  LinkTable links_;
+  Binder binder_;
+  absl::flat_hash_set<std::u16string> noted_links_;
+  ClientCounters counters_;
+  runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.
+};
+
+Client::Client(DfsPath source, smb::Credential credential, ClientOptions options,
+               smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
+               TargetHealthTable& health)
+    : impl_(std::make_unique<Impl>(std::move(source), std::move(credential), std::move(options),
+                                   sessions, cache, domains, health)) {}
+
+Client::~Client() = default;
+
+Task<absl::Status> Client::Run(DfsPath path, Operation operation, RunOptions options,
+                               Deadline deadline) {
+  return impl_->Run(std::move(path), std::move(operation), options, std::move(deadline));
+}
+
+bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }
+void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
+uint64_t Client::GetEpoch(const DfsPath& path) const { return impl_->GetEpoch(path); }
+const DfsPath& Client::source() const { return impl_->source(); }
+std::vector<Client::BoundLink> Client::ListLinks() const { return impl_->ListLinks(); }
+ClientCounters Client::counters() const { return impl_->counters(); }
+
+}  // namespace dfscsi::dfs

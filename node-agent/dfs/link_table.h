@@ -1,0 +1,85 @@
+// Which link of a mount is bound to which target now.
+//
+// A link here is what a Binding is for: a DFS link, a namespace root, or a plain share, known by
+// the first components of the path that the user sees.
+
+#ifndef NODE_AGENT_DFS_LINK_TABLE_H_
+#define NODE_AGENT_DFS_LINK_TABLE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "node-agent/dfs/path.h"
+#include "node-agent/dfs/referral_cache.h"
+#include "node-agent/runtime/list.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/runtime/wait.h"
+#include "node-agent/smb/tree.h"
+
+namespace dfscsi::dfs {
+
+// One operation in flight on a link's target: in the link's list for as long as it runs.
+struct Attempt : runtime::ListNode {
+  runtime::Event ended;
+  absl::Status status;
+  bool moved = false;  // The link was bound anew; the operation is to be run again there.
+};
+
+struct Link {
+  explicit Link(DfsPath link_prefix) : prefix(std::move(link_prefix)) {}
+
+  // True if operations may be started on it.
+  bool bound() const { return tree != nullptr && tree->usable(); }
+
+  const DfsPath prefix;  // Of the path that the user sees.
+
+  std::shared_ptr<smb::Tree> tree;  // Null before the first binding.
+  DfsPath target_path = prefix;     // \host\share[\path] of the target.
+  uint64_t epoch = 0;
+  ReferralCache::Pin pin;  // The entry behind it stays cached.
+  // When the target was last found lost, for write_grace; InfinitePast while it serves.
+  absl::Time lost_since = absl::InfinitePast();
+
+  runtime::Mutex binding;           // Held by the one that binds it.
+  runtime::List<Attempt> attempts;  // Those that may move.
+  uint64_t guarded_epoch = 0;       // A guard watches the target of this epoch.
+};
+
+// Not thread-safe; one loop.
+class LinkTable {
+ public:
+  // The link with the longest prefix of `path`, or null. Allocates nothing.
+  std::shared_ptr<Link> Find(const DfsPath& path) const;
+  // The link of exactly the first `components` of `path`; made if it is not there.
+  std::shared_ptr<Link> Get(const DfsPath& path, size_t components);
+  bool Contains(const DfsPath& path) const;
+  void Erase(const DfsPath& prefix);
+  void ForEach(const std::function<void(Link&)>& visit) const;
+  size_t size() const { return links_.size(); }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::u16string_view key) const {
+      return std::hash<std::u16string_view>()(key);
+    }
+  };
+  struct Equal {
+    using is_transparent = void;
+    bool operator()(std::u16string_view a, std::u16string_view b) const { return a == b; }
+  };
+
+  absl::flat_hash_map<std::u16string, std::shared_ptr<Link>, Hash, Equal> links_;
+  std::vector<int> links_of_size_ = {
+      0};  // By number of components: lengths that no link has are skipped.
+};
+
+}  // namespace dfscsi::dfs
+
+#endif  // NODE_AGENT_DFS_LINK_TABLE_H_

@@ -1,0 +1,58 @@
+// Asks servers for referrals: FSCTL_DFS_GET_REFERRALS on IPC$, and SRV records for domains.
+//
+// Source: [MS-DFSC] 3.1.4.2, [MS-SMB2] 3.2.4.20.3.
+
+#ifndef NODE_AGENT_DFS_REFERRAL_SOURCE_H_
+#define NODE_AGENT_DFS_REFERRAL_SOURCE_H_
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "node-agent/dfs/domain_cache.h"
+#include "node-agent/dfs/failure_class.h"
+#include "node-agent/dfs/referral.h"
+#include "node-agent/dfs/resolver.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/smb/session_pool.h"
+
+namespace dfscsi::dfs {
+
+// Not thread-safe; one loop.
+class ReferralSource {
+ public:
+  // All must outlive it. `requests` counts the referral requests sent.
+  ReferralSource(smb::SessionPool& sessions, smb::Credential credential);
+
+  struct Answer {
+    std::variant<Referral, NameListReferral> referral;
+    size_t answered_by = 0;  // Index into the hosts asked.
+  };
+
+  // Asks the hosts of `fetch`, the first at once, each further one when the one before it has
+  // failed or has been silent for a while; the first answer counts. An NTSTATUS is an answer only
+  // if no host gave a referral. Errors: the most telling of the hosts'; `failure` is its class.
+  runtime::Task<absl::StatusOr<Answer>> Fetch(ReferralFetch fetch, FailureClass* failure,
+                                              runtime::Deadline deadline);
+
+  // The controllers that the name service has for `domain`; kNotFound: it is no domain.
+  runtime::Task<absl::StatusOr<std::vector<std::string>>> FindControllers(
+      std::string domain, runtime::Deadline deadline);
+
+  int64_t requests_sent() const { return requests_sent_; }
+
+ private:
+  runtime::Task<absl::StatusOr<Answer>> Ask(std::string host, size_t index, ReferralKind kind,
+                                            std::u16string wire_path, runtime::Deadline deadline);
+
+  smb::SessionPool& sessions_;
+  const smb::Credential credential_;
+  int64_t requests_sent_ = 0;
+};
+
+}  // namespace dfscsi::dfs
+
+#endif  // NODE_AGENT_DFS_REFERRAL_SOURCE_H_
