@@ -21,6 +21,11 @@ namespace {
 // Debian 12's libc has both calls, but not their P_PIDFD and pidfd headers for C++.
 constexpr idtype_t kPidfd = static_cast<idtype_t>(3);  // P_PIDFD
 
+// The C library overwrites what is freed (its per-thread cache does not: off). GSSAPI mechanisms
+// leave passwords behind, gss-ntlmssp as UTF-16.
+constexpr char kWipeFreedMemory[] =
+    "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.perturb=165";
+
 int OpenPidfd(pid_t pid) { return static_cast<int>(syscall(SYS_pidfd_open, pid, 0)); }
 
 absl::Status SystemError(int error, absl::string_view what) {
@@ -71,7 +76,7 @@ int Spawn(const std::string& path, int socket_fd, pid_t* pid) {
   }
   if (error != 0) return error;
   char* const argv[] = {const_cast<char*>("dfs-auth"), nullptr};
-  char* const environment[] = {nullptr};
+  char* const environment[] = {const_cast<char*>(kWipeFreedMemory), nullptr};
   return posix_spawn(pid, path.c_str(), &spawn.actions, &spawn.attributes, argv, environment);
 }
 

@@ -43,12 +43,12 @@ class AuthChild {
   pid_t pid_ = -1;
 };
 
-// Runs the program at `path` (dfs-auth) with an empty environment and no descriptor of ours but its
-// socket and stderr. The child ends with the *thread* that calls this (PR_SET_PDEATHSIG), and when
-// `socket` closes. SIGCHLD must not be ignored, and nobody may wait for "any child".
-// Replace a child after some hundred log-ons: gss-ntlmssp 1.2 loses about 8 KiB with each.
-// NotFound / PermissionDenied: the program cannot be run. ResourceExhausted: no descriptors or
-// processes left; try again later.
+// Runs the program at `path` (dfs-auth) with no environment of ours and no descriptor of ours but
+// its socket and stderr. The child ends with the *thread* that calls this (PR_SET_PDEATHSIG), and
+// when `socket` closes. SIGCHLD must not be ignored, and nobody may wait for "any child". Replace a
+// child after some hundred log-ons: gss-ntlmssp 1.2 loses about 8 KiB with each. NotFound /
+// PermissionDenied: the program cannot be run. ResourceExhausted: no descriptors or processes left;
+// try again later.
 absl::StatusOr<AuthChild> StartAuthChild(const std::string& path);
 
 }  // namespace dfscsi::smb::auth

@@ -29,7 +29,9 @@
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 // The leak checker needs ptrace, which a process that cannot be dumped refuses.
-extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" const char* __asan_default_options() {
+  return "detect_leaks=0:max_free_fill_size=1048576";
+}
 #endif
 #endif
 
@@ -191,6 +193,13 @@ std::optional<Secret> ReadFrame(FrameReader& reader) {
   }
 }
 
+// Overwrites what the calls before have left on the stack: libunistring converts passwords there.
+// (Freed heap memory is overwritten by the C library: see StartAuthChild.)
+__attribute__((noinline)) void WipeStack() {
+  char unused[64 << 10];
+  explicit_bzero(unused, sizeof(unused));
+}
+
 // Returns the exit code: 0 if the agent hung up, 1 if it is no agent.
 int Serve() {
   Server server;
@@ -200,6 +209,7 @@ int Serve() {
     frame.reset();
     if (!request.ok()) return 1;
     const std::optional<Reply> reply = server.Handle(*request);
+    WipeStack();
     if (!reply.has_value()) continue;
     const auto encoded = EncodeReply(*reply);
     if (!encoded.ok() || !WriteAll(encoded->Expose())) return 1;
