@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <optional>
@@ -32,7 +33,7 @@ class TestAgent {
   }
   absl::Status SendBytes(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t n = write(child_.socket.get(), bytes.data(), bytes.size());
+      const ssize_t n = send(child_.socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
       if (n < 0 && errno == EAGAIN) {
         if (!WaitFor(child_.socket.get(), POLLOUT)) return absl::DeadlineExceededError("write");
         continue;
