@@ -98,7 +98,7 @@ void OnService(void* kept, int status, int /*timeouts*/, unsigned char* answer, 
 
 class CaresDns final : public Dns {
  public:
-  explicit CaresDns(RealLoop& loop) : loop_(loop) {
+  CaresDns(RealLoop& loop, DnsSettings settings) : loop_(loop) {
     ares_library_init(ARES_LIB_INIT_ALL);
     ares_options options{};
     options.timeout = 1000;  // Milliseconds for the first try of each name server.
@@ -110,10 +110,14 @@ class CaresDns final : public Dns {
       static_cast<CaresDns*>(self)->OnSocketState(fd, readable != 0, writable != 0);
     };
     options.sock_state_cb_data = this;
-    if (ares_init_options(&channel_, &options,
-                          ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
-                              ARES_OPT_SOCK_STATE_CB) != ARES_SUCCESS) {
-      channel_ = nullptr;
+    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_SOCK_STATE_CB;
+    if (!settings.resolv_conf.empty()) {
+      options.resolvconf_path = settings.resolv_conf.data();
+      given |= ARES_OPT_RESOLVCONF;
+    }
+    if (ares_init_options(&channel_, &options, given) != ARES_SUCCESS) channel_ = nullptr;
+    if (channel_ != nullptr && !settings.servers.empty()) {
+      ares_set_servers_ports_csv(channel_, settings.servers.c_str());
     }
   }
   ~CaresDns() override {
@@ -215,6 +219,8 @@ class CaresDns final : public Dns {
 
 }  // namespace
 
-std::unique_ptr<Dns> MakeDns(RealLoop& loop) { return std::make_unique<CaresDns>(loop); }
+std::unique_ptr<Dns> MakeDns(RealLoop& loop, DnsSettings settings) {
+  return std::make_unique<CaresDns>(loop, std::move(settings));
+}
 
 }  // namespace dfscsi::runtime

@@ -23,7 +23,12 @@ class Dns {
                                                                              Deadline deadline) = 0;
 };
 
-std::unique_ptr<Dns> MakeDns(RealLoop& loop);
+// Where the answers come from; empty: where the system says.
+struct DnsSettings {
+  std::string resolv_conf = {};  // Path.
+  std::string servers = {};      // "127.0.0.1:5300"
+};
+std::unique_ptr<Dns> MakeDns(RealLoop& loop, DnsSettings settings = {});
 
 }  // namespace dfscsi::runtime
 

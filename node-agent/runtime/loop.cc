@@ -104,27 +104,46 @@ void Condition::NotifyOne() {
   }
 }
 
-Task<absl::StatusOr<Mutex::Guard>> Mutex::Lock(Deadline deadline) {
-  // A waiter that was woken and then cancelled, or destroyed, hands its turn on.
-  struct Turn {
-    Mutex* mutex;
-    bool woken = false;
-    ~Turn() {
-      if (woken && !mutex->locked_) mutex->unlocked_.NotifyOne();
-    }
-  } turn{this};
-  while (locked_) {
-    turn.woken = true;
-    absl::Status status = co_await unlocked_.WaitForNotify(deadline);
-    if (!status.ok()) co_return status;
+// One that was handed the mutex owns it, even if it never runs again.
+class Mutex::Waiter : public Wait {
+ public:
+  Waiter(Mutex& mutex, Deadline deadline)
+      : Wait(std::move(deadline), mutex.waits_), mutex_(mutex) {}
+  ~Waiter() {
+    if (handed_) mutex_.Unlock();
   }
-  locked_ = true;
-  co_return Guard(this);
+  void Hand() {
+    handed_ = true;
+    Wake(absl::OkStatus());
+  }
+  Guard Take() {
+    handed_ = false;
+    return Guard(&mutex_);
+  }
+
+ private:
+  Mutex& mutex_;
+  bool handed_ = false;
+};
+
+Task<absl::StatusOr<Mutex::Guard>> Mutex::Lock(Deadline deadline) {
+  if (!locked_) {
+    locked_ = true;
+    co_return Guard(this);
+  }
+  Waiter waiter(*this, std::move(deadline));
+  absl::Status status = co_await waiter;
+  if (!status.ok()) co_return status;
+  co_return waiter.Take();
 }
 
 void Mutex::Unlock() {
-  locked_ = false;
-  unlocked_.NotifyOne();
+  // Nobody can take it between two holders, so nobody waits for ever behind one who comes often.
+  if (Runnable* const next = waits_.Front()) {
+    static_cast<Waiter*>(next)->Hand();
+  } else {
+    locked_ = false;
+  }
 }
 
 Sleep::Sleep(absl::Duration duration, const Deadline& deadline)
@@ -199,12 +218,21 @@ Loop::Loop() { MakeCurrent(); }
 
 Loop::~Loop() {
   DestroyRoots();
+  for (Wait* const wait : timers_) wait->timer_ = Wait::kNoTimer;  // Of coroutines owned elsewhere.
   if (current_loop == this) current_loop = nullptr;
 }
 
 Loop& Loop::Current() { return *current_loop; }
 
 void Loop::MakeCurrent() { current_loop = this; }
+
+void Loop::RunGuarded(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (...) {
+    ++Current().escaped_exceptions_;
+  }
+}
 
 void Loop::DestroyRoots() {
   MakeCurrent();

@@ -1,5 +1,5 @@
 // A loop runs coroutines, timers and I/O on one thread. There are two kinds behind this interface:
-// the real one (real_loop.h) and the simulated one (sim/world.h: virtual time, simulated network,
+// the real one (real_loop.h) and the simulated one (sim_world.h: virtual time, simulated network,
 // one seed = one schedule). Everything above runtime/ runs on either.
 //
 // Time is the loop's own: monotonic, with an arbitrary epoch, and standing still while the process
@@ -72,14 +72,14 @@ class Loop {
   // Runs `task` from the loop's next turn on, until it ends or the loop dies.
   void Spawn(Task<void> task);
 
-  // Runs `work` where it may block (real: a pool of threads; simulated: at once). `done` runs on
-  // the loop, unless the loop has died. Use Blocking() of blocking.h.
+  // Runs `work` where it may block (real: a pool of threads; simulated: a moment later).
+  // `done` runs on the loop, unless the loop has died. Use Blocking() of blocking.h.
   virtual void RunBlocking(std::function<void()> work, std::function<void()> done) = 0;
 
   // How often, and for how long in all, this process was found to have stood still.
   int64_t local_stalls() const { return local_stalls_; }
   absl::Duration local_stall_time() const { return stalled_; }
-  // Exceptions that escaped a root coroutine: bugs, or memory exhausted.
+  // Exceptions that escaped a root coroutine, or posted work: bugs, or memory exhausted.
   int64_t escaped_exceptions() const { return escaped_exceptions_; }
 
  protected:
@@ -95,6 +95,8 @@ class Loop {
   absl::Time NextTimer() const;
   // Takes the outside clock's time; a step that is `late` by more than the threshold is hidden.
   void SetTime(absl::Time outside, absl::Duration late);
+  // Runs `work`; counts an exception that escapes it.
+  static void RunGuarded(const std::function<void()>& work);
   // Destroys all coroutines that the loop owns. Derived destructors call it first.
   void DestroyRoots();
   // Makes this the thread's current loop.

@@ -26,8 +26,10 @@ struct RaceState {
   Event decided;
 };
 
+// Owns the racer, captures and all, until it has ended: a loser outlives the race.
 template <class T>
-Task<void> RunRacer(std::shared_ptr<RaceState<T>> state, Task<absl::StatusOr<T>> racer,
+Task<void> RunRacer(std::shared_ptr<RaceState<T>> state,
+                    std::function<Task<absl::StatusOr<T>>(Deadline)> racer, Deadline deadline,
                     std::function<bool(const absl::Status&, const absl::Status&)> better) {
   // If the racer throws, or is destroyed, it has lost all the same.
   struct Ended {
@@ -36,7 +38,7 @@ Task<void> RunRacer(std::shared_ptr<RaceState<T>> state, Task<absl::StatusOr<T>>
       if (--state.running == 0) state.decided.Set();
     }
   } ended{*state};
-  absl::StatusOr<T> result = co_await racer;
+  absl::StatusOr<T> result = co_await racer(std::move(deadline));
   if (state->decided.is_set()) co_return;  // Too late; the result dies here.
   if (result.ok()) {
     state->best = std::move(result);
@@ -51,7 +53,8 @@ Task<void> RunRacer(std::shared_ptr<RaceState<T>> state, Task<absl::StatusOr<T>>
 // Runs all racers, each with a deadline that Race cancels once somebody has won, and returns the
 // first OK result. If none succeeds: the best error, `better(a, b)` saying that a tells more than
 // b. Losers are cancelled and left to end by themselves: a loser that is stuck (in Blocking work,
-// say) delays nobody. A racer that should start later sleeps first.
+// say) delays nobody, and may outlive the race and its caller: racers own what they use. A racer
+// that should start later sleeps first.
 //
 // Errors: kCancelled and kDeadlineExceeded as soon as `deadline` says so, whatever the racers do;
 // else the best of the racers' errors (kInvalidArgument if there are no racers).
@@ -68,7 +71,8 @@ Task<absl::StatusOr<T>> Race(std::vector<std::function<Task<absl::StatusOr<T>>(D
   auto state = std::make_shared<internal::RaceState<T>>();
   state->running = static_cast<int>(racers.size());
   for (auto& racer : racers) {
-    Loop::Current().Spawn(internal::RunRacer<T>(state, racer(losers.source.deadline()), better));
+    Loop::Current().Spawn(
+        internal::RunRacer<T>(state, std::move(racer), losers.source.deadline(), better));
   }
   absl::Status status = co_await state->decided.WaitUntilSet(deadline);
   if (!status.ok()) {

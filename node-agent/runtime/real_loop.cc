@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -33,22 +34,29 @@ class BlockingPool : public std::enable_shared_from_this<BlockingPool> {
   void Run(std::function<void()> work) {
     std::unique_lock lock(mutex_);
     queue_.push_back(std::move(work));
-    if (idle_ == 0 && threads_ < kMostThreads) {
-      ++threads_;
-      std::thread([self = shared_from_this()] { self->Work(); }).detach();
+    // A thread that was woken still counts as idle: compare with all the work that waits.
+    if (queue_.size() > idle_ && threads_ < kMostThreads) {
+      try {
+        std::thread([self = shared_from_this()] { self->Work(); }).detach();
+        ++threads_;
+      } catch (const std::system_error&) {
+        // No more threads to be had: the work waits for one, or for its caller's deadline.
+      }
     }
     wake_.notify_one();
   }
 
   void Stop() {
+    std::deque<std::function<void()>> dropped;  // Dies without the lock.
     std::unique_lock lock(mutex_);
     stopped_ = true;
-    queue_.clear();
+    dropped.swap(queue_);
     wake_.notify_all();
+    lock.unlock();
   }
 
  private:
-  static constexpr int kMostThreads = 8;
+  static constexpr size_t kMostThreads = 8;
 
   void Work() {
     std::unique_lock lock(mutex_);
@@ -70,8 +78,8 @@ class BlockingPool : public std::enable_shared_from_this<BlockingPool> {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
-  int threads_ = 0;
-  int idle_ = 0;
+  size_t threads_ = 0;
+  size_t idle_ = 0;
   bool stopped_ = false;
 };
 
@@ -95,7 +103,7 @@ class RealLoop::Reactor {
   static bool Post(Mailbox& mailbox, std::function<void()> work) {
     std::unique_lock lock(mailbox.mutex);
     if (mailbox.io == nullptr) return false;
-    asio::post(*mailbox.io, std::move(work));
+    asio::post(*mailbox.io, [work = std::move(work)] { RunGuarded(work); });
     return true;
   }
 
@@ -132,7 +140,10 @@ class AsioFdWatch final : public FdWatch {
     bool ready = false;  // It called, and nobody has used the chance yet.
   };
   struct State {
-    State(asio::io_context& io, int fd) : descriptor(io, fd) {}
+    State(asio::io_context& io, int fd) : descriptor(io) {
+      asio::error_code refused;  // Then it is not open, and the waits say so.
+      descriptor.assign(fd, refused);
+    }
     asio::posix::stream_descriptor descriptor;
     Direction read;
     Direction write;
@@ -156,6 +167,7 @@ class AsioFdWatch final : public FdWatch {
       }
       absl::Status status = co_await direction.changed.WaitForNotify(deadline);
       if (!status.ok()) co_return status;
+      if (!state->descriptor.is_open()) co_return absl::UnavailableError("closed");
     }
     direction.ready = false;
     co_return absl::OkStatus();
@@ -187,8 +199,11 @@ void RealLoop::RunUntilDone(Task<void> task) {
   MakeCurrent();
   struct Runner {
     static Task<void> Run(Task<void> task, RealLoop* loop) {
+      struct StopAtEnd {
+        RealLoop* loop;
+        ~StopAtEnd() { loop->Stop(); }
+      } stop{loop};
       co_await task;
-      loop->Stop();
     }
   };
   Spawn(Runner::Run(std::move(task), this));
@@ -219,6 +234,12 @@ void RealLoop::Turn() {
 
 void RealLoop::Post(std::function<void()> work) {
   Reactor::Post(*reactor_->mailbox, std::move(work));
+}
+
+RealLoop::Poster RealLoop::MakePoster() {
+  return [mailbox = reactor_->mailbox](std::function<void()> work) {
+    return Reactor::Post(*mailbox, std::move(work));
+  };
 }
 
 Network& RealLoop::network() { return *network_; }

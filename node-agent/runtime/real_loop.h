@@ -15,7 +15,8 @@
 namespace dfscsi::runtime {
 
 // Waits for one descriptor. It does not own the descriptor, which must stay open as long as this
-// lives. At most one wait of each kind at a time. Destroying it with a wait suspended is fine.
+// lives. At most one wait of each kind at a time. Destroying it ends a suspended wait with
+// kUnavailable, which is also the answer for a descriptor that the reactor refuses.
 class FdWatch {
  public:
   virtual ~FdWatch() = default;
@@ -30,14 +31,16 @@ class RealLoop final : public Loop {
 
   // Runs until Stop(). May be called again afterwards.
   void Run();
-  // Runs `task` to its end, and everything else meanwhile.
+  // Runs `task` to its end (or until it throws), and everything else meanwhile.
   void RunUntilDone(Task<void> task);
   // Ends Run() after this turn. From the loop's thread.
   void Stop() { stopped_ = true; }
 
-  // Thread-safe, and safe in signal-handling threads: runs `work` on the loop. False if it has
-  // died.
+  // Thread-safe: runs `work` on the loop. A thread that may outlive the loop keeps a poster
+  // instead: it returns false once the loop has died, and `work` dies with the call.
   void Post(std::function<void()> work);
+  using Poster = std::function<bool(std::function<void()>)>;
+  Poster MakePoster();
 
   Network& network() override;
   uint64_t Random() override;

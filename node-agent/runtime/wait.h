@@ -98,8 +98,8 @@ class Condition {
   List<Runnable, QueueLink> waits_;
 };
 
-// Mutual exclusion among coroutines of one loop. It may be held over a co_await, which is what it
-// is for (a std::mutex must not be).
+// Mutual exclusion among coroutines of one loop, first come, first served. It may be held over a
+// co_await, which is what it is for (a std::mutex must not be). It outlives its guards and waiters.
 class Mutex {
  public:
   class [[nodiscard]] Guard {
@@ -121,16 +121,19 @@ class Mutex {
   bool locked() const { return locked_; }
 
  private:
+  class Waiter;
+
+  // Hands the mutex to the first waiter, if there is one.
   void Unlock();
 
-  Condition unlocked_;
+  List<Runnable, QueueLink> waits_;
   bool locked_ = false;
 };
 
-// Returns OK at `deadline.when()`, kCancelled if cancelled before.
+// `co_await Sleep(duration, deadline)` returns OK when `duration` is over; kDeadlineExceeded or
+// kCancelled if `deadline` ends before.
 class Sleep {
  public:
-  // Until `duration` from now, or the end of `deadline`: then kDeadlineExceeded.
   Sleep(absl::Duration duration, const Deadline& deadline);
   bool await_ready() { return wait_.await_ready(); }
   void await_suspend(std::coroutine_handle<> h) { wait_.await_suspend(h); }
