@@ -253,7 +253,7 @@ void Binder::Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_p
   link.tree = std::move(tree);
   link.target_path = std::move(target_path);
   link.lost_since = absl::InfinitePast();
-  ++link.epoch;
+  link.epoch = options_.next_epoch != nullptr ? options_.next_epoch() : ++last_epoch_;
   while (Attempt* const attempt = link.attempts.PopFront()) {
     attempt->moved = true;
     attempt->ended.Set();

@@ -125,6 +125,7 @@ class Binder {
   Resolver resolver_;
   ReferralSource referrals_;
   runtime::Condition bound_;
+  uint64_t last_epoch_ = 0;
   std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
 };
 

@@ -65,6 +65,9 @@ struct ClientOptions {
   // Which hosts may be given the credential: host names or suffixes (".corp.example.com"); empty:
   // those of the mounted source's DNS suffix, or any where it has none.
   std::vector<std::string> allowed_targets;
+  // Where link epochs come from: a number never given out before in the life of the mount, whichever
+  // agent serves it (state::MountTables::NextEpoch). Unset: numbers of this client.
+  std::function<uint64_t()> next_epoch;
   bool allow_local_targets = false;  // Loopback, link-local and own addresses: tests only.
 };
 

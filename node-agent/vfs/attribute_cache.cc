@@ -1,0 +1,33 @@
+#include "node-agent/vfs/attribute_cache.h"
+
+#include <algorithm>
+
+namespace dfscsi::vfs {
+
+const AttributeCache::Seen* AttributeCache::Get(state::NodeId parent, std::string_view name,
+                                                absl::Time now) const {
+  const auto found = seen_.find(Key(parent, name));
+  if (found == seen_.end() || found->second.until <= now) return nullptr;
+  return &found->second;
+}
+
+void AttributeCache::Put(state::NodeId parent, std::string_view name,
+                         const ServerAttributes& attributes, uint64_t epoch, absl::Time now) {
+  if (actimeo_ <= absl::ZeroDuration()) return;
+  if (seen_.size() >= kMost) {
+    // What has lapsed goes first; a flood of fresh sights goes all at once: it is only a cache.
+    absl::erase_if(seen_, [now](const auto& entry) { return entry.second.until <= now; });
+    if (seen_.size() >= kMost) seen_.clear();
+  }
+  seen_[Key(parent, name)] = {.attributes = attributes, .epoch = epoch, .until = now + actimeo_};
+}
+
+void AttributeCache::Erase(state::NodeId parent, std::string_view name) {
+  seen_.erase(Key(parent, name));
+}
+
+absl::Duration AttributeCache::Left(const Seen& seen, absl::Time now) const {
+  return std::clamp(seen.until - now, absl::ZeroDuration(), actimeo_);
+}
+
+}  // namespace dfscsi::vfs

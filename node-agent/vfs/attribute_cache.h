@@ -1,0 +1,48 @@
+// What was last seen of files, for as long as it is believed (actimeo).
+
+#ifndef NODE_AGENT_VFS_ATTRIBUTE_CACHE_H_
+#define NODE_AGENT_VFS_ATTRIBUTE_CACHE_H_
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
+#include "node-agent/state/inode_table.h"
+#include "node-agent/vfs/attributes.h"
+
+namespace dfscsi::vfs {
+
+// By name, since a listing tells of names that have no node yet: what READDIR brought answers the
+// LOOKUPs that `ls -l` sends next. Not thread-safe.
+class AttributeCache {
+ public:
+  explicit AttributeCache(absl::Duration actimeo) : actimeo_(actimeo) {}
+
+  struct Seen {
+    ServerAttributes attributes;
+    uint64_t epoch = 0;
+    absl::Time until;
+  };
+
+  // Null if nothing is known that may still be believed. Valid until the next call.
+  const Seen* Get(state::NodeId parent, std::string_view name, absl::Time now) const;
+  void Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
+           uint64_t epoch, absl::Time now);
+  void Erase(state::NodeId parent, std::string_view name);
+  // How much of actimeo is left of a sight.
+  absl::Duration Left(const Seen& seen, absl::Time now) const;
+
+ private:
+  static constexpr size_t kMost = 65536;
+  using Key = std::pair<state::NodeId, std::string>;
+
+  const absl::Duration actimeo_;
+  absl::flat_hash_map<Key, Seen> seen_;
+};
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_ATTRIBUTE_CACHE_H_
