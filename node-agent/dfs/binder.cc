@@ -151,11 +151,10 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
       attempt.target_path = target.path;
       attempt.may_be_namespace = step.entry->kind == EntryKind::kLink;
     }
-    const TargetHealthTable::Availability availability =
-        health_.Get(attempt.target_path, identity, now);
-    if (availability.not_before > now) {
-      failure->retry_at = std::min(failure->retry_at, availability.not_before);
-      all_denied &= availability.denied;
+    const TargetStatus status = health_.Get(attempt.target_path, identity, now);
+    if (!status.MayTry(now)) {
+      failure->retry_at = std::min(failure->retry_at, status.not_before);
+      all_denied &= status.state == TargetState::kDenied;
       continue;
     }
     all_denied = false;
@@ -213,8 +212,8 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
       failure.failure = FailureClass::kTransport;
     }
     runtime::Loop& loop = runtime::Loop::Current();
-    health_.NoteFailure(attempt.target_path, identity, failure.failure, loop.Now(),
-                        Fraction(loop.Random()));
+    health_.NoteFailed(attempt.target_path, identity, phase, failure.failure, loop.Now(),
+                       Fraction(loop.Random()));
     shared->failures.push_back({attempt.candidate, failure.failure});
   };
   if (const absl::Status allowed = CheckAllowed(attempt.target_path); !allowed.ok()) {
@@ -222,6 +221,7 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
     co_return allowed;
   }
   const Deadline until = deadline.Within(kTargetTime);
+  const absl::Time began = runtime::Loop::Current().Now();
   smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
   absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await Connect(attempt, &phase, until);
   if (!tree.ok()) {
@@ -245,7 +245,8 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
     }
   }
   reached.in_dfs = attempt.may_be_namespace && (*tree)->in_dfs();
-  health_.NoteUp(attempt.target_path, identity, runtime::Loop::Current().Now());
+  const absl::Time now = runtime::Loop::Current().Now();
+  health_.NoteUp(attempt.target_path, identity, now, now - began);
   co_return reached;
 }
 
@@ -263,8 +264,8 @@ void Binder::Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_p
 
 void Binder::NoteLost(const DfsPath& target_path, FailureClass failure) {
   runtime::Loop& loop = runtime::Loop::Current();
-  health_.NoteFailure(target_path, credential_.Identity(), failure, loop.Now(),
-                      Fraction(loop.Random()));
+  health_.NoteFailed(target_path, credential_.Identity(), AttemptPhase::kOperation, failure,
+                     loop.Now(), Fraction(loop.Random()));
 }
 
 Task<void> Binder::RefreshDue() {

@@ -1,66 +1,284 @@
 #include "node-agent/dfs/target_health.h"
 
 #include <algorithm>
+#include <iterator>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
 
 namespace dfscsi::dfs {
+namespace {
 
-TargetHealthTable::Availability TargetHealthTable::Get(const DfsPath& target,
-                                                       std::string_view identity,
-                                                       absl::Time now) const {
-  MutexLock lock(mutex_);
-  const auto found = targets_.find(KeyOf(target, identity));
-  if (found == targets_.end() || found->second.not_before <= now) return {};
-  return {.not_before = found->second.not_before, .denied = found->second.state == State::kDenied};
+// The key of a host (one component) or a target, and of a credential on it.
+std::u16string KeyOf(std::u16string_view path_key, absl::string_view credential) {
+  std::u16string key(path_key);
+  key.push_back(u'\0');
+  key.append(credential.begin(), credential.end());
+  return key;
+}
+std::u16string HostKey(const DfsPath& target, absl::string_view credential) {
+  return KeyOf(target.KeyPrefix(1), credential);
+}
+std::u16string TargetKey(const DfsPath& target, absl::string_view credential) {
+  return KeyOf(target.Key(), credential);
 }
 
-void TargetHealthTable::NoteUp(const DfsPath& target, std::string_view identity, absl::Time now) {
-  MutexLock lock(mutex_);
-  Health& health = targets_[KeyOf(target, identity)];
-  health.name = target.ToString();
-  health.state = State::kUp;
-  health.not_before = absl::InfinitePast();
-  health.failures = 0;
-  health.last_failure = FailureClass::kNone;
+bool CountsAgainstTarget(FailureClass failure) {
+  switch (failure) {
+    case FailureClass::kTransport:
+    case FailureClass::kUnavailable:
+    case FailureClass::kThrottled:
+    case FailureClass::kSession:
+    case FailureClass::kBroken:
+    case FailureClass::kDenied:
+      return true;
+    case FailureClass::kNone:
+    case FailureClass::kPathNotCovered:
+    case FailureClass::kSemantics:
+    case FailureClass::kCaller:
+      return false;
+  }
+  return false;
 }
 
-void TargetHealthTable::NoteFailure(const DfsPath& target, std::string_view identity,
-                                    FailureClass failure, absl::Time now, double random) {
+bool CountsAgainstHost(AttemptPhase phase, FailureClass failure) {
+  return phase <= AttemptPhase::kSessionSetup || failure == FailureClass::kTransport ||
+         failure == FailureClass::kBroken;
+}
+
+// kDenied and kDown are worse than kUnknown is worse than kUp; of two, the one that lasts longer.
+TargetStatus Worse(const TargetStatus& a, const TargetStatus& b) {
+  const auto rank = [](const TargetStatus& status) {
+    return status.state == TargetState::kUp ? 0 : status.state == TargetState::kUnknown ? 1 : 2;
+  };
+  if (rank(a) != rank(b)) return rank(a) > rank(b) ? a : b;
+  return a.not_before >= b.not_before ? a : b;
+}
+
+}  // namespace
+
+struct TargetHealthTable::Record {
+  std::u16string key;
+  std::string shown;
+  std::string credential;
+  TargetStatus status;
+  int failures = 0;  // In a row, or with too short pauses between.
+  bool connecting = false;
+  Counters counters;
+  // Times of the last connects, a ring; of records of hosts without credential only.
+  std::array<absl::Time, kConnectsPerSecond> connects;
+  size_t next_connect = 0;
+  RecordList::iterator position;
+};
+
+absl::string_view TargetStateName(TargetState state) {
+  switch (state) {
+    case TargetState::kUnknown:
+      return "unknown";
+    case TargetState::kUp:
+      return "up";
+    case TargetState::kDown:
+      return "down";
+    case TargetState::kDenied:
+      return "denied";
+  }
+  return "?";
+}
+
+TargetHealthTable::TargetHealthTable() : TargetHealthTable(Options()) {}
+TargetHealthTable::TargetHealthTable(Options options) : options_(options) {}
+TargetHealthTable::~TargetHealthTable() = default;
+
+TargetHealthTable::Record* TargetHealthTable::FindLocked(const std::u16string& key) const {
+  const auto found = records_.find(key);
+  return found == records_.end() ? nullptr : found->second.get();
+}
+
+TargetHealthTable::Record* TargetHealthTable::TouchLocked(std::u16string_view key,
+                                                          absl::string_view shown,
+                                                          absl::string_view credential) {
+  std::unique_ptr<Record>& record = records_[std::u16string(key)];
+  if (record != nullptr) {
+    touched_.splice(touched_.begin(), touched_, record->position);
+    return record.get();
+  }
+  record = std::make_unique<Record>();
+  Record* const added = record.get();
+  added->key = std::u16string(key);
+  added->shown = std::string(shown);
+  added->credential = std::string(credential);
+  added->connects.fill(absl::InfinitePast());
+  touched_.push_front(added);
+  added->position = touched_.begin();
+  // A record that is connecting is held by its ticket; it is the one to keep.
+  for (auto last = touched_.end(); records_.size() > options_.capacity;) {
+    // The two touched last are in somebody's hands.
+    if (--last == touched_.begin() || last == std::next(touched_.begin())) break;
+    if ((*last)->connecting) continue;
+    Record* const oldest = *last;
+    last = touched_.erase(last);
+    records_.erase(records_.find(oldest->key));
+  }
+  return added;
+}
+
+TargetStatus TargetHealthTable::Get(const DfsPath& target, absl::string_view credential,
+                                    absl::Time now) {
   MutexLock lock(mutex_);
-  Health& health = targets_[KeyOf(target, identity)];
-  health.name = target.ToString();
-  ++health.failures;
-  ++health.total_failures;
-  health.last_failure = failure;
-  if (failure == FailureClass::kDenied) {
-    health.state = State::kDenied;
-    health.not_before = now + kDeniedFor;
+  const Record* const host = FindLocked(HostKey(target, credential));
+  const Record* const own = FindLocked(TargetKey(target, credential));
+  TargetStatus status = own == nullptr ? TargetStatus() : own->status;
+  // A host that is up says nothing of a share that nobody tried.
+  if (host != nullptr && host->status.state != TargetState::kUp) {
+    status = Worse(status, host->status);
+  }
+  return status;
+}
+
+void TargetHealthTable::NoteUp(const DfsPath& target, absl::string_view credential, absl::Time now,
+                               absl::Duration latency) {
+  MutexLock lock(mutex_);
+  for (Record* record :
+       {TouchLocked(HostKey(target, credential), absl::StrCat("//", target.HostName()), credential),
+        TouchLocked(TargetKey(target, credential), target.ToString(), credential)}) {
+    TargetStatus& status = record->status;
+    if (status.state != TargetState::kUp) status.since = now;
+    status.state = TargetState::kUp;
+    status.not_before = absl::InfinitePast();
+    status.latency = status.latency == absl::ZeroDuration()
+                         ? latency
+                         : status.latency + (latency - status.latency) / 8;
+    ++record->counters.successes;
+  }
+}
+
+void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::Time now,
+                                   double random) {
+  TargetStatus& status = record.status;
+  // Up for long enough: what was before is forgotten. A flapping target's back-off grows on.
+  if (status.state == TargetState::kUp && now - status.since >= options_.dwell) {
+    record.failures = 0;
+  }
+  const bool denied = failure == FailureClass::kDenied;
+  const TargetState state = denied ? TargetState::kDenied : TargetState::kDown;
+  // Many operations report the same death: once is enough while it holds.
+  const bool known = status.state == state && now < status.not_before;
+  if (status.state != state) status.since = now;
+  status.state = state;
+  status.last_failure = failure;
+  Counters& counters = record.counters;
+  ++(failure == FailureClass::kTransport     ? counters.transport
+     : failure == FailureClass::kUnavailable ? counters.unavailable
+     : failure == FailureClass::kDenied      ? counters.denied
+     : failure == FailureClass::kThrottled   ? counters.throttled
+                                             : counters.other);
+  if (known) return;
+  if (denied) {
+    status.not_before = now + options_.denied_for;
     return;
   }
-  health.state = State::kDown;
-  const int64_t doublings = std::min<int64_t>(health.failures - 1, 5);
-  const absl::Duration backoff =
-      std::min(kShortestBackoff * (int64_t{1} << doublings), kLongestBackoff);
-  health.not_before = now + std::max(backoff * (1 + random / 4), kShortestInterval);
+  const double factor = static_cast<double>(int64_t{1} << std::min(record.failures, 30));
+  const absl::Duration backoff = std::min(options_.backoff_max, options_.backoff_min * factor);
+  status.not_before = now + backoff * (0.75 + 0.25 * random);
+  ++record.failures;
 }
 
-void TargetHealthTable::Forget() {
+void TargetHealthTable::NoteFailed(const DfsPath& target, absl::string_view credential,
+                                   AttemptPhase phase, FailureClass failure, absl::Time now,
+                                   double random) {
+  if (!CountsAgainstTarget(failure)) return;
   MutexLock lock(mutex_);
-  for (auto& [key, health] : targets_) health.not_before = absl::InfinitePast();
+  if (CountsAgainstHost(phase, failure)) {
+    FailLocked(*TouchLocked(HostKey(target, credential), absl::StrCat("//", target.HostName()),
+                            credential),
+               failure, now, random);
+  } else {
+    FailLocked(*TouchLocked(TargetKey(target, credential), target.ToString(), credential), failure,
+               now, random);
+  }
+}
+
+void TargetHealthTable::ForgiveLocked(Record& record) {
+  if (record.status.state == TargetState::kUp) return;
+  record.status = TargetStatus();
+  record.failures = 0;
+}
+
+void TargetHealthTable::Forgive() {
+  MutexLock lock(mutex_);
+  for (auto& [key, record] : records_) ForgiveLocked(*record);
+}
+
+void TargetHealthTable::Forgive(absl::string_view credential) {
+  MutexLock lock(mutex_);
+  for (auto& [key, record] : records_) {
+    if (record->credential == credential) ForgiveLocked(*record);
+  }
+}
+
+TargetHealthTable::Admitted TargetHealthTable::TryBeginConnect(const DfsPath& target,
+                                                               absl::string_view credential,
+                                                               absl::Time now) {
+  Admitted admitted;
+  const std::string shown = absl::StrCat("//", target.HostName());
+  MutexLock lock(mutex_);
+  const std::u16string key = HostKey(target, credential);
+  Record* const all = TouchLocked(KeyOf(target.KeyPrefix(1), {}), shown, {});
+  Record* const host = TouchLocked(key, shown, credential);
+  if (host->connecting) {
+    admitted.admission = Admission::kJoin;
+    return admitted;
+  }
+  absl::Time& oldest = all->connects[all->next_connect];
+  admitted.not_before = std::max(host->status.not_before, oldest + absl::Seconds(1));
+  if (const Record* own = FindLocked(TargetKey(target, credential))) {
+    admitted.not_before = std::max(admitted.not_before, own->status.not_before);
+  }
+  if (now < admitted.not_before) {
+    ++host->counters.held_back;
+    return admitted;
+  }
+  oldest = now;
+  all->next_connect = (all->next_connect + 1) % all->connects.size();
+  host->connecting = true;
+  ++host->counters.connects;
+  admitted.admission = Admission::kGo;
+  admitted.ticket = ConnectTicket(this, key);
+  return admitted;
+}
+
+void TargetHealthTable::EndConnect(const std::u16string& key) {
+  MutexLock lock(mutex_);
+  if (Record* record = FindLocked(key)) record->connecting = false;
+}
+
+TargetHealthTable::ConnectTicket::ConnectTicket(ConnectTicket&& other) noexcept
+    : table_(std::exchange(other.table_, nullptr)), key_(std::move(other.key_)) {}
+TargetHealthTable::ConnectTicket& TargetHealthTable::ConnectTicket::operator=(
+    ConnectTicket&& other) noexcept {
+  std::swap(table_, other.table_);
+  std::swap(key_, other.key_);
+  return *this;
+}
+TargetHealthTable::ConnectTicket::~ConnectTicket() {
+  if (table_ != nullptr) table_->EndConnect(key_);
 }
 
 std::vector<TargetHealthTable::Listed> TargetHealthTable::List() const {
-  MutexLock lock(mutex_);
   std::vector<Listed> listed;
-  for (const auto& [key, health] : targets_) {
-    listed.push_back({.target = health.name,
-                      .state = health.state,
-                      .not_before = health.not_before,
-                      .failures = health.failures,
-                      .last_failure = health.last_failure,
-                      .total_failures = health.total_failures});
+  {
+    MutexLock lock(mutex_);
+    for (const Record* record : touched_) {
+      if (record->credential.empty() && record->counters.connects == 0 &&
+          record->status.state == TargetState::kUnknown) {
+        continue;  // Only a host's rate.
+      }
+      listed.push_back({record->shown, record->credential, record->status, record->counters});
+    }
   }
-  std::sort(listed.begin(), listed.end(),
-            [](const Listed& a, const Listed& b) { return a.target < b.target; });
+  std::sort(listed.begin(), listed.end(), [](const Listed& a, const Listed& b) {
+    return std::tie(a.target, a.credential) < std::tie(b.target, b.credential);
+  });
   return listed;
 }
 

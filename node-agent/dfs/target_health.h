@@ -1,12 +1,19 @@
-// How each target does, as seen by each credential: up, down until a time, or denied.
+// Which targets are worth trying: what happened on them lately, per credential.
 //
-// "Up" means that a session, the tree and the target's root were had, not that TCP connected.
-// Backing off is a time before which a target is not tried; nobody sleeps here.
+// A target is up when NEGOTIATE, SESSION_SETUP, TREE_CONNECT and the open of its root have
+// succeeded, not when TCP connects. What fails before a share is named (or breaks the connection)
+// counts against the host, so that fifty links to one dead server find out once; what fails later
+// counts against the one target. Backing off is a time before which a target is not tried; nobody
+// sleeps.
 
 #ifndef NODE_AGENT_DFS_TARGET_HEALTH_H_
 #define NODE_AGENT_DFS_TARGET_HEALTH_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +21,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "node-agent/base/mutex.h"
 #include "node-agent/dfs/failure_class.h"
@@ -21,58 +29,128 @@
 
 namespace dfscsi::dfs {
 
-// One per node, shared by all loops. Thread-safe; pure but for its mutex: time and randomness come
-// in.
+enum class TargetState {
+  kUnknown,  // Never tried, or forgotten.
+  kUp,
+  kDown,    // Failed; may be tried again from `not_before` on.
+  kDenied,  // Refuses the credential; likewise.
+};
+absl::string_view TargetStateName(TargetState state);
+
+struct TargetStatus {
+  TargetState state = TargetState::kUnknown;
+  absl::Time since = absl::InfinitePast();        // When it became so.
+  absl::Time not_before = absl::InfinitePast();   // kDown, kDenied.
+  absl::Duration latency = absl::ZeroDuration();  // Smoothed; zero: not known.
+  FailureClass last_failure = FailureClass::kNone;
+
+  bool MayTry(absl::Time now) const { return now >= not_before; }
+};
+
+// Thread-safe. `now` is the engine's monotonic clock; `random` is in [0, 1).
 class TargetHealthTable {
  public:
-  // After the first failure, doubling up to the second; each with up to a quarter of jitter.
-  static constexpr absl::Duration kShortestBackoff = absl::Milliseconds(200);
-  static constexpr absl::Duration kLongestBackoff = absl::Seconds(5);
-  // A refused credential is not tried again before this: accounts lock.
-  static constexpr absl::Duration kDeniedFor = absl::Seconds(60);
-  // No target is tried more often than this, whatever the reason.
-  static constexpr absl::Duration kShortestInterval = absl::Milliseconds(100);
-
-  struct Availability {
-    absl::Time not_before = absl::InfinitePast();  // When it may be tried; InfinitePast: at once.
-    bool denied = false;                           // It refused the credential, and not long ago.
+  struct Options {
+    absl::Duration backoff_min = absl::Milliseconds(200);
+    absl::Duration backoff_max = absl::Seconds(5);
+    absl::Duration denied_for = absl::Seconds(60);
+    // A target that was up for less than this is flapping: its back-off goes on where it was, and
+    // nobody fails back to it.
+    absl::Duration dwell = absl::Seconds(10);
+    size_t capacity = 4096;  // Records; the one not touched for longest goes.
   };
-  Availability Get(const DfsPath& target, std::string_view identity, absl::Time now) const;
+  static constexpr int kConnectsPerSecond = 10;  // Per host, whatever the credential.
 
-  void NoteUp(const DfsPath& target, std::string_view identity, absl::Time now);
-  // `random` in [0, 1).
-  void NoteFailure(const DfsPath& target, std::string_view identity, FailureClass failure,
-                   absl::Time now, double random);
-  // Whoever changed something (a new password, `dfsctl cache flush`) wants all to be tried again.
-  void Forget();
+  TargetHealthTable();
+  explicit TargetHealthTable(Options options);
+  ~TargetHealthTable();
+  TargetHealthTable(const TargetHealthTable&) = delete;
+  TargetHealthTable& operator=(const TargetHealthTable&) = delete;
 
-  enum class State { kUp, kDown, kDenied };
+  const Options& options() const { return options_; }
+
+  // The worse of what is known of the target and of its host.
+  TargetStatus Get(const DfsPath& target, absl::string_view credential, absl::Time now);
+
+  // An attempt went all the way, in `latency`.
+  void NoteUp(const DfsPath& target, absl::string_view credential, absl::Time now,
+              absl::Duration latency);
+  // An attempt, or a live operation, failed in a way that speaks against the target: kTransport,
+  // kUnavailable, kThrottled, kSession, kBroken, kDenied. Others are ignored.
+  void NoteFailed(const DfsPath& target, absl::string_view credential, AttemptPhase phase,
+                  FailureClass failure, absl::Time now, double random);
+  // Somebody fixed something (a flush, a new password): all may be tried at once.
+  void Forgive();
+  void Forgive(absl::string_view credential);
+
+  // The right to make a connection to a host. The one that has it connects; those that find it
+  // taken (kJoin) may wait for the same connection, as smb::SessionPool has them do.
+  class ConnectTicket {
+   public:
+    ConnectTicket() = default;
+    ConnectTicket(ConnectTicket&& other) noexcept;
+    ConnectTicket& operator=(ConnectTicket&& other) noexcept;
+    ~ConnectTicket();
+    explicit operator bool() const { return table_ != nullptr; }
+
+   private:
+    friend class TargetHealthTable;
+    ConnectTicket(TargetHealthTable* table, std::u16string key)
+        : table_(table), key_(std::move(key)) {}
+    TargetHealthTable* table_ = nullptr;
+    std::u16string key_;
+  };
+  enum class Admission {
+    kGo,       // The ticket is yours.
+    kJoin,     // A connection of this credential to this host is being made.
+    kTooSoon,  // Not before `not_before`: backing off, denied, or too many connects this second.
+  };
+  struct Admitted {
+    Admission admission = Admission::kTooSoon;
+    absl::Time not_before = absl::InfinitePast();
+    ConnectTicket ticket;
+  };
+  // Ask before each new connection; a target whose session is at hand needs none. The table must
+  // outlive the ticket.
+  Admitted TryBeginConnect(const DfsPath& target, absl::string_view credential, absl::Time now);
+
+  struct Counters {
+    int64_t connects = 0;  // Tickets given.
+    int64_t successes = 0;
+    int64_t transport = 0;  // Failures by class.
+    int64_t unavailable = 0;
+    int64_t denied = 0;
+    int64_t throttled = 0;
+    int64_t other = 0;
+    int64_t held_back = 0;  // Connects refused by back-off or by rate.
+  };
   struct Listed {
-    std::string target;  // //host/share[/path]
-    State state = State::kUp;
-    absl::Time not_before;
-    int64_t failures = 0;  // Since it was last up.
-    FailureClass last_failure = FailureClass::kNone;
-    int64_t total_failures = 0;
+    std::string target;  // "//host" or "//host/share[/path]".
+    std::string credential;
+    TargetStatus status;
+    Counters counters;
   };
+  // Sorted by target. For people and metrics.
   std::vector<Listed> List() const;
 
  private:
-  struct Health {
-    State state = State::kUp;
-    absl::Time not_before = absl::InfinitePast();
-    int64_t failures = 0;
-    int64_t total_failures = 0;
-    FailureClass last_failure = FailureClass::kNone;
-    std::string name;
-  };
-  using Key = std::pair<std::u16string, std::string>;
-  static Key KeyOf(const DfsPath& target, std::string_view identity) {
-    return {std::u16string(target.Key()), std::string(identity)};
-  }
+  struct Record;
+  using RecordList = std::list<Record*>;
+
+  Record* TouchLocked(std::u16string_view key, absl::string_view shown,
+                      absl::string_view credential) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Record* FindLocked(const std::u16string& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FailLocked(Record& record, FailureClass failure, absl::Time now, double random)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgiveLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndConnect(const std::u16string& key);
+
+  // Constant after construction.
+  const Options options_;
 
   mutable Mutex mutex_;
-  absl::flat_hash_map<Key, Health> targets_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::u16string, std::unique_ptr<Record>> records_ ABSL_GUARDED_BY(mutex_);
+  RecordList touched_ ABSL_GUARDED_BY(mutex_);  // Last touched first.
 };
 
 }  // namespace dfscsi::dfs
