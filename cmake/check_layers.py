@@ -11,20 +11,21 @@ import repository
 
 # Folder of node-agent/: the folders that it may include, besides itself.
 BELOW_SMB = {'base', 'runtime', 'state'}
+SMB = BELOW_SMB | {'smb', 'smb/wire'}
 MAY_INCLUDE = {
     'base': set(),
     'runtime': {'base'},
     'state': {'base'},  # The mounter links it, so it must not bring the event loop along.
     'smb/wire': {'base'},
-    'smb': BELOW_SMB | {'smb/wire', 'smb/auth'},
-    'smb/auth': BELOW_SMB | {'smb/wire'},
-    'dfs': BELOW_SMB | {'smb', 'smb/wire', 'smb/auth'},
-    'vfs': BELOW_SMB | {'smb', 'smb/wire', 'smb/auth', 'dfs'},
-    'fuse': BELOW_SMB | {'smb', 'smb/wire', 'smb/auth', 'dfs', 'vfs'},
-    'agent': BELOW_SMB | {'smb', 'smb/wire', 'smb/auth', 'dfs', 'vfs', 'fuse'},
+    'smb': BELOW_SMB | {'smb/wire'},
+    'smb/auth': SMB,  # Implements smb's Authenticator; only programs know that it is this one.
+    'dfs': SMB,
+    'vfs': SMB | {'dfs'},
+    'fuse': SMB | {'dfs', 'vfs'},
+    'agent': SMB | {'smb/auth', 'dfs', 'vfs', 'fuse'},
     'mounter': {'base', 'state'},
     'notifier': {'base', 'state'},
-    'dfsctl': BELOW_SMB | {'smb', 'smb/wire', 'smb/auth', 'dfs'},
+    'dfsctl': SMB | {'smb/auth', 'dfs'},
 }
 # Included by tests only; sees every layer.
 TESTING = 'testing'
@@ -100,6 +101,7 @@ PLANTED = [
     ('node-agent/fuse/session.cc', '#include <fuse_lowlevel.h>', False),
     ('node-agent/smb/session.cc', '#include <gssapi/gssapi.h>', True),
     ('node-agent/smb/wire/header.h', '#include "node-agent/smb/connection.h"', True),
+    ('node-agent/dfs/client.cc', '#include "node-agent/smb/auth/gss_authenticator.h"', True),
     ('node-agent/dfs/resolver.cc', '#include "node-agent/testing/fault_point.h"', True),
     ('node-agent/dfs/resolver_test.cc', '#include "node-agent/testing/fault_point.h"', False),
     ('node-agent/fuse/session.cc', '#include "driver/node.h"', True),

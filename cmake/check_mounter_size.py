@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """dfs-mounter, the only privileged program, stays under 1,000 lines of code.
 
-Counted: node-agent/mounter/ without tests, without blank lines and comments.
+Counted: node-agent/mounter/ without tests (x_test.cc, test_x.cc), without blank lines and comments.
 """
 
 import re
@@ -10,7 +10,7 @@ import repository
 
 LIMIT = 1000
 FOLDER = 'node-agent/mounter'
-NOT_CODE = re.compile(r'(_test|_fuzz|_bench)\.cc$')
+NOT_CODE = re.compile(r'(_test|_fuzz|_bench)\.cc$|/test_[a-z_]*\.(h|cc)$')
 COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
 
