@@ -9,7 +9,7 @@ E2E = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, E2E)
 sys.dont_write_bytecode = True
 
-from lab import Lab  # noqa: E402  pylint: disable=wrong-import-position
+from lab import Engine, Lab  # noqa: E402  pylint: disable=wrong-import-position
 from lab.namespaces import MARK  # noqa: E402  pylint: disable=wrong-import-position
 
 BUILD_BIN = os.environ.get('DFSCSI_BIN_DIR', os.path.join(os.path.dirname(E2E), 'build', 'bin'))
@@ -28,10 +28,15 @@ def lab(request):
 @pytest.fixture(autouse=True)
 def clean_after_test(request):
     """Every test of a lab leaves it healed, and its client without processes and mounts."""
-    yield
     if 'lab' not in request.fixturenames:
+        yield
         return
     lab = request.getfixturevalue('lab')
+    options = dict(lab.options)
+    yield
+    for host in lab.servers:
+        if lab.options.get(host) != options.get(host):
+            lab.configure(host, options.get(host, {}))
     lab.heal_all()
     lab.set_hosts(None)
     mounts, processes = lab.client_mounts(), lab.client_processes()
@@ -82,6 +87,14 @@ def leftovers(names):
             if marked or any(f'dfs-csi-lab-{name}'.encode() in command for name in names):
                 found.append(f'{entry} {command[:100]!r}')
     return found
+
+
+@pytest.fixture
+def engine(lab):
+    """The programs under test on the lab's client: engine.mount(source). Ended after the test."""
+    made = Engine(lab, BUILD_BIN)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope='session')

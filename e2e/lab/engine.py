@@ -1,0 +1,120 @@
+"""The programs under test, on the lab's client: mounts made by dfsctl, and the processes behind them."""
+
+import os
+import re
+import signal
+import subprocess
+
+from .lab import LabError, PASSWORDS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.environ.get('DFSCSI_BIN_DIR', os.path.join(ROOT, 'build', 'bin'))
+AGENT, MOUNTER, NOTIFIER, AUTH = 'dfs-node-agent', 'dfs-mounter', 'dfs-notifier', 'dfs-auth'
+PROGRAMS = (AGENT, MOUNTER, NOTIFIER, AUTH)
+
+
+class Engine:
+    """`dfsctl mount` starts mounter, agent and standby where none run; stop() ends all of them."""
+
+    def __init__(self, lab, bin_dir=BIN):
+        self._lab = lab
+        self._bin = bin_dir
+        self._points = []
+
+    def program(self, name):
+        path = os.path.join(self._bin, name)
+        if not os.access(path, os.X_OK):
+            raise LabError(f'{path} is missing: make build')
+        return path
+
+    def dfsctl(self, *arguments, check=True, timeout=30, **keywords):
+        return self._lab.run_in('client', [self.program('dfsctl'), *arguments], check=check,
+                                timeout=timeout, **keywords)
+
+    def credentials(self, user='dfsuser', password=None):
+        """The path, on the client, of a credentials file that root alone can read."""
+        path = f'/run/credentials-{user}'
+        with open(self._lab.path('client', path), 'w',
+                  opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(f'username={user}\npassword={PASSWORDS[user] if password is None else password}\n')
+        return path
+
+    def mount(self, source, point='/mnt/dfs', options=None, user='dfsuser', password=None, check=True,
+              timeout=25):
+        """Makes the mount point and mounts. Returns the mount point, or, with check=False, the run."""
+        os.makedirs(self._lab.path('client', point), exist_ok=True)
+        run = self.dfsctl('mount', source, point, '--credentials', self.credentials(user, password),
+                          *(['-o', options] if options else []), check=check, timeout=timeout)
+        if run.returncode == 0:
+            self._points.append(point)
+        return point if check else run
+
+    def unmount(self, point='/mnt/dfs', timeout=10):
+        self.dfsctl('unmount', point, timeout=timeout)
+        self._points.remove(point)
+
+    def pids(self, program):
+        """Machine pids of that program's processes of this lab."""
+        found = []
+        for pid in self._lab.client_processes():
+            try:
+                with open(f'/proc/{pid}/comm') as file:
+                    if file.read().strip() == program[:15]:
+                        found.append(pid)
+            except OSError:
+                continue
+        return found
+
+    def active_agent(self):
+        """The pid of the agent that listens on agent.sock, or None: only the active one does."""
+        holder = self._lab.state['holders']['client']['pid']
+        with open(f'/proc/{holder}/net/unix') as file:
+            listening = {f'socket:[{fields[6]}]' for fields in map(str.split, file)
+                         if len(fields) > 7 and 'agent.sock' in fields[7] and fields[3] == '00010000'}
+        for pid in self.pids(AGENT):
+            try:
+                links = {os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')}
+            except OSError:
+                continue
+            if links & listening:
+                return pid
+        return None
+
+    def kill_active_agent(self):
+        """SIGKILL to the active agent. Returns its pid."""
+        pid = self._lab.wait_until(self.active_agent, 10, 'an agent is active')
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def metrics(self):
+        """{'name{labels}': value} of dfsctl metrics."""
+        found = {}
+        for line in self.dfsctl('metrics').stdout.splitlines():
+            match = re.fullmatch(r'([a-zA-Z_:][^ {]*(?:\{.*\})?) ([^ ]+)(?: \d+)?', line)
+            if match and not line.startswith('#'):
+                found[match.group(1)] = float(match.group(2))
+        return found
+
+    def stop(self):
+        """Unmounts what is mounted and ends the programs. Raises if one of them would not end."""
+        problems = []
+        for point in list(reversed(self._points)):
+            try:
+                self.unmount(point)
+            except (LabError, subprocess.TimeoutExpired) as error:
+                problems.append(str(error))
+        self._points.clear()
+        # Agents before their mounter, so that nobody starts anew what is being ended.
+        for program in (AGENT, NOTIFIER, AUTH, MOUNTER):
+            for pid in self.pids(program):
+                try:
+                    os.kill(pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
+        try:
+            self._lab.wait_until(lambda: not any(map(self.pids, PROGRAMS)), 10, 'the programs end')
+        except TimeoutError:
+            left = {program: self.pids(program) for program in PROGRAMS if self.pids(program)}
+            problems.append(f'these did not end by SIGTERM: {left}')
+        if problems:
+            raise LabError('; '.join(problems))
