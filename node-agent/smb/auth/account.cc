@@ -17,9 +17,38 @@ bool HasControlByte(absl::string_view text) {
 
 }  // namespace
 
+bool IsUtf8(absl::string_view text) {
+  const auto byte = [text](size_t at) {
+    return at < text.size() ? static_cast<unsigned char>(text[at]) : 0U;
+  };
+  for (size_t i = 0; i < text.size();) {
+    const unsigned lead = byte(i);
+    if (lead < 0x80) {
+      ++i;
+      continue;
+    }
+    if (lead < 0xc2 || lead > 0xf4) return false;
+    const size_t size = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    for (size_t k = 1; k < size; ++k) {
+      if ((byte(i + k) & 0xc0) != 0x80) return false;
+    }
+    // Overlong forms, surrogates, and what lies beyond Unicode.
+    const unsigned second = byte(i + 1);
+    if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
+        (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f)) {
+      return false;
+    }
+    i += size;
+  }
+  return true;
+}
+
 absl::StatusOr<Account> ParseAccount(absl::string_view user, absl::string_view domain) {
   if (HasControlByte(user) || HasControlByte(domain)) {
     return absl::InvalidArgumentError("the user name holds a control character");
+  }
+  if (!IsUtf8(user) || !IsUtf8(domain)) {
+    return absl::InvalidArgumentError("the user name is not UTF-8");
   }
   if (domain.find_first_of("\\;@") != domain.npos) {
     return absl::InvalidArgumentError(absl::StrCat("'", domain, "' is not a domain's name"));

@@ -32,6 +32,8 @@ std::string RealmOf(const Account& account);
 // For messages: DOM\user, user@realm or user.
 std::string DisplayName(const Account& account);
 
+bool IsUtf8(absl::string_view text);
+
 }  // namespace dfscsi::smb::auth
 
 #endif  // NODE_AGENT_SMB_AUTH_ACCOUNT_H_

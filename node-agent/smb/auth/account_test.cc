@@ -45,10 +45,23 @@ TEST(AccountTest, RefusesWhatIsNoName) {
       {"CORP\\", ""},    {"\\ann", ""},    {"@corp", ""}, {"ann@", ""},
       {"A\\B\\ann", ""}, {"A;B\\ann", ""}, {"a@b@c", ""}, {"CORP\\ann", "OTHER"},
       {"ann", "CO\\RP"}, {"ann", "a@b"},   {"ann\n", ""}, {"ann", "C\tRP"},
+      {"a\xff", ""},
   };
   for (const auto& [user, domain] : kCases) {
     const auto account = ParseAccount(user, domain);
     EXPECT_EQ(account.status().code(), absl::StatusCode::kInvalidArgument) << user << " " << domain;
+  }
+}
+
+TEST(AccountTest, Utf8) {
+  for (const char* good : {"", "abc", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf",
+                           "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xc3\xb6z"}) {
+    EXPECT_TRUE(IsUtf8(good)) << good;
+  }
+  for (const char* bad :
+       {"\x80", "\xc1\xbf", "\xc3", "a\xc3z", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xe2\x82",
+        "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
+    EXPECT_FALSE(IsUtf8(bad)) << bad;
   }
 }
 

@@ -105,9 +105,9 @@ struct Token {
 struct Failure {
   uint64_t context_id = 0;
   FailureClass failure_class = FailureClass::kProtocol;
-  std::string message = {};  // One line, no secrets, for the log and for the user.
+  std::string message = {};  // One line of UTF-8, no secrets.
   uint32_t gss_major = 0;
-  uint32_t gss_minor = 0;  // For Kerberos the krb5 error code.
+  uint32_t gss_minor = 0;  // Where a ticket could not be had: the krb5 error code.
 };
 
 using Request = std::variant<Begin, Step, End>;

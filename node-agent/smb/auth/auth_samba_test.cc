@@ -27,6 +27,7 @@
 #include "node-agent/smb/wire/header.h"
 #include "node-agent/smb/wire/negotiate.h"
 #include "node-agent/smb/wire/session.h"
+#include "node-agent/testing/kdc.h"
 
 namespace dfscsi::smb::auth {
 namespace {
@@ -58,6 +59,9 @@ constexpr char kConfig[] = R"([global]
   printcap name = /dev/null
   disable spoolss = yes
   map to guest = never
+  realm = LAB.TEST
+  kerberos method = dedicated keytab
+  dedicated keytab file = FILE:/mnt/keytab
 [share]
   path = /mnt/share
   read only = no
@@ -352,10 +356,11 @@ absl::StatusOr<Outcome> LogOnWith(TestAgent& agent, Begin begin) {
   }
 }
 
-void ExpectLoggedOn(const absl::StatusOr<Outcome>& outcome) {
+void ExpectLoggedOn(const absl::StatusOr<Outcome>& outcome,
+                    Mechanism mechanism = Mechanism::kNtlm) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_EQ(outcome->status, NtStatus::kSuccess);
-  EXPECT_EQ(outcome->mechanism, Mechanism::kNtlm);
+  EXPECT_EQ(outcome->mechanism, mechanism);
   EXPECT_TRUE(outcome->reply_signed_right);
   EXPECT_EQ(outcome->session_flags, 0) << "guest or anonymous";
   EXPECT_EQ(outcome->tree_connect, NtStatus::kSuccess);
@@ -400,6 +405,25 @@ TEST(AuthSambaTest, UnknownUserIsOneLogonFailure) {
   const auto outcome = LogOnWith(agent, BeginFor(1, "nobody-of-that-name", kPassword));
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_EQ(outcome->status, NtStatus::kLogonFailure);
+}
+
+// The KDC is ours, the server Samba with Heimdal's Kerberos: keys of 32 bytes, of which SMB
+// takes 16.
+TEST(AuthSambaTest, Kerberos) {
+  auto kdc = testing::Kdc::Start("LAB.TEST");
+  ASSERT_TRUE(kdc.ok()) << kdc.status();
+  (*kdc)->SetPassword(kUser, "of the realm");
+  (*kdc)->SetPassword("cifs/fs1.lab.test", "of the server");
+  std::ofstream("/mnt/keytab") << (*kdc)->Keytab("cifs/fs1.lab.test");
+  std::ofstream("/mnt/kdc.conf") << (*kdc)->Config();
+  TestAgent agent;
+  for (const auto mechanism : {Mechanism::kKerberos, Mechanism::kNegotiate}) {
+    Begin begin = BeginFor(1, kUser, "of the realm");
+    begin.mechanism = mechanism;
+    begin.target_host = "fs1.lab.test";
+    begin.krb5_config_path = "/mnt/kdc.conf";
+    ExpectLoggedOn(LogOnWith(agent, begin), Mechanism::kKerberos);
+  }
 }
 
 TEST(AuthSambaTest, TwoSessionsInterleaved) {

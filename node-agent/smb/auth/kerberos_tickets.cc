@@ -271,6 +271,7 @@ std::optional<KerberosError> KerberosClient::FillFromKdc(const KerberosSource& s
   if (!source.keytab.empty()) {
     code = krb5_kt_resolve(context_, absl::StrCat("FILE:", auth::NameOf(keytab_file)).c_str(),
                            keytab.address());
+    if (code == 0) code = krb5_kt_have_content(context_, keytab.get());
     if (code == 0 && source.account.user.empty()) {
       code = FirstPrincipal(context_, keytab.get(), &principal);
     }

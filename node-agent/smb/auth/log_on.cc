@@ -9,7 +9,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 
 namespace dfscsi::smb::auth {
 namespace {
@@ -42,10 +41,29 @@ std::string StatusText(uint32_t code, int type, gss_OID mechanism) {
   return text;
 }
 
+// By the text, because SPNEGO renumbers the codes of the mechanism below.
+bool TellsOfSkew(const std::string& text) {
+  for (const krb5_error_code code : {KRB5KRB_AP_ERR_SKEW, KRB5KRB_AP_ERR_TKT_NYV}) {
+    const char* message = krb5_get_error_message(nullptr, code);
+    const bool found = absl::StrContains(text, message);
+    krb5_free_error_message(nullptr, message);
+    if (found) return true;
+  }
+  return false;
+}
+
+bool HasNtlm() {
+  OM_uint32 minor = 0;
+  GssHandle<gss_OID_set, gss_release_oid_set> mechanisms;
+  int found = 0;
+  return !GSS_ERROR(gss_indicate_mechs(&minor, mechanisms.address())) &&
+         !GSS_ERROR(gss_test_oid_set_member(&minor, &kNtlmOid, mechanisms.get(), &found)) &&
+         found != 0;
+}
+
 bool IsAddress(const std::string& host) {
-  unsigned char address[sizeof(in6_addr)];
-  const std::string bare(absl::StripSuffix(absl::StripPrefix(host, "["), "]"));
-  return inet_pton(AF_INET, host.c_str(), address) == 1 || absl::StrContains(bare, ':');
+  in_addr address;
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 || absl::StrContains(host, ':');
 }
 
 bool HasNul(std::string_view text) { return text.find('\0') != text.npos; }
@@ -55,8 +73,10 @@ bool HasNul(std::string_view text) { return text.find('\0') != text.npos; }
 std::string OneLine(absl::string_view text) {
   constexpr size_t kMaxBytes = 500;
   std::string line(text.substr(0, kMaxBytes));
+  const bool is_utf8 = text.size() <= kMaxBytes && IsUtf8(text);
   for (char& c : line) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < ' ' || byte == 0x7f || (byte >= 0x80 && !is_utf8)) c = '?';
   }
   return line;
 }
@@ -79,18 +99,16 @@ Failure LogOn::FailGss(absl::string_view what, uint32_t major, uint32_t minor) {
       failure_class = FailureClass::kClockSkew;
       break;
     case GSS_S_NO_CRED:
-    case GSS_S_CRED_UNAVAIL:
     case GSS_S_CREDENTIALS_EXPIRED:
     case GSS_S_DEFECTIVE_CREDENTIAL:
       failure_class = FailureClass::kBadCredentials;
       break;
     default:
-      // The only krb5 codes that matter once the tickets are here.
-      failure_class = ClassOf(static_cast<krb5_error_code>(static_cast<int32_t>(minor)));
       break;
   }
   const std::string major_text = StatusText(major, GSS_C_GSS_CODE, GSS_C_NO_OID);
   const std::string minor_text = minor == 0 ? "" : StatusText(minor, GSS_C_MECH_CODE, &kSpnegoOid);
+  if (TellsOfSkew(minor_text)) failure_class = FailureClass::kClockSkew;
   Failure failure = Fail(failure_class, absl::StrCat(what, ": ", major_text,
                                                      minor_text.empty() ? "" : ": ", minor_text));
   failure.gss_major = major;
@@ -149,9 +167,12 @@ std::optional<Failure> LogOn::CheckBegin(const Begin& begin) {
 
 std::optional<Failure> LogOn::ChooseOffer(const Begin& begin, KerberosClient* kerberos,
                                           Offer* offer) {
-  offer->ntlm =
-      begin.mechanism != Mechanism::kKerberos && !begin.password.empty() && !account_.user.empty();
-  if (begin.mechanism == Mechanism::kNtlm) return std::nullopt;
+  offer->ntlm = begin.mechanism != Mechanism::kKerberos && !begin.password.empty() &&
+                !account_.user.empty() && HasNtlm();
+  if (begin.mechanism == Mechanism::kNtlm) {
+    if (offer->ntlm) return std::nullopt;
+    return Fail(FailureClass::kNoMechanism, "GSSAPI has no NTLM here (gss-ntlmssp is missing)");
+  }
   // No KDC has tickets for addresses, and asking for one takes time.
   if (IsAddress(begin.target_host)) {
     if (offer->ntlm) return std::nullopt;
