@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -32,32 +33,6 @@ constexpr uint32_t kPageBytes = 4096;
 
 Error Failure(int error, const std::string& text) {
   return Error{error, absl::StrCat(text, ": ", strerror(error))};
-}
-
-std::string ReadFile(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  char buffer[16 * 1024];
-  ssize_t n;
-  while (fd && (n = read(fd.get(), buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<size_t>(n));
-  }
-  return text;
-}
-
-// mountinfo writes space, tab, newline and backslash as \ooo.
-std::string Unescape(absl::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
-                               (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
 }
 
 // A request that waits longer than this (Linux 6.14) would be aborted by the kernel, and with it
@@ -144,6 +119,17 @@ void SetReadAhead(uint32_t dev_minor, uint32_t kib) {
 
 }  // namespace
 
+std::string ReadFile(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  char buffer[16 * 1024];
+  ssize_t n;
+  while (fd && (n = read(fd.get(), buffer, sizeof(buffer))) > 0) {
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return text;
+}
+
 std::vector<MountInfo> ParseMountInfo(std::string_view text) {
   std::vector<MountInfo> mounts;
   for (absl::string_view line :
@@ -157,7 +143,8 @@ std::vector<MountInfo> ParseMountInfo(std::string_view text) {
         !absl::SimpleAtoi(dev.second, &mount.dev_minor)) {
       continue;
     }
-    mount.mount_point = Unescape(fields[4]);
+    // Space, tab, newline and backslash are written as \ooo.
+    if (!absl::CUnescape(fields[4], &mount.mount_point)) continue;
     mount.type = std::string(halves[1].substr(0, halves[1].find(' ')));
     mounts.push_back(std::move(mount));
   }

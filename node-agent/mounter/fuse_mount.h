@@ -59,6 +59,9 @@ class MountRoot {
   UniqueFd fd_;
 };
 
+// "" if it cannot be read.
+std::string ReadFile(const std::string& path);
+
 // True: the connection is over (unmounted or aborted). Asks the device, not the mount.
 bool IsGone(int fuse_fd);
 // It is a /dev/fuse and not something else that an agent sent.

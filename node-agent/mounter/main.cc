@@ -2,12 +2,8 @@
 // picture.
 
 #include <getopt.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -31,7 +27,7 @@ constexpr char kUsage[] =
     "  --socket-dir   folder of mounter.sock, made with mode 0750\n"
     "  --mount-root   mount points must lie below it (default /)\n"
     "  --allow        who may connect: a user id and agent or tool (default: this user, both)\n"
-    "  --group        number or name of the group that owns the folder and the socket\n";
+    "  --group        id of the group that owns the folder and the socket\n";
 
 bool ParseAllow(const std::string& text, Options* options) {
   const std::pair<std::string, std::string> pair = absl::StrSplit(text, absl::MaxSplits(':', 1));
@@ -40,16 +36,6 @@ bool ParseAllow(const std::string& text, Options* options) {
   if (pair.second != "agent" && pair.second != "tool") return false;
   options->allow.emplace_back(uid, pair.second == "agent" ? Role::kAgent : Role::kTool);
   return true;
-}
-
-bool ParseGroup(const char* text, Options* options) {
-  uint32_t gid = 0;
-  if (absl::SimpleAtoi(text, &gid)) {
-    options->group = gid;
-  } else if (const group* named = getgrnam(text)) {
-    options->group = named->gr_gid;
-  }
-  return options->group.has_value();
 }
 
 bool ParseFlags(int argc, char** argv, Options* options) {
@@ -62,7 +48,7 @@ bool ParseFlags(int argc, char** argv, Options* options) {
     if (flag == 's') options->socket_dir = optarg;
     if (flag == 'r') options->mount_root = optarg;
     const bool good = flag == 'a'   ? ParseAllow(optarg, options)
-                      : flag == 'g' ? ParseGroup(optarg, options)
+                      : flag == 'g' ? absl::SimpleAtoi(optarg, &options->group.emplace())
                                     : flag != '?';
     if (!good) return false;
   }

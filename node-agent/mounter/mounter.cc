@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,7 +39,6 @@ constexpr absl::Duration kDrainLimit = absl::Seconds(5);
 constexpr absl::Duration kReconnectLimit = absl::Seconds(10);
 constexpr size_t kMaxPeers = 60;
 constexpr char kBuildId[] = DFSCSI_BUILD_ID;
-constexpr int kSoPeerPidfd = 77;  // SO_PEERPIDFD, Linux 6.5.
 
 absl::Time MonotonicNow() {
   timespec now;
@@ -48,29 +46,15 @@ absl::Time MonotonicNow() {
   return absl::TimeFromTimespec(now);
 }
 
-std::string ReadSmallFile(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  char text[4096];
-  const ssize_t n = fd ? read(fd.get(), text, sizeof(text)) : 0;
-  return std::string(text, n > 0 ? static_cast<size_t>(n) : 0);
-}
-
-std::string BootId() { return ReadSmallFile("/proc/sys/kernel/random/boot_id"); }
+std::string BootId() { return ReadFile("/proc/sys/kernel/random/boot_id"); }
 
 // Field 22 of /proc/PID/stat; the name before it may hold spaces and brackets. 0: no such process.
 uint64_t StartTime(pid_t pid) {
-  const std::string stat = ReadSmallFile(absl::StrCat("/proc/", pid, "/stat"));
+  const std::string stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
   const size_t bracket = stat.rfind(')');
   if (bracket == std::string::npos) return 0;
   const std::vector<std::string> fields = absl::StrSplit(stat.substr(bracket + 2), ' ');
   return fields.size() > 19 ? strtoull(fields[19].c_str(), nullptr, 10) : 0;
-}
-
-UniqueFd PidfdOf(int socket_fd, pid_t pid) {
-  int pidfd = -1;
-  socklen_t length = sizeof(pidfd);
-  if (getsockopt(socket_fd, SOL_SOCKET, kSoPeerPidfd, &pidfd, &length) == 0) return UniqueFd(pidfd);
-  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
 }
 
 }  // namespace
@@ -85,44 +69,23 @@ Mounter::Mounter(Options options, MountRoot root)
 
 absl::StatusOr<std::unique_ptr<Mounter>> Mounter::Start(const Options& options) {
   const std::string& dir = options.socket_dir;
-  if (mkdir(dir.c_str(), 0750) != 0 && errno != EEXIST) return absl::ErrnoToStatus(errno, dir);
   std::optional<MountRoot> root = MountRoot::Open(options.mount_root);
   if (!root) return absl::InvalidArgumentError(options.mount_root + ": not a folder");
   std::unique_ptr<Mounter> mounter(new Mounter(options, *std::move(root)));
-
+  if (mkdir(dir.c_str(), 0750) != 0 && errno != EEXIST) return absl::ErrnoToStatus(errno, dir);
   const std::string lock = dir + "/mounter.lock";
   mounter->lock_.reset(open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!mounter->lock_) return absl::ErrnoToStatus(errno, lock);
   if (flock(mounter->lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     return absl::AlreadyExistsError(dir + ": another dfs-mounter runs there");
   }
-
-  // Bound under another name, so that whoever finds the socket can connect to it.
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const std::string path = dir + "/" + std::string(state::kMounterSocketName);
-  const std::string fresh = path + ".new";
-  if (fresh.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(dir + ": too long for a socket's name");
-  }
-  memcpy(address.sun_path, fresh.data(), fresh.size());
-  unlink(fresh.c_str());
-  mounter->listener_.reset(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  const int fd = mounter->listener_.get();
-  const gid_t group = options.group.value_or(static_cast<gid_t>(-1));
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
-      chmod(fresh.c_str(), 0660) != 0 || listen(fd, 64) != 0 ||
-      (options.group && (chown(dir.c_str(), static_cast<uid_t>(-1), group) != 0 ||
-                         chown(fresh.c_str(), static_cast<uid_t>(-1), group) != 0)) ||
-      rename(fresh.c_str(), path.c_str()) != 0) {
-    return absl::ErrnoToStatus(errno, path);
-  }
+  ASSIGN_OR_RETURN(mounter->listener_, state::MessageListener::Listen(dir, options.group));
   mounter->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   epoll_event event = {.events = EPOLLIN, .data = {.u64 = 0}};
-  if (epoll_ctl(mounter->epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+  if (epoll_ctl(mounter->epoll_.get(), EPOLL_CTL_ADD, mounter->listener_.fd(), &event) != 0) {
     return absl::ErrnoToStatus(errno, "epoll");
   }
-  mounter->expects_escrow_ = ReadSmallFile(dir + "/mounts.live") == BootId();
+  mounter->expects_escrow_ = ReadFile(dir + "/mounts.live") == BootId();
   return mounter;
 }
 
@@ -173,27 +136,25 @@ absl::Status Mounter::Run(int stop_fd) {
 
 // ---- connections ----
 
+bool Mounter::MayBe(uid_t uid, Role role) const {
+  const std::pair<uid_t, Role> wanted(uid, role);
+  return std::find(options_.allow.begin(), options_.allow.end(), wanted) != options_.allow.end();
+}
+
 void Mounter::Accept() {
-  UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (!fd) return;
-  ucred who = {};
-  socklen_t length = sizeof(who);
-  getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &who, &length);
-  const bool known = std::any_of(options_.allow.begin(), options_.allow.end(),
-                                 [&](const auto& pair) { return pair.first == who.uid; });
+  std::optional<state::MessageListener::Accepted> accepted = listener_.Accept();
+  if (!accepted) return;
+  const bool known = MayBe(accepted->uid, Role::kAgent) || MayBe(accepted->uid, Role::kTool);
   if (!known || peers_.size() >= kMaxPeers) {
-    LogWarning("refused pid ", who.pid, " of uid ", who.uid,
+    LogWarning("refused pid ", accepted->pid, " of uid ", accepted->uid,
                known ? ": too many connections" : ": not in --allow");
     return;
   }
   auto peer = std::make_unique<Peer>();
-  peer->pid = who.pid;
-  peer->uid = who.uid;
-  peer->pidfd = PidfdOf(fd.get(), who.pid);
+  static_cast<state::MessageListener::Accepted&>(*peer) = *std::move(accepted);
   peer->number = ++last_peer_;
   epoll_event event = {.events = EPOLLIN, .data = {.u64 = peer->number}};
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) return;
-  peer->socket = state::MessageSocket(std::move(fd));
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, peer->socket.fd(), &event) != 0) return;
   peers_[peer->number] = std::move(peer);
 }
 
@@ -244,6 +205,7 @@ void Mounter::Refuse(Peer& peer, int error, const std::string& text) {
   LogWarning("refused pid ", peer.pid, ": ", text);
   Send(peer, state::Error{error, text});
   peer.closing = true;
+  if (escrow_ && escrow_->giver == peer.number) escrow_.reset();
   shutdown(peer.socket.fd(), SHUT_WR);  // It reads the reason, then the end; then it hangs up.
 }
 
@@ -272,40 +234,42 @@ absl::Status Mounter::Handle(Peer& peer, Envelope envelope) {
   if (!peer.hello) return absl::InvalidArgumentError("a message before Hello");
   if (const auto* unmount = std::get_if<state::UnmountRequest>(&envelope.message)) {
     DoUnmount(peer, *unmount, envelope.request_id);
-    return absl::OkStatus();
-  }
-  if (std::holds_alternative<state::ListRequest>(envelope.message)) {
+  } else if (std::holds_alternative<state::ListRequest>(envelope.message)) {
     for (const auto& [id, mount] : mounts_) Send(peer, mount.entry, envelope.request_id);
     Send(peer, state::ListEnd{static_cast<uint32_t>(mounts_.size())}, envelope.request_id);
-    return absl::OkStatus();
+  } else if (std::holds_alternative<state::StatusRequest>(envelope.message)) {
+    SendStatus(peer, envelope.request_id);
+  } else if (!peer.IsAgent()) {
+    return absl::InvalidArgumentError("a tool may not ask for this");
+  } else if (escrow_ && escrow_->giver == peer.number) {
+    return HandleEscrow(std::move(envelope));
+  } else {
+    return HandleAgent(peer, envelope);
   }
-  if (std::holds_alternative<state::StatusRequest>(envelope.message)) {
-    state::StatusReply reply;
-    reply.mounts = static_cast<uint32_t>(mounts_.size());
-    for (const auto& [number, other] : peers_) reply.agents += other->IsAgent();
-    if (const Peer* now = active()) {
-      reply.active_pid = static_cast<uint32_t>(now->pid);
-      reply.active_build_id = now->hello->build_id;
-    }
-    if (memory_) {
-      reply.generation = memory_->heartbeat().GetActive().generation;
-      reply.granted_steps = memory_->granted_steps();
-    }
-    reply.build_id = kBuildId;
-    Send(peer, reply, envelope.request_id);
-    return absl::OkStatus();
+  return absl::OkStatus();
+}
+
+void Mounter::SendStatus(Peer& peer, uint64_t request_id) {
+  state::StatusReply reply;
+  reply.mounts = static_cast<uint32_t>(mounts_.size());
+  for (const auto& [number, other] : peers_) reply.agents += other->welcomed;
+  if (const Peer* now = active()) {
+    reply.active_pid = static_cast<uint32_t>(now->pid);
+    reply.active_build_id = now->hello->build_id;
   }
-  if (!peer.IsAgent()) return absl::InvalidArgumentError("a tool may not ask for this");
-  if (escrow_ && escrow_->giver == peer.number) return HandleEscrow(peer, std::move(envelope));
-  return HandleAgent(peer, envelope);
+  if (memory_) {
+    reply.generation = memory_->heartbeat().GetNote().last_generation;
+    reply.granted_steps = memory_->granted_steps();
+  }
+  reply.build_id = kBuildId;
+  Send(peer, reply, request_id);
 }
 
 absl::Status Mounter::HandleHello(Peer& peer, const state::Hello& hello) {
   if (peer.hello) return absl::InvalidArgumentError("a second Hello");
-  const bool may = std::any_of(options_.allow.begin(), options_.allow.end(), [&](const auto& pair) {
-    return pair == std::pair(peer.uid, hello.role);
-  });
-  if (!may) return absl::InvalidArgumentError("this user may not have this role");
+  if (!MayBe(peer.uid, hello.role)) {
+    return absl::InvalidArgumentError("this user may not have this role");
+  }
   peer.hello = hello;
   if (peer.IsAgent()) {
     LogInfo("agent pid ", peer.pid, " (", hello.build_id, ") connected");
@@ -316,44 +280,34 @@ absl::Status Mounter::HandleHello(Peer& peer, const state::Hello& hello) {
 
 absl::Status Mounter::HandleAgent(Peer& peer, const Envelope& envelope) {
   const uint64_t id = envelope.request_id;
+  absl::Status failed;
   if (std::holds_alternative<state::Draining>(envelope.message)) {
     LogInfo("agent pid ", peer.pid, " drains");
     peer.draining = true;
     peer.drain_since = MonotonicNow();
-    return absl::OkStatus();
-  }
-  if (const auto* gone = std::get_if<state::ReportGone>(&envelope.message)) {
+  } else if (const auto* gone = std::get_if<state::ReportGone>(&envelope.message)) {
     // Looked at here: an agent's word is not enough to give up a mount.
     const auto found = mounts_.find(gone->mount_id);
     if (found != mounts_.end() && IsGone(found->second.fuse_fd.get())) DropMount(gone->mount_id);
-    return absl::OkStatus();
-  }
-  if (peer.number != active_) {
+  } else if (peer.number != active_) {
     Send(peer, state::Error{EAGAIN, "only the active agent may ask for this"}, id);
-    return absl::OkStatus();
-  }
-  if (const auto* mount = std::get_if<state::MountRequest>(&envelope.message)) {
+  } else if (const auto* mount = std::get_if<state::MountRequest>(&envelope.message)) {
     DoMount(peer, *mount, id);
   } else if (std::holds_alternative<state::GrowArena>(envelope.message)) {
-    const absl::StatusOr<int> step = memory_->Grow();
-    if (!step.ok()) {
-      Send(peer, state::Error{ENOSPC, std::string(step.status().message())}, id);
-      return absl::OkStatus();
-    }
-    LogInfo("arena: step ", *step, " granted");
-    Broadcast(state::StepGranted{static_cast<uint32_t>(*step), memory_->granted_steps()}, &peer,
-              id);
+    const absl::StatusOr<int> grown = memory_->Grow();
+    failed = grown.status();
+    const uint32_t step = static_cast<uint32_t>(grown.value_or(0));
+    if (failed.ok()) Broadcast(state::StepGranted{step, memory_->granted_steps()}, &peer, id);
   } else if (const auto* back = std::get_if<state::ReturnStep>(&envelope.message)) {
-    const absl::Status returned = memory_->Return(back->step);
-    if (!returned.ok()) {
-      Send(peer, state::Error{EINVAL, std::string(returned.message())}, id);
-      return absl::OkStatus();
-    }
-    LogInfo("arena: step ", back->step, " taken back");
-    Broadcast(state::StepRevoked{back->step, memory_->granted_steps()}, &peer, id);
+    failed = memory_->Return(back->step);
+    if (failed.ok()) Broadcast(state::StepRevoked{back->step, memory_->granted_steps()}, &peer, id);
   } else {
     return absl::InvalidArgumentError(std::string(state::MessageName(envelope.message)) +
                                       ": not expected now");
+  }
+  if (!failed.ok()) {
+    const int error = absl::IsResourceExhausted(failed) ? ENOSPC : EINVAL;
+    Send(peer, state::Error{error, std::string(failed.message())}, id);
   }
   return absl::OkStatus();
 }
@@ -388,6 +342,7 @@ void Mounter::Admit() {
     } else if (hello.state_id != 0 && (!memory_ || (foreign && hello.escrow_mounts != 0))) {
       escrow_ = Escrow();
       escrow_->giver = number;
+      escrow_->since = MonotonicNow();
       Send(*peer, state::EscrowWanted());
     } else if (memory_) {
       Welcome(*peer);
@@ -430,28 +385,22 @@ void Mounter::Welcome(Peer& peer) {
 }
 
 // EscrowNode, MountEntry…, EscrowEnd: nothing counts before the end.
-absl::Status Mounter::HandleEscrow(Peer& peer, Envelope envelope) {
+absl::Status Mounter::HandleEscrow(Envelope envelope) {
   if (const auto* node = std::get_if<state::EscrowNode>(&envelope.message)) {
     ASSIGN_OR_RETURN(state::NodeMemory memory,
                      state::NodeMemory::Adopt(*node, std::move(envelope.fds)));
     escrow_->memory = std::make_unique<state::NodeMemory>(std::move(memory));
-    escrow_->last_mount_id = node->last_mount_id;
   } else if (auto* entry = std::get_if<state::MountEntry>(&envelope.message)) {
     if (envelope.fds.size() != 2 || !IsFuseDevice(envelope.fds[0].get()) ||
         !state::SharedMemory::Map(envelope.fds[1].get(), state::kTablesBytes).ok()) {
       return absl::InvalidArgumentError("escrow: not the fds of a mount");
     }
-    escrow_->last_mount_id = std::max(escrow_->last_mount_id, entry->mount_id);
     Mount& mount = escrow_->mounts[entry->mount_id];
     mount = {std::move(*entry), std::move(envelope.fds[0]), std::move(envelope.fds[1])};
   } else if (std::holds_alternative<state::EscrowEnd>(envelope.message) && escrow_->memory) {
     TakeEscrow();
-  } else if (std::holds_alternative<state::Draining>(envelope.message)) {
-    peer.draining = true;
-    peer.drain_since = MonotonicNow();
   } else {
-    return absl::InvalidArgumentError(std::string(state::MessageName(envelope.message)) +
-                                      ": not expected in escrow");
+    return absl::InvalidArgumentError("escrow: another message in between");
   }
   return absl::OkStatus();
 }
@@ -467,10 +416,9 @@ void Mounter::TakeEscrow() {
   active_ = 0;
   memory_ = std::move(escrow.memory);
   mounts_ = std::move(escrow.mounts);
-  last_mount_id_ = escrow.last_mount_id;
-  const state::Heartbeat::ActiveMark mark = memory_->heartbeat().GetActive();
-  if (mark.pid != 0 && StartTime(mark.pid) == mark.start_time) {
-    earlier_active_.reset(static_cast<int>(syscall(SYS_pidfd_open, mark.pid, 0)));
+  const state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
+  if (note.pid != 0 && StartTime(note.pid) == note.start_time) {
+    earlier_active_.reset(static_cast<int>(syscall(SYS_pidfd_open, note.pid, 0)));
   }
   NoteLiveMounts();
   LogInfo("took back ", mounts_.size(), " mounts");
@@ -495,8 +443,10 @@ void Mounter::DoMount(Peer& peer, const state::MountRequest& request, uint64_t r
     Send(peer, *error, request_id);
     return;
   }
-  Mount& mount = mounts_[++last_mount_id_];
-  mount.entry.mount_id = last_mount_id_;
+  state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
+  Mount& mount = mounts_[++note.last_mount_id];
+  memory_->heartbeat().SetNote(note);
+  mount.entry.mount_id = note.last_mount_id;
   mount.entry.dev_minor = made.dev_minor;
   mount.entry.tables_layout = request.tables_layout;
   mount.entry.mount_point = request.mount_point;
@@ -535,7 +485,8 @@ void Mounter::DoUnmount(Peer& peer, const state::UnmountRequest& request, uint64
   LogInfo("unmounted ", point);
   if (found != mounts_.end()) {
     found->second.entry.detached = true;
-    if (IsGone(found->second.fuse_fd.get())) DropMount(id);
+    // When the last of its fds is closed, here and in the agents, what still waits for it ends.
+    if (request.force || IsGone(found->second.fuse_fd.get())) DropMount(id);
   }
   Send(peer, state::Done(), request_id);
 }
@@ -562,43 +513,42 @@ Mounter::Peer* Mounter::active() {
 
 void Mounter::ChooseActive() {
   if (active_ != 0 || memory_ == nullptr || EarlierActiveLives()) return;
+  state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
   Peer* best = nullptr;
   for (auto& [number, peer] : peers_) {  // The latest: an upgrade comes after what it replaces.
     if (peer->welcomed && !peer->draining && !peer->closing) best = peer.get();
   }
-  state::Heartbeat::ActiveMark mark = memory_->heartbeat().GetActive();
-  mark.pid = 0;
-  mark.start_time = 0;
+  if (best == nullptr && note.pid == 0) return;
+  note.pid = 0;
   if (best == nullptr) {
-    memory_->heartbeat().SetActive(mark);
-    if (!mounts_.empty()) LogWarning("no agent: ", mounts_.size(), " mounts wait for one");
-    return;
+    LogWarning("no agent: ", mounts_.size(), " mounts wait for one");
+    return memory_->heartbeat().SetNote(note);
   }
-  // An agent that goes on under a new mounter keeps its generation.
-  if (best->hello->active_generation == 0 || best->hello->active_generation != mark.generation) {
-    ++mark.generation;
-  }
-  mark.pid = best->pid;
-  mark.start_time = StartTime(best->pid);
-  memory_->heartbeat().SetActive(mark);
+  ++note.last_generation;
+  note.pid = best->pid;
+  note.start_time = StartTime(best->pid);
+  memory_->heartbeat().SetNote(note);
   active_ = best->number;
   best->alive_at = MonotonicNow();
-  Send(*best, state::Activate{mark.generation});
-  LogInfo("agent pid ", best->pid, " is active, generation ", mark.generation);
+  Send(*best, state::Activate{note.last_generation});
+  LogInfo("agent pid ", best->pid, " is active, generation ", note.last_generation);
 }
 
 // After a restart of the mounter: the agent that was active before, and may still be writing to the
 // arena, must be back, or dead, before another one is activated.
 bool Mounter::EarlierActiveLives() {
   if (!earlier_active_) return false;
-  const state::Heartbeat::ActiveMark mark = memory_->heartbeat().GetActive();
+  const state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
   for (auto& [number, peer] : peers_) {
-    if (!peer->welcomed || peer->pid != mark.pid) continue;
+    if (!peer->welcomed || peer->pid != note.pid ||
+        peer->hello->active_generation != note.last_generation) {
+      continue;
+    }
     earlier_active_.reset();
     active_ = number;
     peer->alive_at = MonotonicNow();
-    Send(*peer, state::Activate{mark.generation});
-    LogInfo("agent pid ", peer->pid, " goes on, generation ", mark.generation);
+    Send(*peer, state::Activate{note.last_generation});
+    LogInfo("agent pid ", peer->pid, " goes on, generation ", note.last_generation);
     return true;
   }
   pollfd dead = {earlier_active_.get(), POLLIN, 0};
@@ -607,11 +557,10 @@ bool Mounter::EarlierActiveLives() {
   return false;
 }
 
-bool Mounter::Kill(int pidfd, pid_t pid, const std::string& why) {
-  LogError("agent pid ", pid, " is killed: ", why);
-  if (pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0) return true;
-  LogError("agent pid ", pid, " cannot be killed: ", strerror(errno));
-  return false;
+void Mounter::Kill(int pidfd, const std::string& why) {
+  const bool sent = syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;
+  LogError("agent killed: ", why,
+           sent ? "" : "; it cannot be killed: ", sent ? "" : strerror(errno));
 }
 
 void Mounter::CheckHeartbeat(absl::Time now) {
@@ -624,13 +573,13 @@ void Mounter::CheckHeartbeat(absl::Time now) {
   }
   if (now - peer->alive_at > state::kHeartbeatTimeout) {
     peer->killed = true;
-    Kill(peer->pidfd.get(), peer->pid, "no heartbeat");
+    Kill(peer->pidfd.get(), absl::StrCat("pid ", peer->pid, " has no heartbeat"));
   } else if (peer->draining && now - peer->drain_since > kDrainLimit &&
              std::any_of(peers_.begin(), peers_.end(), [&](const auto& entry) {
                return entry.second->welcomed && !entry.second->draining;
              })) {
     peer->killed = true;
-    Kill(peer->pidfd.get(), peer->pid, "it drains too long, and another agent is ready");
+    Kill(peer->pidfd.get(), absl::StrCat("pid ", peer->pid, " drains, and another is ready"));
   }
 }
 
@@ -640,8 +589,7 @@ void Mounter::Tick() {
     // This process slept (stopped, no CPU): others may have slept, too.
     if (Peer* peer = active()) peer->alive_at = now;
   }
-  const bool due = now - ticked_at_ >= kTick;
-  if (!due) return;
+  if (now - ticked_at_ < kTick) return;
   ticked_at_ = now;
   CheckHeartbeat(now);
   // Unmounted by others. Not by epoll on the fds: each request to an agent would wake this process.
@@ -650,8 +598,11 @@ void Mounter::Tick() {
     if (IsGone(mount.fuse_fd.get())) gone.push_back(id);
   }
   for (const uint32_t id : gone) DropMount(id);
+  if (escrow_ && now - escrow_->since > kReconnectLimit) {
+    Refuse(*peers_.at(escrow_->giver), ETIMEDOUT, "it does not give back what it holds");
+  }
   if (earlier_active_ && now - started_at_ > kReconnectLimit) {
-    Kill(earlier_active_.get(), memory_->heartbeat().GetActive().pid, "it does not reconnect");
+    Kill(earlier_active_.get(), "it was active and does not reconnect");
   }
   Admit();
   ChooseActive();

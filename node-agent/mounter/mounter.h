@@ -56,16 +56,12 @@ class Mounter {
     UniqueFd fuse_fd;
     UniqueFd tables;
   };
-  struct Peer {
-    state::MessageSocket socket;
-    pid_t pid = 0;
-    uid_t uid = 0;
-    UniqueFd pidfd;
+  struct Peer : state::MessageListener::Accepted {
     uint64_t number = 0;  // In the order of connecting.
     std::optional<state::Hello> hello;
     bool welcomed = false;
     bool draining = false;
-    bool closing = false;  // Refused: closed as soon as the reason is sent.
+    bool closing = false;  // Refused; it hangs up when it has read the reason.
     bool polls_write = false;
     uint32_t line = 0;  // Of the heartbeat.
     uint64_t beats = 0;
@@ -78,19 +74,20 @@ class Mounter {
   // What an agent gives back, until it is complete.
   struct Escrow {
     uint64_t giver;
-    uint32_t last_mount_id;
+    absl::Time since;
     std::unique_ptr<state::NodeMemory> memory;
     std::map<uint32_t, Mount> mounts;
   };
 
   Mounter(Options options, MountRoot root);
 
+  bool MayBe(uid_t uid, state::Role role) const;
   void Accept();
   void PollFor(Peer& peer);
   void ReadFrom(Peer& peer);
   absl::Status Handle(Peer& peer, state::Envelope envelope);
   absl::Status HandleHello(Peer& peer, const state::Hello& hello);
-  absl::Status HandleEscrow(Peer& peer, state::Envelope envelope);
+  absl::Status HandleEscrow(state::Envelope envelope);
   absl::Status HandleAgent(Peer& peer, const state::Envelope& envelope);
   void Send(Peer& peer, const state::Message& message, uint64_t request_id = 0,
             const std::vector<int>& fds = {});
@@ -104,6 +101,7 @@ class Mounter {
   void TakeEscrow();
   std::string WhyUnreadable(const state::Hello& hello) const;
 
+  void SendStatus(Peer& peer, uint64_t request_id);
   void DoMount(Peer& peer, const state::MountRequest& request, uint64_t request_id);
   void DoUnmount(Peer& peer, const state::UnmountRequest& request, uint64_t request_id);
   void DropMount(uint32_t mount_id);
@@ -114,24 +112,24 @@ class Mounter {
   bool EarlierActiveLives();
   void Tick();
   void CheckHeartbeat(absl::Time now);
-  bool Kill(int pidfd, pid_t pid, const std::string& why);
+  static void Kill(int pidfd, const std::string& why);
 
   const Options options_;
   const MountRoot root_;
-  UniqueFd lock_, listener_, epoll_;
+  UniqueFd lock_, epoll_;
+  state::MessageListener listener_;
 
   std::map<uint64_t, std::unique_ptr<Peer>> peers_;
   uint64_t last_peer_ = 0;
   uint64_t active_ = 0;  // 0: none.
   std::unique_ptr<state::NodeMemory> memory_;
   std::map<uint32_t, Mount> mounts_;
-  uint32_t last_mount_id_ = 0;
   std::optional<Escrow> escrow_;
 
   bool expects_escrow_ = false;  // A mounter before this one had mounts, in this boot.
   absl::Time started_at_;
-  UniqueFd
-      earlier_active_;  // The pidfd of the agent that was active under the mounter before this one.
+  // The pidfd of the agent that was active under the mounter before this one.
+  UniqueFd earlier_active_;
   absl::Time ticked_at_;
 };
 

@@ -8,6 +8,8 @@
 //   test_agent SOCKET_DIR [--mount=PATH] [--size-mib=N] [--name=BUILD_ID] [--layout=N]
 //              [--unpopulate=arena|reply|both]   makes the pages not present again, for the control
 //              experiment
+//              [--writable[=checked]]   takes WRITEs and forgets them; checked: they must repeat
+//              the content
 //              [--hang-after=SECONDS]            then the heartbeat stops, and so does everything
 //              else
 // SIGTERM: drains and exits. Lines on stdout: "active GENERATION ADOPTED", "mounted ID", "gone ID".
@@ -57,6 +59,7 @@ struct Flags {
   uint64_t size = 64 << 20;
   uint32_t layout = kTablesLayoutVersion;
   double hang_after = 0;
+  bool writable = false, check_writes = false;
 };
 
 // The word pattern, by the megabyte, in a mapping whose pages can be made not present.
@@ -166,7 +169,6 @@ class TestAgent {
       EscrowNode node;
       node.state_id = state_id_;
       node.granted_steps = granted_;
-      node.generation = generation_;
       node.arena_layout = kArenaLayoutVersion;
       std::vector<int> fds;
       for (const UniqueFd& fd : node_fds_) fds.push_back(fd.get());
@@ -202,7 +204,7 @@ class TestAgent {
       MountRequest request;
       request.mount_point = flags_.mount;
       request.source = "//test/agent";
-      request.read_only = true;
+      request.read_only = !flags_.writable;
       request.init_flags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |
                            FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_EXPLICIT_INVAL_DATA |
                            FUSE_ATOMIC_O_TRUNC;
@@ -357,6 +359,19 @@ class TestAgent {
         }
         return Reply(mount, slot, 0, from, bytes);
       }
+      case FUSE_WRITE: {
+        fuse_write_in write;
+        memcpy(&write, body, sizeof(write));
+        fuse_write_out out = {};
+        out.size = write.size;
+        // All of it has arrived, and what was written is what reading would say.
+        const char* const bytes = body + sizeof(write);
+        if (slot.request().size() != sizeof(in) + sizeof(write) + write.size ||
+            (flags_.check_writes && memcmp(bytes, content_ + write.offset, write.size) != 0)) {
+          fprintf(stderr, "test_agent: a WRITE at %lu is damaged\n", write.offset);
+        }
+        return Reply(mount, slot, out);
+      }
       case FUSE_RELEASE:
       case FUSE_RELEASEDIR: {
         fuse_release_in release;
@@ -414,6 +429,8 @@ int main(int argc, char** argv) {
       flags.layout = static_cast<uint32_t>(atoi(layout));
     }
     if (const char* what = value("--unpopulate=")) flags.unpopulate = what;
+    flags.writable = flags.writable || flag.rfind("--writable", 0) == 0;
+    flags.check_writes = flags.check_writes || flag == "--writable=checked";
     if (const char* seconds = value("--hang-after=")) flags.hang_after = atof(seconds);
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);

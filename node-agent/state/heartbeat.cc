@@ -4,7 +4,7 @@
 
 namespace dfscsi::state {
 
-static_assert(sizeof(TwoCopies<Heartbeat::ActiveMark>) <= 64);
+static_assert(sizeof(TwoCopies<Heartbeat::MounterNote>) <= 64);
 
 absl::StatusOr<UniqueFd> Heartbeat::Create() { return CreateSharedMemory("dfs-heartbeat", kBytes); }
 
@@ -25,12 +25,12 @@ uint64_t Heartbeat::Count(uint32_t line) const {
 
 void Heartbeat::Clear(uint32_t line) { Line(line).store(0, std::memory_order_relaxed); }
 
-void Heartbeat::SetActive(const ActiveMark& mark) {
-  reinterpret_cast<TwoCopies<ActiveMark>*>(memory_.data())->Set(mark);
+void Heartbeat::SetNote(const MounterNote& note) {
+  reinterpret_cast<TwoCopies<MounterNote>*>(memory_.data())->Set(note);
 }
 
-Heartbeat::ActiveMark Heartbeat::GetActive() const {
-  return reinterpret_cast<TwoCopies<ActiveMark>*>(memory_.data())->Get();
+Heartbeat::MounterNote Heartbeat::GetNote() const {
+  return reinterpret_cast<TwoCopies<MounterNote>*>(memory_.data())->Get();
 }
 
 }  // namespace dfscsi::state

@@ -7,7 +7,9 @@
 // kHeartbeatTimeout, the mounter kills it.
 //
 // The page is an array of lines; WELCOME says which line is the agent's own. The mounter clears a
-// line before it gives it out.
+// line before it gives it out. Line 0 is the mounter's note for the mounter that comes after it:
+// two agents must never be active at once, also when the mounter restarts and a standby is the
+// first to connect.
 
 #ifndef NODE_AGENT_STATE_HEARTBEAT_H_
 #define NODE_AGENT_STATE_HEARTBEAT_H_
@@ -30,11 +32,13 @@ class Heartbeat {
   static constexpr uint32_t kLines = kBytes / 64;
 
   // The active agent's process, by pid and start time (a pid alone may come back as another
-  // process).
-  struct ActiveMark {
-    int32_t pid = 0;          // 0: none is active.
-    uint32_t generation = 0;  // The highest ever.
+  // process), and the numbers that must not be given out twice.
+  struct MounterNote {
+    int32_t pid = 0;  // 0: none is active.
+    uint32_t last_generation = 0;
     uint64_t start_time = 0;
+    uint32_t last_mount_id = 0;
+    uint32_t reserved = 0;
   };
 
   static absl::StatusOr<UniqueFd> Create();
@@ -46,8 +50,8 @@ class Heartbeat {
   // Mounter.
   uint64_t Count(uint32_t line) const;
   void Clear(uint32_t line);
-  void SetActive(const ActiveMark& mark);
-  ActiveMark GetActive() const;
+  void SetNote(const MounterNote& note);
+  MounterNote GetNote() const;
 
  private:
   explicit Heartbeat(SharedMemory memory) : memory_(std::move(memory)) {}

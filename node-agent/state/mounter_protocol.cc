@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
 #include <type_traits>
@@ -98,6 +101,20 @@ bool MakeMessage(size_t type, Message* message) {
   }
 }
 
+std::string SocketPath(const std::string& socket_dir) {
+  return socket_dir + "/" + std::string(kMounterSocketName);
+}
+
+absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": too long for a socket's name"));
+  }
+  memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
 absl::Status HungUp() { return absl::UnavailableError("the peer hung up"); }
 
 }  // namespace
@@ -152,22 +169,60 @@ absl::StatusOr<Envelope> DecodeMessage(std::string_view packet) {
 }
 
 absl::StatusOr<MessageSocket> MessageSocket::Connect(const std::string& socket_dir) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const std::string path = socket_dir + "/" + std::string(kMounterSocketName);
-  if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": too long for a socket's name"));
-  }
-  memcpy(address.sun_path, path.data(), path.size());
+  const std::string path = SocketPath(socket_dir);
+  ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
   UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return absl::ErrnoToStatus(errno, "socket");
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     if (errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN) {
       return absl::UnavailableError(absl::StrCat(path, ": no mounter listens there"));
     }
     return absl::ErrnoToStatus(errno, path);
   }
   return MessageSocket(std::move(fd));
+}
+
+absl::StatusOr<MessageListener> MessageListener::Listen(const std::string& socket_dir,
+                                                        std::optional<gid_t> group) {
+  if (mkdir(socket_dir.c_str(), 0750) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, socket_dir);
+  }
+  const std::string path = SocketPath(socket_dir);
+  const std::string fresh = path + ".new";
+  ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(fresh));
+  unlink(fresh.c_str());
+  MessageListener listener;
+  listener.fd_.reset(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  constexpr uid_t kSameOwner = static_cast<uid_t>(-1);
+  if (bind(listener.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      chmod(fresh.c_str(), 0660) != 0 || listen(listener.fd(), /*backlog=*/64) != 0 ||
+      (group && (chown(socket_dir.c_str(), kSameOwner, *group) != 0 ||
+                 chown(fresh.c_str(), kSameOwner, *group) != 0)) ||
+      rename(fresh.c_str(), path.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, path);
+  }
+  return listener;
+}
+
+std::optional<MessageListener::Accepted> MessageListener::Accept() {
+  UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!fd) return std::nullopt;
+  Accepted accepted;
+  ucred who = {};
+  socklen_t length = sizeof(who);
+  if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return std::nullopt;
+  accepted.pid = who.pid;
+  accepted.uid = who.uid;
+  constexpr int kSoPeerPidfd =
+      77;  // SO_PEERPIDFD, Linux 6.5: no race with a pid that is used again.
+  int pidfd = -1;
+  length = sizeof(pidfd);
+  if (getsockopt(fd.get(), SOL_SOCKET, kSoPeerPidfd, &pidfd, &length) != 0) {
+    pidfd = static_cast<int>(syscall(SYS_pidfd_open, who.pid, 0));
+  }
+  accepted.pidfd.reset(pidfd);
+  accepted.socket = MessageSocket(std::move(fd));
+  return accepted;
 }
 
 absl::StatusOr<bool> MessageSocket::SendPacket(std::string_view bytes, absl::Span<const int> fds) {

@@ -207,7 +207,9 @@ struct ListEnd {
   }
 };
 
-// The receiver is the active agent now. Generations rise by one with each activation on this node.
+// The receiver is the active agent now: adopt the arena, recover the tables, read. Generations rise
+// with each activation on this node. An agent that is active already (the mounter restarted) just
+// goes on.
 struct Activate {
   uint32_t generation = 0;
   template <typename A>
@@ -284,12 +286,10 @@ struct EscrowWanted {  // Mounter to agent.
 struct EscrowNode {
   uint64_t state_id = 0;
   uint64_t granted_steps = 0;
-  uint32_t generation = 0;  // The highest it has heard of.
-  uint32_t last_mount_id = 0;
   uint32_t arena_layout = 0;
   template <typename A>
   void Fields(A& a) {
-    a(state_id, granted_steps, generation, last_mount_id, arena_layout);
+    a(state_id, granted_steps, arena_layout);
   }
 };
 
@@ -354,6 +354,28 @@ class MessageSocket {
   UniqueFd fd_;
   std::deque<Packet> queue_;
   std::string buffer_;
+};
+
+// The mounter's end: `<socket_dir>/mounter.sock`.
+class MessageListener {
+ public:
+  struct Accepted {
+    MessageSocket socket;
+    pid_t pid = 0;
+    uid_t uid = 0;
+    UniqueFd pidfd;  // Empty: this kernel or pid namespace cannot say; the peer cannot be killed.
+  };
+
+  MessageListener() = default;
+  // Makes the folder (0750) and the socket (0660), of `group` if given. The socket appears under
+  // its name when it can be connected to; one that a dead listener left is replaced.
+  static absl::StatusOr<MessageListener> Listen(const std::string& socket_dir,
+                                                std::optional<gid_t> group);
+  int fd() const { return fd_.get(); }
+  std::optional<Accepted> Accept();  // Nonblocking.
+
+ private:
+  UniqueFd fd_;
 };
 
 }  // namespace dfscsi::state

@@ -81,7 +81,7 @@ Message Sample(size_t type) {
     case 19:
       return EscrowWanted();
     case 20:
-      return EscrowNode{.state_id = 9, .granted_steps = 1, .generation = 2, .last_mount_id = 3};
+      return EscrowNode{.state_id = 9, .granted_steps = 1, .arena_layout = 2};
     default:
       return EscrowEnd();
   }
