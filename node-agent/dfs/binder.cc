@@ -42,18 +42,18 @@ std::u16string SharePathOf(const DfsPath& path) {
 
 }  // namespace
 
-Binder::Binder(smb::Credential credential, const DfsPath& source, const ClientOptions& options,
-               smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
-               TargetHealthTable& health, LinkTable& links)
+Binder::Binder(smb::Credential credential, const ClientOptions& options, smb::SessionPool& sessions,
+               ReferralCache& cache, DomainCache& domains, TargetHealthTable& health,
+               LinkTable& links, AllowedTargets allowed)
     : credential_(std::move(credential)),
       account_(credential_.Account()),
-      source_(source),
       options_(options),
       sessions_(sessions),
       cache_(cache),
       domains_(domains),
       health_(health),
       links_(links),
+      allowed_(std::move(allowed)),
       resolver_(cache, domains, {.find_domains = true}),
       referrals_(sessions, credential_) {}
 
@@ -62,29 +62,6 @@ Resolver::FetchContext Binder::MakeFetchContext() const {
   return {.limits = {.min = options_.referral_ttl_min, .max = options_.referral_ttl_max},
           .now = loop.Now(),
           .random = Fraction(loop.Random())};
-}
-
-// A referral must not send the credential wherever it likes.
-absl::Status Binder::CheckAllowed(const DfsPath& target) const {
-  const std::string host = absl::AsciiStrToLower(target.HostName());
-  const std::string mounted = absl::AsciiStrToLower(source_.HostName());
-  if (host == mounted) return absl::OkStatus();
-  std::vector<std::string> allowed = options_.allowed_targets;
-  if (allowed.empty()) {
-    const size_t dot = mounted.find('.');
-    // A single label or an address has no suffix to compare.
-    if (dot == std::string::npos || runtime::IpAddress::Parse(mounted).has_value()) {
-      return absl::OkStatus();
-    }
-    allowed.push_back(mounted.substr(dot));
-  }
-  for (const std::string& entry : allowed) {
-    const std::string lower = absl::AsciiStrToLower(entry);
-    if (host == lower) return absl::OkStatus();
-    if (absl::StartsWith(lower, ".") && absl::EndsWith(host, lower)) return absl::OkStatus();
-  }
-  return absl::PermissionDeniedError(
-      absl::StrCat("a referral leads to ", host, ", which allowed_targets does not name"));
 }
 
 std::shared_ptr<runtime::Mutex> Binder::FetchMutex(const DfsPath& path) {
@@ -139,35 +116,43 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
   const absl::Time now = runtime::Loop::Current().Now();
   const std::string identity = credential_.Identity();
   std::vector<Try> tries;
-  std::vector<Try> last;
-  failure->retry_at = absl::InfiniteFuture();
-  bool all_denied = true;
-  const size_t count = step.kind == ResolveStep::Kind::kNotDfs ? 1 : step.candidates.size();
-  for (size_t i = 0; i < count; ++i) {
-    Try attempt{.candidate = 0, .target_path = step.path->Prefix(2)};
-    if (step.kind == ResolveStep::Kind::kTryTargets) {
-      attempt.candidate = step.candidates[i];
-      const CachedTarget& target = step.entry->targets[attempt.candidate];
-      attempt.target_path = target.path;
-      attempt.may_be_namespace = step.entry->kind == EntryKind::kLink;
+  std::vector<TargetStatus> statuses;
+  TargetOrder order;
+  if (step.kind == ResolveStep::Kind::kTryTargets) {
+    for (const uint16_t candidate : step.candidates) {
+      statuses.push_back(health_.Get(step.entry->targets[candidate].path, identity, now));
     }
-    const TargetStatus status = health_.Get(attempt.target_path, identity, now);
-    if (!status.MayTry(now)) {
-      failure->retry_at = std::min(failure->retry_at, status.not_before);
-      all_denied &= status.state == TargetState::kDenied;
+    const OrderOptions options{.policy = options_.target_policy, .failback = options_.failback};
+    order = OrderTargets(*step.entry, step.candidates, statuses, options,
+                         /*new_open=*/request.avoid == nullptr, now);
+  } else {
+    const DfsPath host = step.path->Prefix(2);
+    statuses.push_back(health_.Get(host, identity, now));
+    order.push_back({.index = 0, .not_before = statuses.front().not_before});
+  }
+  failure->retry_at = absl::InfiniteFuture();
+  const bool all_denied =
+      std::all_of(statuses.begin(), statuses.end(), [now](const TargetStatus& status) {
+        return status.state == TargetState::kDenied && !status.MayTry(now);
+      });
+  std::vector<Try> last;
+  for (const OrderedTarget& target : order) {
+    if (target.not_before > now) {
+      failure->retry_at = std::min(failure->retry_at, target.not_before);
       continue;
     }
-    all_denied = false;
-    const bool avoided =
+    Try attempt{.candidate = target.index, .target_path = step.path->Prefix(2)};
+    if (step.kind == ResolveStep::Kind::kTryTargets) {
+      attempt.target_path = step.entry->targets[target.index].path;
+      attempt.may_be_namespace = step.entry->kind == EntryKind::kLink;
+    }
+    attempt.fresh =
         request.avoid != nullptr &&
         absl::EqualsIgnoreCase(request.avoid->connection().host(), attempt.target_path.HostName());
-    attempt.fresh = avoided;
-    (avoided ? last : tries).push_back(std::move(attempt));
+    (attempt.fresh ? last : tries).push_back(std::move(attempt));
   }
   tries.insert(tries.end(), last.begin(), last.end());
-  for (size_t i = 0; i < tries.size(); ++i) {
-    tries[i].order = i;
-  }
+  for (size_t i = 0; i < tries.size(); ++i) tries[i].order = i;
   failure->failure = all_denied ? FailureClass::kDenied : FailureClass::kTransport;
   failure->worth_waiting = !all_denied;
   return tries;
@@ -216,9 +201,11 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
                        Fraction(loop.Random()));
     shared->failures.push_back({attempt.candidate, failure.failure});
   };
-  if (const absl::Status allowed = CheckAllowed(attempt.target_path); !allowed.ok()) {
+  if (!allowed_.AllowsHost(attempt.target_path.HostName())) {
     shared->failures.push_back({attempt.candidate, FailureClass::kDenied});
-    co_return allowed;
+    co_return absl::PermissionDeniedError(
+        absl::StrCat("a referral leads to ", attempt.target_path.HostName(),
+                     ", which may not be given the credential (allowed_targets)"));
   }
   const Deadline until = deadline.Within(kTargetTime);
   const absl::Time began = runtime::Loop::Current().Now();

@@ -17,6 +17,8 @@
 #include "node-agent/dfs/referral_source.h"
 #include "node-agent/dfs/resolver.h"
 #include "node-agent/dfs/target_health.h"
+#include "node-agent/dfs/target_order.h"
+#include "node-agent/dfs/target_policy.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/smb/session_pool.h"
@@ -36,9 +38,9 @@ struct BindFailure {
 class Binder {
  public:
   // All must outlive it.
-  Binder(smb::Credential credential, const DfsPath& source, const ClientOptions& options,
-         smb::SessionPool& sessions, ReferralCache& cache, DomainCache& domains,
-         TargetHealthTable& health, LinkTable& links);
+  Binder(smb::Credential credential, const ClientOptions& options, smb::SessionPool& sessions,
+         ReferralCache& cache, DomainCache& domains, TargetHealthTable& health, LinkTable& links,
+         AllowedTargets allowed);
 
   struct Request {
     // This target answered STATUS_PATH_NOT_COVERED for the path; null if none did.
@@ -108,20 +110,18 @@ class Binder {
   // The candidates that may be tried now, in order; `failure` says why there are none.
   std::vector<Try> ChooseTries(const ResolveStep& step, const Request& request,
                                BindFailure* failure);
-  // kPermissionDenied if the host may not be given the credential.
-  absl::Status CheckAllowed(const DfsPath& target) const;
   Resolver::FetchContext MakeFetchContext() const;
   std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
 
   const smb::Credential credential_;
   const std::string account_;
-  const DfsPath& source_;
   const ClientOptions& options_;
   smb::SessionPool& sessions_;
   ReferralCache& cache_;
   DomainCache& domains_;
   TargetHealthTable& health_;
   LinkTable& links_;
+  const AllowedTargets allowed_;
   Resolver resolver_;
   ReferralSource referrals_;
   runtime::Condition bound_;

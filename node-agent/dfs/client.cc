@@ -26,6 +26,14 @@ constexpr absl::Duration kLongestRound = absl::Seconds(5);
 // no namespace needs more.
 constexpr int kMostSemanticTurns = 24;
 
+AllowedTargets MakeAllowed(const DfsPath& source, const ClientOptions& options) {
+  absl::StatusOr<AllowedTargets> allowed =
+      AllowedTargets::Make(source.HostName(), options.allowed_targets, options.allow_local_targets);
+  // A list that does not parse was refused where options are parsed; here it allows the least.
+  if (!allowed.ok()) allowed = AllowedTargets::Make(source.HostName(), {}, false);
+  return *std::move(allowed);
+}
+
 }  // namespace
 
 class Client::Impl {
@@ -38,8 +46,8 @@ class Client::Impl {
         account_(credential.Account()),
         sessions_(sessions),
         cache_(cache),
-        binder_(std::move(credential), source_, options_, sessions, cache, domains, health,
-                links_) {
+        binder_(std::move(credential), options_, sessions, cache, domains, health, links_,
+                MakeAllowed(source_, options_)) {
     tasks_.Spawn(Refresh());
   }
 

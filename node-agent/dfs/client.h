@@ -26,6 +26,7 @@
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral_cache.h"
 #include "node-agent/dfs/target_health.h"
+#include "node-agent/dfs/target_order.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/smb/session_pool.h"
@@ -65,8 +66,10 @@ struct ClientOptions {
   // Which hosts may be given the credential: host names or suffixes (".corp.example.com"); empty:
   // those of the mounted source's DNS suffix, or any where it has none.
   std::vector<std::string> allowed_targets;
-  // Where link epochs come from: a number never given out before in the life of the mount, whichever
-  // agent serves it (state::MountTables::NextEpoch). Unset: numbers of this client.
+  TargetPolicy target_policy = TargetPolicy::kServerOrder;
+  bool failback = false;
+  // Where link epochs come from: a number never given out before in the life of the mount,
+  // whichever agent serves it (state::MountTables::NextEpoch). Unset: numbers of this client.
   std::function<uint64_t()> next_epoch;
   bool allow_local_targets = false;  // Loopback, link-local and own addresses: tests only.
 };

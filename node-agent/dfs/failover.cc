@@ -87,16 +87,16 @@ FailoverState AfterAttempt(FailoverState state, const Failure& failure) {
   return To(state, Phase::kFailed);
 }
 
-FailoverState AfterSilence(FailoverState state, Silence silence, bool another_is_up) {
+FailoverState AfterSilence(FailoverState state, smb::Silence silence, bool another_is_up) {
   switch (silence) {
-    case Silence::kNone:
+    case smb::Silence::kNone:
       return state;
-    case Silence::kSuspect:
+    case smb::Silence::kSuspect:
       if (state.phase != Phase::kAttempt || !state.movable || !another_is_up) return state;
       // A request that is out and may not be repeated waits for its answer or for "lost".
       if (!state.repeatable) return state;
       break;
-    case Silence::kLost:
+    case smb::Silence::kLost:
       if (state.phase == Phase::kAttempt && !state.repeatable) return To(state, Phase::kVerify);
       break;
   }

@@ -42,7 +42,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "node-agent/dfs/failure_class.h"
-#include "node-agent/dfs/silence_clock.h"
+#include "node-agent/smb/silence_clock.h"
 
 namespace dfscsi::dfs {
 
@@ -81,7 +81,8 @@ struct FailoverState {
 // While an attempt is out, or an operation waits for its own server: that server's silence changed.
 // `another_is_up`: some other target of the link is known to be up. The state stays as it is where
 // nothing is to be done yet. REQUIRES: phase is kAttempt or kWaitForOwn.
-[[nodiscard]] FailoverState AfterSilence(FailoverState state, Silence silence, bool another_is_up);
+[[nodiscard]] FailoverState AfterSilence(FailoverState state, smb::Silence silence,
+                                         bool another_is_up);
 
 // REQUIRES: phase is kReconnect or kWaitForOwn.
 [[nodiscard]] FailoverState AfterReconnect(FailoverState state, bool connected);

@@ -103,21 +103,21 @@ TEST(FailoverTest, TwoClocks) {
   pinned_waiting.phase = Phase::kWaitForOwn;
   struct Case {
     FailoverState from;
-    Silence silence;
+    smb::Silence silence;
     bool another_is_up;
     Phase want;
   };
   for (const Case& c :
-       std::vector<Case>{{kStart, Silence::kNone, true, Phase::kAttempt},
-                         {kStart, Silence::kSuspect, true, Phase::kNextTarget},  // C02
-                         {kStart, Silence::kSuspect, false, Phase::kAttempt},
-                         {kPinned, Silence::kSuspect, true, Phase::kAttempt},
-                         {kOnce, Silence::kSuspect, true, Phase::kAttempt},
-                         {kStart, Silence::kLost, false, Phase::kNextTarget},
-                         {kPinned, Silence::kLost, false, Phase::kNextTarget},
-                         {kOnce, Silence::kLost, true, Phase::kVerify},
-                         {pinned_waiting, Silence::kSuspect, true, Phase::kWaitForOwn},
-                         {pinned_waiting, Silence::kLost, true, Phase::kNextTarget}}) {
+       std::vector<Case>{{kStart, smb::Silence::kNone, true, Phase::kAttempt},
+                         {kStart, smb::Silence::kSuspect, true, Phase::kNextTarget},  // C02
+                         {kStart, smb::Silence::kSuspect, false, Phase::kAttempt},
+                         {kPinned, smb::Silence::kSuspect, true, Phase::kAttempt},
+                         {kOnce, smb::Silence::kSuspect, true, Phase::kAttempt},
+                         {kStart, smb::Silence::kLost, false, Phase::kNextTarget},
+                         {kPinned, smb::Silence::kLost, false, Phase::kNextTarget},
+                         {kOnce, smb::Silence::kLost, true, Phase::kVerify},
+                         {pinned_waiting, smb::Silence::kSuspect, true, Phase::kWaitForOwn},
+                         {pinned_waiting, smb::Silence::kLost, true, Phase::kNextTarget}}) {
     EXPECT_EQ(AfterSilence(c.from, c.silence, c.another_is_up).phase, c.want)
         << c.from << " " << static_cast<int>(c.silence) << c.another_is_up;
   }

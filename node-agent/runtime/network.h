@@ -58,6 +58,7 @@ struct SocketAddress {
 struct TcpProgress {
   uint64_t unacked_bytes = 0;         // Sent or queued, and not acknowledged.
   uint32_t retransmits = 0;           // Of the oldest unacknowledged segment.
+  uint64_t data_segments_in = 0;      // Grows by segments that wait for a lost one, too.
   absl::Duration since_last_receive;  // Since anything, even a bare acknowledgement, arrived.
 };
 

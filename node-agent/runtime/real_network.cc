@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -88,6 +88,7 @@ class RealStream final : public Stream {
     socklen_t size = sizeof info;
     if (getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
       progress.retransmits = info.tcpi_retransmits;
+      progress.data_segments_in = info.tcpi_data_segs_in;
       progress.since_last_receive =
           absl::Milliseconds(std::min(info.tcpi_last_data_recv, info.tcpi_last_ack_recv));
     }

@@ -26,9 +26,10 @@ class Connection::CallGuard {
 };
 
 Connection::Connection(std::unique_ptr<runtime::Stream> stream, std::string host, Options options)
-    : options_(std::move(options)), host_(std::move(host)), stream_(std::move(stream)) {
-  last_received_ = waiting_since_ = runtime::Loop::Current().Now();
-}
+    : options_(std::move(options)),
+      host_(std::move(host)),
+      stream_(std::move(stream)),
+      silence_({.suspect_after = options_.suspect_after}) {}
 
 Connection::~Connection() { Close(absl::UnavailableError("the connection was given up")); }
 
@@ -177,7 +178,7 @@ void Connection::Close(absl::Status why) {
     part.call->done.Set();
   }
   outgoing_changed_.NotifyAll();
-  outstanding_changed_.NotifyAll();
+  silence_changed_.NotifyAll();
   health_changed_.NotifyAll();
 }
 

@@ -22,6 +22,7 @@
 #include "node-agent/smb/options.h"
 #include "node-agent/smb/security.h"
 #include "node-agent/smb/sequence_window.h"
+#include "node-agent/smb/silence_clock.h"
 #include "node-agent/smb/wire/header.h"
 #include "node-agent/smb/wire/negotiate.h"
 
@@ -116,8 +117,6 @@ class Connection {
   runtime::SocketAddress peer() const { return stream_->peer(); }
   uint32_t max_read_bytes() const;
   uint32_t max_transact_bytes() const;
-  // Smoothed time from request to response.
-  absl::Duration round_trip() const { return round_trip_; }
   // The most credits that one request may cost; it is split where it would cost more.
   int largest_charge() const { return window_.largest_charge(); }
   // Frames sent since the connection was made: a compound counts once.
@@ -181,7 +180,6 @@ class Connection {
   // connection_watch.cc
   runtime::Task<void> Watch();
   runtime::Task<void> SendEcho();
-  absl::Duration SuspectAfter() const;
 
   static constexpr size_t kLargeRead = 65536;
 
@@ -205,11 +203,9 @@ class Connection {
   absl::Status close_reason_;
   bool suspect_ = false;
   runtime::Condition health_changed_;
-  runtime::Condition outstanding_changed_;
-  absl::Time last_received_;
-  absl::Time waiting_since_;  // When pending_ last stopped being empty.
+  SilenceClock silence_;
+  runtime::Condition silence_changed_;  // Watch is to look again.
   bool echo_in_flight_ = false;
-  absl::Duration round_trip_ = absl::ZeroDuration();
   int64_t frames_sent_ = 0;
 
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.

@@ -197,10 +197,11 @@ uint32_t Connection::LargestFrame() const {
 }
 
 void Connection::NoteReceived() {
-  last_received_ = runtime::Loop::Current().Now();
+  silence_.OnBytes(runtime::Loop::Current().Now());
   if (suspect_) {
     suspect_ = false;
     health_changed_.NotifyAll();
+    silence_changed_.NotifyAll();
   }
 }
 
@@ -327,11 +328,8 @@ void Connection::Finish(uint64_t message_id, Response response) {
   window_.Grant(response.header.credits);
   if (pending.large) --large_reads_;
   const absl::Time now = runtime::Loop::Current().Now();
-  // Only of requests that were alone: others waited for each other, not for the path.
-  if (pending_.empty() && !pending.sent.async_id.has_value()) {
-    const absl::Duration sample = std::min(now - pending.sent_at, options_.suspect_after);
-    round_trip_ = sample > round_trip_ ? sample : round_trip_ + (sample - round_trip_) / 8;
-  }
+  if (!pending.sent.async_id.has_value()) silence_.OnAnswer(now, now - pending.sent_at);
+  if (pending_.empty()) silence_.OnIdle();
   if (pending.call == nullptr) return;
   CallState& call = *pending.call;
   call.responses[pending.index] = std::move(response);

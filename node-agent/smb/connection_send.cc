@@ -70,7 +70,10 @@ Connection::Outgoing Connection::EncodeFrame(const std::shared_ptr<CallState>& c
   const bool encrypt = security_.encrypting() &&
                        call->requests.front().command != wire::Command::kSessionSetup &&
                        call->requests.front().command != wire::Command::kNegotiate;
-  if (pending_.empty()) waiting_since_ = runtime::Loop::Current().Now();
+  if (pending_.empty()) {
+    silence_.OnBusy(runtime::Loop::Current().Now());
+    silence_changed_.NotifyAll();
+  }
   uint64_t message_id = first_id;
   for (size_t i = 0; i < call->requests.size(); ++i) {
     Request& request = call->requests[i];
@@ -104,7 +107,6 @@ Connection::Outgoing Connection::EncodeFrame(const std::shared_ptr<CallState>& c
     pending_.emplace(message_id, std::move(pending));
     message_id += charge;
   }
-  outstanding_changed_.NotifyAll();
 
   size_t size = 0;
   for (const Request& request : call->requests) {

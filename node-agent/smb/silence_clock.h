@@ -20,15 +20,15 @@
 //
 // Pure: no timers, no I/O. The connection's owner feeds it and asks when to look again.
 
-#ifndef NODE_AGENT_DFS_SILENCE_CLOCK_H_
-#define NODE_AGENT_DFS_SILENCE_CLOCK_H_
+#ifndef NODE_AGENT_SMB_SILENCE_CLOCK_H_
+#define NODE_AGENT_SMB_SILENCE_CLOCK_H_
 
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
-namespace dfscsi::dfs {
+namespace dfscsi::smb {
 
 enum class Silence { kNone, kSuspect, kLost };
 
@@ -106,6 +106,6 @@ class SilenceClock {
   absl::Duration slowest_ = absl::ZeroDuration();  // Decaying peak of latencies.
 };
 
-}  // namespace dfscsi::dfs
+}  // namespace dfscsi::smb
 
-#endif  // NODE_AGENT_DFS_SILENCE_CLOCK_H_
+#endif  // NODE_AGENT_SMB_SILENCE_CLOCK_H_

@@ -1,8 +1,8 @@
-#include "node-agent/dfs/silence_clock.h"
+#include "node-agent/smb/silence_clock.h"
 
 #include <algorithm>
 
-namespace dfscsi::dfs {
+namespace dfscsi::smb {
 namespace {
 
 // An answer this many times later than the slowest of late is news.
@@ -126,4 +126,4 @@ SilenceClock::Verdict SilenceClock::Look(absl::Time now) const {
   return verdict;
 }
 
-}  // namespace dfscsi::dfs
+}  // namespace dfscsi::smb

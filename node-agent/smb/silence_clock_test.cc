@@ -1,4 +1,4 @@
-#include "node-agent/dfs/silence_clock.h"
+#include "node-agent/smb/silence_clock.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace dfscsi::dfs {
+namespace dfscsi::smb {
 namespace {
 
 constexpr char kFine[] = "fine", kSuspect[] = "suspect", kLost[] = "lost";
@@ -207,4 +207,4 @@ TEST(SilenceClockTest, PastSlownessIsForgotten) {
 }
 
 }  // namespace
-}  // namespace dfscsi::dfs
+}  // namespace dfscsi::smb
