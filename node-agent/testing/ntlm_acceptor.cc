@@ -10,7 +10,8 @@
 
 // gss-ntlmssp 1.2 loses an OpenSSL library context per log-on, MIT krb5 a name. Not ours, and
 // small.
-extern "C" __attribute__((weak)) const char* __lsan_default_suppressions() {
+extern "C" __attribute__((weak)) const char*
+__lsan_default_suppressions() {  // NOLINT(bugprone-reserved-identifier)
   return "leak:libcrypto.so\nleak:libkrb5.so\nleak:gssntlmssp.so\n";
 }
 

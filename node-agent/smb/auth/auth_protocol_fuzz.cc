@@ -19,6 +19,13 @@ void Expect(bool condition) {
   if (!condition) abort();
 }
 
+std::string_view NameOf(const Reply& reply) {
+  if (const auto* failure = std::get_if<Failure>(&reply)) {
+    return FailureClassName(failure->failure_class);
+  }
+  return MechanismName(std::get<Token>(reply).mechanism);
+}
+
 void CutIntoFrames(std::string_view stream) {
   FrameReader reader;
   while (!stream.empty()) {
@@ -47,6 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 1:
       if (const auto reply = DecodeReply(input); reply.ok()) {
         Expect(EncodeReply(*reply)->Expose().substr(4) == input);
+        Expect(NameOf(*reply) != "unknown");
       }
       break;
     default:

@@ -113,7 +113,8 @@ class Server {
   }
 
  private:
-  static Failure Refuse(uint64_t context_id, FailureClass failure_class, std::string message) {
+  static Failure Refuse(uint64_t context_id, FailureClass failure_class,
+                        const std::string& message) {
     return {.context_id = context_id, .failure_class = failure_class, .message = OneLine(message)};
   }
 

@@ -19,7 +19,7 @@
 #include "node-agent/smb/auth/kerberos_tickets.h"
 #include "node-agent/testing/kdc.h"
 
-extern "C" const char* __lsan_default_suppressions() {
+extern "C" const char* __lsan_default_suppressions() {  // NOLINT(bugprone-reserved-identifier)
   return "leak:libkrb5.so\nleak:libgssapi_krb5.so\n";
 }
 
