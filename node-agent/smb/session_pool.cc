@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
@@ -13,6 +14,24 @@ namespace dfscsi::smb {
 
 using runtime::Deadline;
 using runtime::Task;
+
+namespace {
+
+constexpr char kPhaseUrl[] = "dfscsi/connect_phase";
+
+absl::Status WithPhase(absl::Status status, ConnectPhase phase) {
+  const char byte = static_cast<char>(phase);
+  status.SetPayload(kPhaseUrl, absl::Cord(absl::string_view(&byte, 1)));
+  return status;
+}
+
+}  // namespace
+
+std::optional<ConnectPhase> ConnectPhaseOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kPhaseUrl);
+  if (!payload.has_value() || payload->size() != 1) return std::nullopt;
+  return static_cast<ConnectPhase>((*payload)[0]);
+}
 
 SessionPool::SessionPool(Options options, AuthenticatorFactory& authenticators,
                          SessionMemory* memory)
@@ -145,11 +164,14 @@ Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(std::string hos
                                                                  Credential credential,
                                                                  ConnectPhase* phase,
                                                                  Deadline deadline) {
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session,
-                      co_await GetSession(host, std::move(credential), phase, deadline));
+  const absl::StatusOr<std::shared_ptr<Session>> session =
+      co_await GetSession(host, std::move(credential), phase, deadline);
+  if (!session.ok()) co_return WithPhase(session.status(), *phase);
   *phase = ConnectPhase::kTreeConnect;
-  co_return co_await session->ConnectTree(std::move(share),
-                                          deadline.Within(options_.connect_timeout));
+  absl::StatusOr<std::shared_ptr<Tree>> tree =
+      co_await (*session)->ConnectTree(std::move(share), deadline.Within(options_.connect_timeout));
+  if (!tree.ok()) co_return WithPhase(tree.status(), *phase);
+  co_return tree;
 }
 
 void SessionPool::Adopt(std::shared_ptr<Session> session, const std::string& host,

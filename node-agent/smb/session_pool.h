@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,8 @@ namespace dfscsi::smb {
 
 // How far a failed attempt came; failure_class.h needs it.
 enum class ConnectPhase { kResolve, kConnect, kNegotiate, kSessionSetup, kTreeConnect };
+// Of an error of GetTree, for whoever it is handed up to; nullopt: it is not one.
+std::optional<ConnectPhase> ConnectPhaseOf(const absl::Status& status);
 
 // Where SessionIds outlive the process, so that a successor can end its predecessor's sessions.
 class SessionMemory {
