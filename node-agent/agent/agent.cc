@@ -1,0 +1,456 @@
+#include "node-agent/agent/agent.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/log.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/blocking.h"
+#include "node-agent/smb/credential.h"
+#include "node-agent/state/mount_tables.h"
+
+namespace dfscsi::agent {
+
+using runtime::Deadline;
+using runtime::Task;
+using state::RequestArena;
+using state::RequestSlot;
+
+namespace {
+
+constexpr char kBuildId[] = DFSCSI_BUILD_ID;
+constexpr absl::Duration kHousekeepingPeriod = absl::Seconds(5);
+constexpr absl::Duration kSavePeriod = absl::Seconds(30);
+constexpr absl::Duration kStepIdleTime = absl::Seconds(30);
+// A step that was refused is not asked for again at once.
+constexpr absl::Duration kGrowAgainAfter = absl::Seconds(1);
+constexpr absl::Duration kMounterTime = absl::Seconds(10);
+// LOGOFF and CLOSE are on their way; nobody waits for their answers.
+constexpr absl::Duration kGoodbyeTime = absl::Milliseconds(100);
+
+// The same for every agent of this node, and nowhere else.
+std::array<uint8_t, 32> IdentityKeyOf(const state::LogonGuard& guard) {
+  std::array<uint8_t, 32> key;
+  for (size_t i = 0; i < key.size() / sizeof(uint64_t); ++i) {
+    const uint64_t part = guard.Key("credential identity", absl::StrCat(i));
+    memcpy(key.data() + i * sizeof(part), &part, sizeof(part));
+  }
+  return key;
+}
+
+}  // namespace
+
+Agent::Agent(runtime::RealLoop& loop, AgentFlags flags)
+    : loop_(loop),
+      flags_(std::move(flags)),
+      link_(loop, flags_.socket_dir, *this),
+      authenticators_(
+          std::make_unique<smb::auth::GssAuthenticatorFactory>(loop, flags_.auth_program)) {}
+
+Agent::~Agent() = default;
+
+Task<absl::Status> Agent::Run() {
+  busy_at_ = loop_.Now();
+  tasks_.Spawn(link_.Run());
+  tasks_.Spawn(Beat());
+  tasks_.Spawn(KeepHouse());
+  if (flags_.exit_when_idle) tasks_.Spawn(WatchIdle());
+  // The end of this is Drain(), idleness or a refusal.
+  (void)co_await stopped_.WaitUntilSet(Deadline::Never());
+  co_return stop_status_;
+}
+
+// ---- The mounter's messages ----
+
+state::Hello Agent::OnConnected() {
+  state::Hello hello;
+  hello.role = state::Role::kAgent;
+  hello.arena_layout = state::kArenaLayoutVersion;
+  hello.tables_layout = state::kTablesLayoutVersion;
+  hello.tables_oldest_readable = state::kTablesOldestReadable;
+  hello.build_id = kBuildId;
+  hello.state_id = memory_.has_value() ? memory_->state_id : 0;
+  hello.escrow_mounts = static_cast<uint32_t>(mounts_.size());
+  hello.active_generation = generation_;
+  return hello;
+}
+
+void Agent::OnLost() {
+  list_complete_ = false;
+  if (engine_ != nullptr) engine_->room.NoteGrown();  // Nobody answers; who waits asks again.
+}
+
+absl::Status Agent::OnMessage(state::Envelope& envelope) {
+  if (auto* welcome = std::get_if<state::Welcome>(&envelope.message)) {
+    return TakeWelcome(*welcome, std::move(envelope.fds));
+  }
+  if (auto* error = std::get_if<state::Error>(&envelope.message)) {
+    if (envelope.request_id != 0) return absl::OkStatus();  // Who asked hears it.
+    if (generation_ == 0) {
+      // This mounter cannot use this program (layouts), and that does not change.
+      stop_status_ = absl::FailedPreconditionError(absl::StrCat("the mounter says: ", error->text));
+      stopped_.Set();
+    }
+    return absl::UnavailableError(error->text);
+  }
+  if (std::holds_alternative<state::EscrowWanted>(envelope.message)) {
+    GiveEscrow();
+    return absl::OkStatus();
+  }
+  if (!memory_.has_value()) return absl::InvalidArgumentError("a message before Welcome");
+  if (auto* entry = std::get_if<state::MountEntry>(&envelope.message)) {
+    RETURN_IF_ERROR(TakeMount(*entry, std::move(envelope.fds)));
+    if (envelope.request_id == 0) return absl::OkStatus();
+    if (link_.IsAwaited(envelope.request_id)) {
+      mounts_[entry->mount_id].making = true;
+    } else {  // Whoever asked has given up.
+      tasks_.Spawn(RemoveUnfinished(entry->mount_id));
+    }
+  } else if (std::holds_alternative<state::ListEnd>(envelope.message)) {
+    EndOfList();
+  } else if (auto* activate = std::get_if<state::Activate>(&envelope.message)) {
+    if (draining_ || activate->generation == generation_) return absl::OkStatus();
+    const absl::Status status = BecomeActive(activate->generation);
+    if (!status.ok()) {
+      stop_status_ = status;
+      stopped_.Set();
+    }
+  } else if (auto* gone = std::get_if<state::MountGone>(&envelope.message)) {
+    LogInfo("mount ", gone->mount_id, " on ", gone->mount_point, " is gone");
+    Forget(gone->mount_id);
+  } else if (auto* granted = std::get_if<state::StepGranted>(&envelope.message)) {
+    TakeStep(*granted);
+  } else if (auto* revoked = std::get_if<state::StepRevoked>(&envelope.message)) {
+    memory_->granted_steps = revoked->granted_steps;
+    if (generation_ != 0) memory_->arena->SetRevoked(static_cast<int>(revoked->step));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Agent::TakeWelcome(const state::Welcome& welcome, std::vector<UniqueFd> fds) {
+  list_complete_ = false;
+  for (auto& [id, known] : mounts_) known.listed = false;
+  if (memory_.has_value() && memory_->state_id == welcome.state_id) {
+    memory_->heartbeat_line = welcome.heartbeat_line;
+    memory_->granted_steps = welcome.granted_steps;
+    memory_->heartbeat->Beat(memory_->heartbeat_line);
+    return absl::OkStatus();
+  }
+  if (generation_ != 0) {
+    // What we serve is not what this mounter keeps: its agents would take over from nobody.
+    stop_status_ = absl::FailedPreconditionError("the mounter serves another life of this node");
+    stopped_.Set();
+    return stop_status_;
+  }
+  if (fds.size() != 4) return absl::InvalidArgumentError("Welcome without the node's memory");
+  Memory memory;
+  memory.state_id = welcome.state_id;
+  memory.heartbeat_line = welcome.heartbeat_line;
+  memory.granted_steps = welcome.granted_steps;
+  memory.fds = std::move(fds);
+  ASSIGN_OR_RETURN(memory.arena, RequestArena::Map(memory.fds[0].get()));
+  ASSIGN_OR_RETURN(state::Vault vault, state::Vault::Map(memory.fds[1].get()));
+  ASSIGN_OR_RETURN(state::LogonGuard guard, state::LogonGuard::Map(memory.fds[2].get()));
+  ASSIGN_OR_RETURN(state::Heartbeat heartbeat, state::Heartbeat::Map(memory.fds[3].get()));
+  memory.vault = std::make_unique<state::Vault>(std::move(vault));
+  memory.guard = std::make_unique<state::LogonGuard>(std::move(guard));
+  memory.heartbeat = std::make_unique<state::Heartbeat>(std::move(heartbeat));
+  RETURN_IF_ERROR(memory.arena->Prepare(memory.granted_steps));
+  smb::SetIdentityKey(IdentityKeyOf(*memory.guard));
+  mounts_.clear();
+  memory_ = std::move(memory);
+  memory_->heartbeat->Beat(memory_->heartbeat_line);
+  return absl::OkStatus();
+}
+
+absl::Status Agent::TakeMount(state::MountEntry entry, std::vector<UniqueFd> fds) {
+  KnownMount& known = mounts_[entry.mount_id];
+  known.listed = true;
+  if (known.fuse_fd) {
+    known.entry.detached = entry.detached;
+    return absl::OkStatus();
+  }
+  if (fds.size() != 2) {
+    mounts_.erase(entry.mount_id);
+    return absl::InvalidArgumentError("a mount without its fds");
+  }
+  known.entry = std::move(entry);
+  known.fuse_fd = std::move(fds[0]);
+  known.tables_fd = std::move(fds[1]);
+  busy_at_ = loop_.Now();
+  return absl::OkStatus();
+}
+
+void Agent::EndOfList() {
+  std::vector<uint32_t> unlisted;
+  std::vector<uint32_t> unserved;
+  for (const auto& [id, known] : mounts_) {
+    if (!known.listed) {
+      unlisted.push_back(id);
+    } else if (known.served == nullptr && !known.making) {
+      unserved.push_back(id);
+    }
+  }
+  for (const uint32_t id : unlisted) Forget(id);
+  list_complete_ = true;
+  if (generation_ == 0) {
+    LogInfo("standby: ", mounts_.size(), " mounts");
+    if (const absl::Status warm = authenticators_->Warm(); !warm.ok()) {
+      LogWarning("dfs-auth: ", warm.message());
+    }
+    return;
+  }
+  // Made for us by a mounter that died before it could say so.
+  for (const uint32_t id : unserved) TakeOver(mounts_[id], {});
+}
+
+void Agent::GiveEscrow() {
+  if (!memory_.has_value()) return;
+  state::EscrowNode node;
+  node.state_id = memory_->state_id;
+  node.granted_steps = memory_->granted_steps;
+  node.arena_layout = state::kArenaLayoutVersion;
+  std::vector<int> fds;
+  for (const UniqueFd& fd : memory_->fds) fds.push_back(fd.get());
+  link_.Send(node, fds);
+  for (const auto& [id, known] : mounts_) {
+    link_.Send(known.entry, {known.fuse_fd.get(), known.tables_fd.get()});
+  }
+  link_.Send(state::EscrowEnd());
+  LogInfo("gave ", mounts_.size(), " mounts back to the mounter");
+}
+
+// ---- Active ----
+
+absl::Status Agent::BecomeActive(uint32_t generation) {
+  const absl::Time began = absl::Now();
+  ASSIGN_OR_RETURN(const std::vector<RequestSlot> left,
+                   memory_->arena->Adopt(generation, memory_->granted_steps));
+  generation_ = generation;
+  active_since_ = loop_.Now();
+  engine_ = std::make_unique<Engine>(Engine::Outside{
+      .loop = loop_,
+      .authenticators = *authenticators_,
+      .arena = *memory_->arena,
+      .guard = *memory_->guard,
+      .notifier_program = flags_.notifier_program,
+      .cache_file =
+          flags_.state_dir.empty() ? "" : absl::StrCat(flags_.state_dir, "/referrals.cache"),
+      .grow_arena = [this] { AskToGrow(); },
+      .check_own_requests = link_.mounter_pid() != 0});
+  engine_->LoadCache();
+  std::map<uint32_t, std::vector<RequestSlot>> by_mount;
+  for (const RequestSlot slot : left) {
+    if (mounts_.count(slot.mount_id()) != 0) {
+      by_mount[slot.mount_id()].push_back(slot);
+    } else {
+      memory_->arena->Free(slot);
+    }
+  }
+  std::vector<uint32_t> ids;
+  for (auto& [id, known] : mounts_) {
+    ids.push_back(id);
+    TakeOver(known, by_mount[id]);
+  }
+  memory_->vault->EraseAllBut(ids);
+  LogInfo("active, generation ", generation, ": ", ids.size(), " mounts, ", left.size(),
+          " requests taken over in ", absl::FormatDuration(absl::Now() - began));
+  tasks_.Spawn(StartService());
+  return absl::OkStatus();
+}
+
+void Agent::TakeOver(KnownMount& known, const std::vector<RequestSlot>& adopted) {
+  const uint32_t id = known.entry.mount_id;
+  const absl::Status status = TryTakeOver(known, adopted);
+  if (status.ok()) return;
+  LogError("mount ", id, " on ", known.entry.mount_point, ": ", status.message());
+  if (!absl::IsNotFound(status)) return;  // Perhaps another agent can; its requests wait.
+  memory_->arena->FreeMount(id);
+  tasks_.Spawn(RemoveUnfinished(id));
+}
+
+absl::Status Agent::TryTakeOver(KnownMount& known, const std::vector<RequestSlot>& adopted) {
+  v1::StoredMount stored;
+  if (!stored.ParseFromString(known.entry.config)) {
+    return absl::FailedPreconditionError("its configuration cannot be read");
+  }
+  const std::optional<Secret> secret = memory_->vault->Get(known.entry.mount_id);
+  // The secret is stored first: without it the mount was never finished.
+  if (!secret.has_value()) return absl::NotFoundError("its mounting was not finished");
+  ASSIGN_OR_RETURN(smb::Credential credential, DecodeCredential(*secret));
+  ASSIGN_OR_RETURN(MountPlan plan, MakePlan(std::move(stored), std::move(credential)));
+  return Serve(known, std::move(plan), /*fresh=*/false, adopted);
+}
+
+absl::Status Agent::Serve(KnownMount& known, MountPlan plan, bool fresh,
+                          const std::vector<RequestSlot>& adopted) {
+  const uint32_t id = known.entry.mount_id;
+  ASSIGN_OR_RETURN(known.served,
+                   ServedMount::Make(*engine_, std::move(plan), known.entry, known.fuse_fd.get(),
+                                     known.tables_fd.get(), fresh,
+                                     // The mounter looks for itself, and tells all agents.
+                                     [this, id] { link_.Send(state::ReportGone{id}); }));
+  known.served->Start(adopted);
+  return absl::OkStatus();
+}
+
+// A mount that nobody can have used yet.
+Task<void> Agent::RemoveUnfinished(uint32_t mount_id) {
+  state::UnmountRequest request;
+  request.mount_id = mount_id;
+  request.force = true;
+  const absl::StatusOr<state::Message> answer =
+      co_await link_.Request(std::move(request), Deadline::After(kMounterTime));
+  if (!answer.ok()) LogError("mount ", mount_id, ": ", answer.status().message());
+}
+
+void Agent::Forget(uint32_t mount_id) {
+  if (mounts_.erase(mount_id) == 0) return;
+  if (generation_ != 0) memory_->arena->FreeMount(mount_id);
+  busy_at_ = loop_.Now();
+}
+
+Task<void> Agent::StartService() {
+  while (!draining_) {
+    using Started = std::shared_ptr<Service>;
+    std::function<absl::StatusOr<Started>()> start =
+        [this, dir = flags_.socket_dir]() -> absl::StatusOr<Started> {
+      ASSIGN_OR_RETURN(std::unique_ptr<Service> service, Service::Start(loop_, *this, dir));
+      return Started(std::move(service));
+    };
+    absl::StatusOr<Started> started =
+        co_await runtime::Blocking<Started>(std::move(start), Deadline::After(absl::Seconds(30)));
+    if (started.ok()) {
+      service_ = *std::move(started);
+      co_return;
+    }
+    LogError("agent.sock: ", started.status().message());
+    (void)co_await runtime::Sleep(absl::Seconds(1), Deadline::Never());
+  }
+}
+
+// ---- The arena's size ----
+
+void Agent::AskToGrow() { tasks_.Spawn(Grow()); }
+
+Task<void> Agent::Grow() {
+  const uint64_t unused = memory_->arena->unused_steps();
+  if (unused != 0) {  // Granted to a predecessor.
+    AddStep(__builtin_ctzll(unused));
+  } else {
+    const absl::StatusOr<state::Message> answer =
+        co_await link_.Request(state::GrowArena(), Deadline::After(kMounterTime));
+    const auto* error = answer.ok() ? std::get_if<state::Error>(&*answer) : nullptr;
+    if (error != nullptr) LogWarning("the arena does not grow: ", error->text);
+    if (!answer.ok() || error != nullptr) {
+      (void)co_await runtime::Sleep(kGrowAgainAfter, Deadline::Never());
+    }
+  }
+  if (engine_ != nullptr) engine_->room.NoteGrown();
+}
+
+void Agent::TakeStep(const state::StepGranted& step) {
+  memory_->granted_steps = step.granted_steps;
+  if (generation_ != 0) {
+    AddStep(static_cast<int>(step.step));
+  } else if (const absl::Status status = memory_->arena->Prepare(step.granted_steps);
+             !status.ok()) {
+    LogWarning("arena: ", status.message());
+  }
+}
+
+void Agent::AddStep(int step) {
+  // Small requests are in big slots only when there is no small one left.
+  const auto kind = memory_->arena->GetUsage().small_free == 0 ? RequestArena::StepKind::kSmall
+                                                               : RequestArena::StepKind::kMixed;
+  const absl::Status status = memory_->arena->AddStep(step, kind);
+  if (!status.ok()) LogError("arena: ", status.message());
+}
+
+// ---- Timers ----
+
+Task<void> Agent::Beat() {
+  while (true) {
+    if (memory_.has_value()) memory_->heartbeat->Beat(memory_->heartbeat_line);
+    (void)co_await runtime::Sleep(state::kHeartbeatPeriod / 2, Deadline::Never());
+  }
+}
+
+Task<void> Agent::KeepHouse() {
+  absl::Time saved = loop_.Now();
+  absl::Time step_checked = loop_.Now();
+  int64_t shortages = 0;
+  while (true) {
+    (void)co_await runtime::Sleep(kHousekeepingPeriod, Deadline::Never());
+    if (engine_ == nullptr || draining_) continue;
+    engine_->buffers.Trim();
+    if (loop_.Now() - saved >= kSavePeriod) {
+      saved = loop_.Now();
+      co_await engine_->SaveCache();
+      if (engine_ == nullptr || draining_) continue;
+    }
+    if (loop_.Now() - step_checked < kStepIdleTime) continue;
+    step_checked = loop_.Now();
+    // A step goes back after half a minute in which nobody wanted for a slot.
+    if (std::exchange(shortages, engine_->room.shortages()) != engine_->room.shortages()) continue;
+    const int step = memory_->arena->RemoveIdleStep();
+    if (step > 0) {
+      (void)co_await link_.Request(state::ReturnStep{static_cast<uint32_t>(step)},
+                                   Deadline::After(kMounterTime));
+    }
+  }
+}
+
+Task<void> Agent::WatchIdle() {
+  while (true) {
+    (void)co_await runtime::Sleep(absl::Seconds(1), Deadline::Never());
+    if (!mounts_.empty() || calls_in_progress_ > 0) busy_at_ = loop_.Now();
+    if (loop_.Now() - busy_at_ < kIdleTime || draining_) continue;
+    LogInfo("nothing is mounted: the end");
+    if (generation_ != 0) {
+      co_await engine_->SaveCache();
+      (void)unlink(absl::StrCat(flags_.socket_dir, "/agent.sock").c_str());
+    }
+    Drain();
+  }
+}
+
+// ---- The end ----
+
+void Agent::Drain() {
+  if (std::exchange(draining_, true)) return;
+  tasks_.Spawn(DrainAndStop());
+}
+
+// The successor may begin as soon as the mounter sees our hang-up; from then on nothing here
+// touches the shared memory.
+Task<void> Agent::DrainAndStop() {
+  link_.Send(state::Draining());
+  if (generation_ != 0) {
+    LogInfo("draining");
+    const Deadline deadline = Deadline::After(kDrainTime);
+    for (auto& [id, known] : mounts_) {
+      if (known.served != nullptr) known.served->session().StopReading();
+    }
+    for (auto& [id, known] : mounts_) {
+      if (known.served != nullptr) {
+        (void)co_await known.served->session().WaitUntilIdle(deadline);
+      }
+    }
+    engine_->sessions.ForgetSessions();
+    for (auto& [id, known] : mounts_) known.served.reset();
+    generation_ = 0;
+  }
+  mounts_.clear();
+  link_.Close();
+  (void)co_await runtime::Sleep(kGoodbyeTime, Deadline::Never());
+  stopped_.Set();
+}
+
+}  // namespace dfscsi::agent

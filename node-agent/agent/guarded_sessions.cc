@@ -1,0 +1,35 @@
+#include "node-agent/agent/guarded_sessions.h"
+
+#include "absl/strings/ascii.h"
+
+namespace dfscsi::agent {
+
+uint64_t GuardedSessions::KeyOf(const std::string& host, const std::string& identity) const {
+  return guard_.Key(absl::AsciiStrToLower(host), identity);
+}
+
+uint64_t GuardedSessions::PreviousSessionId(const std::string& host, const std::string& identity) {
+  return guard_.PreviousSessionId(KeyOf(host, identity));
+}
+
+void GuardedSessions::RememberSessionId(const std::string& host, const std::string& identity,
+                                        uint64_t session_id) {
+  const uint64_t key = KeyOf(host, identity);
+  guard_.Accept(key, session_id);
+  remembered_.insert(key);
+}
+
+bool GuardedSessions::MayLogOn(const std::string& host, const std::string& identity) {
+  return guard_.NotBefore(KeyOf(host, identity)) <= state::BoottimeNow();
+}
+
+void GuardedSessions::RememberRefusal(const std::string& host, const std::string& identity) {
+  guard_.Refuse(KeyOf(host, identity), state::BoottimeNow() + kRefusedFor);
+}
+
+void GuardedSessions::ForgetSessions() {
+  for (const uint64_t key : remembered_) guard_.Accept(key, 0);
+  remembered_.clear();
+}
+
+}  // namespace dfscsi::agent

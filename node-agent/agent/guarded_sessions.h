@@ -1,0 +1,45 @@
+// smb::SessionMemory over the node's log-on guard: what is known of sessions and refusals outlives
+// the agent.
+
+#ifndef NODE_AGENT_AGENT_GUARDED_SESSIONS_H_
+#define NODE_AGENT_AGENT_GUARDED_SESSIONS_H_
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+#include "absl/time/time.h"
+#include "node-agent/smb/session_pool.h"
+#include "node-agent/state/logon_guard.h"
+
+namespace dfscsi::agent {
+
+// One loop.
+class GuardedSessions final : public smb::SessionMemory {
+ public:
+  // A refused credential is not shown to the same server again before this. Accounts lock after a
+  // handful of wrong passwords in a quarter of an hour or more; a corrected password is another
+  // credential and waits for nothing.
+  static constexpr absl::Duration kRefusedFor = absl::Minutes(5);
+
+  explicit GuardedSessions(state::LogonGuard& guard) : guard_(guard) {}
+
+  uint64_t PreviousSessionId(const std::string& host, const std::string& identity) override;
+  void RememberSessionId(const std::string& host, const std::string& identity,
+                         uint64_t session_id) override;
+  bool MayLogOn(const std::string& host, const std::string& identity) override;
+  void RememberRefusal(const std::string& host, const std::string& identity) override;
+
+  // This agent ends its sessions in order: its successor has none to replace.
+  void ForgetSessions();
+
+ private:
+  uint64_t KeyOf(const std::string& host, const std::string& identity) const;
+
+  state::LogonGuard& guard_;
+  std::set<uint64_t> remembered_;
+};
+
+}  // namespace dfscsi::agent
+
+#endif  // NODE_AGENT_AGENT_GUARDED_SESSIONS_H_

@@ -1,0 +1,32 @@
+// The words of -o, mountOptions and StorageClass parameters: docs/options.md is their table.
+
+#ifndef NODE_AGENT_AGENT_MOUNT_OPTIONS_H_
+#define NODE_AGENT_AGENT_MOUNT_OPTIONS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "node-agent/dfs/client.h"
+#include "node-agent/smb/options.h"
+#include "node-agent/vfs/options.h"
+
+namespace dfscsi::agent {
+
+struct MountOptions {
+  smb::Options smb;
+  dfs::ClientOptions dfs;
+  vfs::Options vfs;
+  // Accepted, and without effect: one line for the log each.
+  std::vector<std::string> warnings;
+};
+
+// `options`: "key" or "key=value" each; the last of two wins. kInvalidArgument with one line for
+// the user: an unknown option (with the nearest known one), an impossible value, or an option that
+// is known and not implemented yet.
+absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options);
+
+}  // namespace dfscsi::agent
+
+#endif  // NODE_AGENT_AGENT_MOUNT_OPTIONS_H_

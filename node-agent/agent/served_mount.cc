@@ -1,0 +1,118 @@
+#include "node-agent/agent/served_mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/log.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/state/vault.h"
+
+namespace dfscsi::agent {
+
+absl::StatusOr<MountPlan> MakePlan(v1::StoredMount stored, smb::Credential credential) {
+  ASSIGN_OR_RETURN(dfs::DfsPath source, dfs::DfsPath::Parse(stored.source()));
+  const std::vector<std::string> words(stored.options().begin(), stored.options().end());
+  ASSIGN_OR_RETURN(MountOptions options, ParseMountOptions(words));
+  if (stored.inode_key().size() != options.vfs.key.size()) {
+    return absl::InvalidArgumentError("the inode key must have 16 bytes");
+  }
+  memcpy(options.vfs.key.data(), stored.inode_key().data(), options.vfs.key.size());
+  return MountPlan{.stored = std::move(stored),
+                   .source = std::move(source),
+                   .options = std::move(options),
+                   .credential = std::move(credential)};
+}
+
+absl::StatusOr<Secret> EncodeCredential(const smb::Credential& credential) {
+  v1::StoredSecret stored;
+  stored.mutable_credential()->set_user(credential.user);
+  stored.mutable_credential()->set_domain(credential.domain);
+  *stored.mutable_credential()->mutable_password() = std::string(credential.password.Expose());
+  Secret encoded(stored.SerializeAsString());
+  std::string* const password = stored.mutable_credential()->mutable_password();
+  explicit_bzero(password->data(), password->size());
+  if (encoded.Expose().size() > state::Vault::kMaxSecretBytes) {
+    return absl::InvalidArgumentError("the credential is too long");
+  }
+  return encoded;
+}
+
+absl::StatusOr<smb::Credential> DecodeCredential(const Secret& secret) {
+  v1::StoredSecret stored;
+  if (!stored.ParseFromArray(secret.Expose().data(), static_cast<int>(secret.Expose().size()))) {
+    return absl::DataLossError("the vault holds something else than a credential");
+  }
+  smb::Credential credential;
+  credential.user = stored.credential().user();
+  credential.domain = stored.credential().domain();
+  credential.password = Secret(std::move(*stored.mutable_credential()->mutable_password()));
+  return credential;
+}
+
+ServedMount::ServedMount(Engine& engine, MountPlan plan, uint32_t mount_id)
+    : engine_(engine), plan_(std::move(plan)), mount_id_(mount_id) {}
+
+ServedMount::~ServedMount() {
+  // In this order: whoever goes first uses what goes later.
+  session_.reset();
+  filesystem_.reset();
+  tables_.reset();
+  client_.reset();
+  engine_.notifier.RemoveMount(mount_id_);
+}
+
+absl::StatusOr<std::unique_ptr<ServedMount>> ServedMount::Make(Engine& engine, MountPlan plan,
+                                                               const state::MountEntry& entry,
+                                                               int fuse_fd, int tables_fd,
+                                                               bool fresh,
+                                                               std::function<void()> on_gone) {
+  std::unique_ptr<ServedMount> mount(new ServedMount(engine, std::move(plan), entry.mount_id));
+  const MountPlan& p = mount->plan_;
+
+  absl::StatusOr<std::unique_ptr<state::MountTables>> tables = state::MountTables::Map(tables_fd);
+  if (tables.ok()) {
+    RETURN_IF_ERROR((*tables)->Recover());
+  } else if (fresh && absl::IsNotFound(tables.status())) {
+    tables = state::MountTables::Format(
+        tables_fd, vfs::Filesystem::RootInodeNumber(p.options.vfs.key, p.source));
+  }
+  if (!tables.ok()) return tables.status();
+  mount->tables_ = *std::move(tables);
+
+  mount->pool_ = engine.GetPool(p.options.smb);
+  mount->client_ =
+      std::make_unique<dfs::Client>(p.source, p.credential, p.options.dfs, *mount->pool_,
+                                    engine.cache, engine.domains, engine.health);
+  mount->filesystem_ =
+      std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, p.options.vfs);
+
+  UniqueFd fd(fcntl(fuse_fd, F_DUPFD_CLOEXEC, 0));
+  if (!fd) return absl::ErrnoToStatus(errno, "duplicating the mount's fd");
+  engine.notifier.AddMount(entry.mount_id, fd.get());
+  std::unique_ptr<runtime::FdWatch> watch = engine.loop().Watch(fd.get());
+  fuse::Session::Config config;
+  config.mount_id = entry.mount_id;
+  config.fuse_fd = std::move(fd);
+  config.init_in = entry.init_in;
+  config.check_own_requests = engine.check_own_requests();
+  ASSIGN_OR_RETURN(mount->session_,
+                   fuse::Session::Make(std::move(config), std::move(watch), *mount->filesystem_,
+                                       engine.room, engine.buffers, std::move(on_gone)));
+  return mount;
+}
+
+void ServedMount::Start(const std::vector<state::RequestSlot>& adopted) {
+  session_->Adopt(adopted);
+  session_->Start();
+  filesystem_->ResumeInvalidations();
+}
+
+void ServedMount::DataChanged(state::NodeId node) {
+  engine_.notifier.InvalidateInode(mount_id_, node);
+}
+
+}  // namespace dfscsi::agent
