@@ -212,6 +212,29 @@ int ErrnoOf(FailureClass failure) {
   return EIO;
 }
 
+absl::Status StatusOf(FailureClass failure, absl::string_view message) {
+  switch (failure) {
+    case Class::kNone:
+      return absl::OkStatus();
+    case Class::kTransport:
+    case Class::kThrottled:
+    case Class::kSession:
+      return absl::UnavailableError(message);
+    case Class::kUnavailable:
+      return absl::NotFoundError(message);
+    case Class::kDenied:
+      return absl::PermissionDeniedError(message);
+    case Class::kBroken:
+      return absl::DataLossError(message);
+    case Class::kPathNotCovered:
+    case Class::kSemantics:
+      return absl::InternalError(message);
+    case Class::kCaller:
+      return absl::CancelledError(message);
+  }
+  return absl::InternalError(message);
+}
+
 absl::string_view FailureClassName(FailureClass failure) {
   switch (failure) {
     case Class::kNone:

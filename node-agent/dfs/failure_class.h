@@ -71,8 +71,14 @@ Failure Classify(const absl::Status& status, AttemptPhase phase, bool keys_prove
 // help (hard mounts wait, soft ones answer EHOSTDOWN at their deadline), else kBroken (EIO),
 // kDenied (EACCES), kUnavailable (ENOENT), in this order. kNone for none.
 FailureClass WorstOf(const std::vector<FailureClass>& failures);
-// Its errno: what a FUSE reply carries.
+// Its errno: what a FUSE reply carries; and the status that Client::Run documents for it.
 int ErrnoOf(FailureClass failure);
+absl::Status StatusOf(FailureClass failure, absl::string_view message);
+// True if the same attempt may succeed later without anybody changing anything.
+inline bool WorthWaiting(FailureClass failure) {
+  return failure == FailureClass::kTransport || failure == FailureClass::kThrottled ||
+         failure == FailureClass::kSession;
+}
 
 absl::string_view FailureClassName(FailureClass failure);
 absl::string_view FailureActionName(FailureAction action);

@@ -289,6 +289,11 @@ TEST(FailureTest, WhatToSayWhenEveryTargetFailed) {
            {{Class::kDenied, Class::kBroken}, Class::kBroken, EIO}}) {
     EXPECT_EQ(WorstOf(c.failures), c.want);
     EXPECT_EQ(ErrnoOf(WorstOf(c.failures)), c.error);
+    EXPECT_EQ(WorthWaiting(WorstOf(c.failures)), c.error == EHOSTDOWN);
+    const absl::StatusCode code = StatusOf(WorstOf(c.failures), "x").code();
+    EXPECT_EQ(code == absl::StatusCode::kUnavailable, c.error == EHOSTDOWN);
+    EXPECT_EQ(code == absl::StatusCode::kNotFound, c.error == ENOENT);
+    EXPECT_EQ(code == absl::StatusCode::kPermissionDenied, c.error == EACCES);
   }
 }
 

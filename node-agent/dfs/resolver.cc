@@ -256,9 +256,9 @@ Resolver::Look Resolver::TargetsFailed(Resolution& resolution, const ReferralEnt
     }
   }
   const FailureClass failure = WorstOf(level.failures);
-  return LeaveFailed(resolution, failure,
-                     absl::UnavailableError(absl::StrCat("no target can serve the path: ",
-                                                         FailureClassName(failure))));
+  return LeaveFailed(
+      resolution, failure,
+      StatusOf(failure, absl::StrCat("no target can serve the path: ", FailureClassName(failure))));
 }
 
 // Step 11: the rest of the path belongs to the target's namespace.

@@ -85,10 +85,7 @@ struct ResolveStep {
   int error_number = 0;
 
   // kError: true if the same resolution may succeed later, without anybody changing the namespace.
-  bool WorthWaiting() const {
-    return failure == FailureClass::kTransport || failure == FailureClass::kThrottled ||
-           failure == FailureClass::kSession;
-  }
+  bool WorthWaiting() const { return dfs::WorthWaiting(failure); }
   // kTryTargets: the path on one candidate, \host\share\<target's path>\<rest>.
   // Errors: kOutOfRange, too long for SMB.
   absl::StatusOr<DfsPath> PathOn(size_t candidate) const {
