@@ -131,10 +131,10 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
     order.push_back({.index = 0, .not_before = statuses.front().not_before});
   }
   failure->retry_at = absl::InfiniteFuture();
-  const bool all_denied =
-      std::all_of(statuses.begin(), statuses.end(), [now](const TargetStatus& status) {
-        return status.state == TargetState::kDenied && !status.MayTry(now);
-      });
+  std::vector<FailureClass> held_back;
+  for (const TargetStatus& status : statuses) {
+    if (!status.MayTry(now)) held_back.push_back(status.last_failure);
+  }
   std::vector<Try> last;
   for (const OrderedTarget& target : order) {
     if (target.not_before > now) {
@@ -153,8 +153,9 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
   }
   tries.insert(tries.end(), last.begin(), last.end());
   for (size_t i = 0; i < tries.size(); ++i) tries[i].order = i;
-  failure->failure = all_denied ? FailureClass::kDenied : FailureClass::kTransport;
-  failure->worth_waiting = !all_denied;
+  // Until they may be tried again, they fail as they did.
+  failure->failure = WorstOf(held_back);
+  failure->worth_waiting = WorthWaiting(failure->failure);
   return tries;
 }
 
@@ -338,8 +339,9 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
     const std::vector<Try> tries = ChooseTries(step, request, failure);
     if (tries.empty()) {
       // All are known to be down for the moment, or to refuse us.
-      co_return absl::UnavailableError(
-          absl::StrCat("no target of ", link->prefix.ToString(), " is up"));
+      co_return StatusOf(failure->failure,
+                         absl::StrCat("no target of ", link->prefix.ToString(),
+                                      " is up: ", FailureClassName(failure->failure)));
     }
     auto round = std::make_shared<Round>(tries.size());
     std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;
@@ -366,8 +368,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
         const FailureClass worst =
             round->failures.empty() ? FailureClass::kTransport : round->failures.back().failure;
         failure->failure = worst;
-        failure->worth_waiting =
-            worst == FailureClass::kTransport || worst == FailureClass::kThrottled;
+        failure->worth_waiting = WorthWaiting(worst);
         failure->retry_at = runtime::Loop::Current().Now() + absl::Milliseconds(200);
         co_return reached.status();
       }

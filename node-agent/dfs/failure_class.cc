@@ -95,7 +95,7 @@ Failure ClassifyAnswer(NtStatus status, Phase phase, bool keys_proven) {
     case Group::kDown:
       return {Class::kUnavailable, connecting ? Action::kNextTarget : Action::kSameThenNext};
     case Group::kShareGone:
-      if (connecting) return {Class::kUnavailable, Action::kNextTarget};
+      if (connecting) return {Class::kMissing, Action::kNextTarget};
       // A share that was closed under us may be back at once (catalogue C09).
       return {Class::kSession, Action::kSameThenNext};
     case Group::kRefusesUser:
@@ -112,11 +112,11 @@ Failure ClassifyAnswer(NtStatus status, Phase phase, bool keys_proven) {
     case Group::kSessionGone:
       return {Class::kSession, connecting ? Action::kNextTarget : Action::kSameTarget};
     case Group::kNotCovered:
-      if (connecting) return {Class::kUnavailable, Action::kNextTarget};
+      if (connecting) return {Class::kMissing, Action::kNextTarget};
       return {Class::kPathNotCovered, Action::kResolve};
     case Group::kNotThere:
       if (connecting || phase == Phase::kTargetRoot) {
-        return {Class::kUnavailable, Action::kNextTarget};
+        return {Class::kMissing, Action::kNextTarget};
       }
       return {Class::kSemantics, Action::kReturn};
     case Group::kNoDfs:
@@ -140,7 +140,7 @@ Failure ClassifyOwn(absl::StatusCode code, Phase phase) {
               /*maybe_executed=*/phase == Phase::kOperation};
     case absl::StatusCode::kNotFound:
       // The name server says that there is no such host.
-      if (phase == Phase::kResolve) return {Class::kUnavailable, Action::kNextTarget};
+      if (phase == Phase::kResolve) return {Class::kMissing, Action::kNextTarget};
       break;
     case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kPermissionDenied:
@@ -148,7 +148,7 @@ Failure ClassifyOwn(absl::StatusCode code, Phase phase) {
       break;
     case absl::StatusCode::kFailedPrecondition:
       // No common dialect or algorithm: this server, not the path.
-      if (connecting) return {Class::kUnavailable, Action::kNextTarget};
+      if (connecting) return {Class::kBroken, Action::kNextTarget};
       break;
     case absl::StatusCode::kDataLoss:
       // Malformed, or a wrong signature. Another server may be sane; nothing of this one is used.
@@ -180,8 +180,9 @@ Failure Classify(const absl::Status& status, AttemptPhase phase, bool keys_prove
 FailureClass WorstOf(const std::vector<FailureClass>& failures) {
   // In the order of what a caller should hear.
   static constexpr FailureClass kOrder[] = {
-      Class::kCaller, Class::kTransport,      Class::kThrottled,   Class::kSession,  Class::kBroken,
-      Class::kDenied, Class::kPathNotCovered, Class::kUnavailable, Class::kSemantics};
+      Class::kCaller,  Class::kTransport, Class::kThrottled, Class::kUnavailable,
+      Class::kSession, Class::kBroken,    Class::kDenied,    Class::kPathNotCovered,
+      Class::kMissing, Class::kSemantics};
   for (const FailureClass wanted : kOrder) {
     for (const FailureClass failure : failures) {
       if (failure == wanted) return wanted;
@@ -195,10 +196,11 @@ int ErrnoOf(FailureClass failure) {
     case Class::kNone:
       return 0;
     case Class::kTransport:
+    case Class::kUnavailable:
     case Class::kThrottled:
     case Class::kSession:
       return EHOSTDOWN;
-    case Class::kUnavailable:
+    case Class::kMissing:
       return ENOENT;
     case Class::kDenied:
       return EACCES;
@@ -217,10 +219,11 @@ absl::Status StatusOf(FailureClass failure, absl::string_view message) {
     case Class::kNone:
       return absl::OkStatus();
     case Class::kTransport:
+    case Class::kUnavailable:
     case Class::kThrottled:
     case Class::kSession:
       return absl::UnavailableError(message);
-    case Class::kUnavailable:
+    case Class::kMissing:
       return absl::NotFoundError(message);
     case Class::kDenied:
       return absl::PermissionDeniedError(message);
@@ -243,6 +246,8 @@ absl::string_view FailureClassName(FailureClass failure) {
       return "transport";
     case Class::kUnavailable:
       return "unavailable";
+    case Class::kMissing:
+      return "missing";
     case Class::kDenied:
       return "denied";
     case Class::kThrottled:

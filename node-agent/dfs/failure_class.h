@@ -30,14 +30,15 @@ enum class AttemptPhase {
 enum class FailureClass {
   kNone,            // It did not fail, or not in a way that says anything against the target.
   kTransport,       // No answer: refused, reset, silent, unreachable. May end at any moment.
-  kUnavailable,     // This server cannot serve this target: no such host or share, shutting down.
+  kUnavailable,     // The server says that it cannot serve now: shutting down, busy network, …
+  kMissing,         // No such host, no such share, or no such path of the target on it.
   kDenied,          // It refuses this credential.
   kThrottled,       // It has too much to do.
   kSession,         // The session or the tree is gone; the server is not.
   kPathNotCovered,  // The path lies below a link of which this server only knows that it is one.
   kSemantics,       // An answer about the file; every copy would give it.
-  kBroken,          // The peer breaks the protocol, or one of our keys is wrong.
-  kCaller,          // Cancelled, or out of time, by whoever asked.
+  kBroken,  // The peer breaks the protocol or speaks none we allow, or a key of ours is wrong.
+  kCaller,  // Cancelled, or out of time, by whoever asked.
 };
 
 enum class FailureAction {
@@ -76,8 +77,8 @@ int ErrnoOf(FailureClass failure);
 absl::Status StatusOf(FailureClass failure, absl::string_view message);
 // True if the same attempt may succeed later without anybody changing anything.
 inline bool WorthWaiting(FailureClass failure) {
-  return failure == FailureClass::kTransport || failure == FailureClass::kThrottled ||
-         failure == FailureClass::kSession;
+  return failure == FailureClass::kTransport || failure == FailureClass::kUnavailable ||
+         failure == FailureClass::kThrottled || failure == FailureClass::kSession;
 }
 
 absl::string_view FailureClassName(FailureClass failure);

@@ -70,7 +70,7 @@ std::vector<Row> Rows() {
       {"C08_NoSuchShare",
        {NtStatus::kBadNetworkName, NtStatus::kNetworkNameDeleted},
        kConnecting,
-       {Class::kUnavailable, Action::kNextTarget}},
+       {Class::kMissing, Action::kNextTarget}},
       {"C09_ShareClosedUnderUs",
        {NtStatus::kNetworkNameDeleted, NtStatus::kBadNetworkName},
        kLive,
@@ -112,7 +112,7 @@ std::vector<Row> Rows() {
       {"A08_TheTargetsPathIsMissing",
        not_there,
        {Phase::kTargetRoot},
-       {Class::kUnavailable, Action::kNextTarget}},
+       {Class::kMissing, Action::kNextTarget}},
       {"A09_AFileIsMissing",
        not_there,
        {Phase::kOperation, Phase::kReferral},
@@ -199,7 +199,7 @@ INSTANTIATE_TEST_SUITE_P(Failure, OwnRowTest,
                              {"A17_NoSuchHost",
                               absl::StatusCode::kNotFound,
                               {Phase::kResolve},
-                              {Class::kUnavailable, Action::kNextTarget}},
+                              {Class::kMissing, Action::kNextTarget}},
                              {"C24_NoNameServer",
                               absl::StatusCode::kUnavailable,
                               {Phase::kResolve},
@@ -215,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(Failure, OwnRowTest,
                              {"F10_NoCommonDialect",
                               absl::StatusCode::kFailedPrecondition,
                               {Phase::kNegotiate},
-                              {Class::kUnavailable, Action::kNextTarget}},
+                              {Class::kBroken, Action::kNextTarget}},
                              {"F12_F13_BrokenPeer",
                               absl::StatusCode::kDataLoss,
                               {Phase::kNegotiate, Phase::kSessionSetup, Phase::kReferral},
@@ -279,14 +279,15 @@ TEST(FailureTest, WhatToSayWhenEveryTargetFailed) {
     Class want;
     int error;
   };
-  for (const Case& c : std::vector<Case>{
-           {{}, Class::kNone, 0},
-           {{Class::kDenied, Class::kDenied}, Class::kDenied, EACCES},  // F02
-           {{Class::kUnavailable, Class::kDenied}, Class::kDenied, EACCES},
-           {{Class::kUnavailable, Class::kUnavailable}, Class::kUnavailable, ENOENT},  // A09, A17
-           {{Class::kDenied, Class::kTransport}, Class::kTransport, EHOSTDOWN},
-           {{Class::kUnavailable, Class::kThrottled}, Class::kThrottled, EHOSTDOWN},
-           {{Class::kDenied, Class::kBroken}, Class::kBroken, EIO}}) {
+  for (const Case& c :
+       std::vector<Case>{{{}, Class::kNone, 0},
+                         {{Class::kDenied, Class::kDenied}, Class::kDenied, EACCES},  // F02
+                         {{Class::kMissing, Class::kDenied}, Class::kDenied, EACCES},
+                         {{Class::kMissing, Class::kMissing}, Class::kMissing, ENOENT},  // A09, A17
+                         {{Class::kDenied, Class::kTransport}, Class::kTransport, EHOSTDOWN},
+                         {{Class::kMissing, Class::kThrottled}, Class::kThrottled, EHOSTDOWN},
+                         {{Class::kMissing, Class::kUnavailable}, Class::kUnavailable, EHOSTDOWN},
+                         {{Class::kDenied, Class::kBroken}, Class::kBroken, EIO}}) {
     EXPECT_EQ(WorstOf(c.failures), c.want);
     EXPECT_EQ(ErrnoOf(WorstOf(c.failures)), c.error);
     EXPECT_EQ(WorthWaiting(WorstOf(c.failures)), c.error == EHOSTDOWN);

@@ -116,7 +116,7 @@ class FakeWorld {
               resolver.NoteTargetFailed(resolution, step, candidate, FailureClass::kDenied);
               break;
             case Outcome::kMissing:
-              resolver.NoteTargetFailed(resolution, step, candidate, FailureClass::kUnavailable);
+              resolver.NoteTargetFailed(resolution, step, candidate, FailureClass::kMissing);
               break;
           }
           break;

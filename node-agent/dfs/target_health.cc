@@ -27,6 +27,7 @@ bool CountsAgainstTarget(FailureClass failure) {
   switch (failure) {
     case FailureClass::kTransport:
     case FailureClass::kUnavailable:
+    case FailureClass::kMissing:
     case FailureClass::kThrottled:
     case FailureClass::kSession:
     case FailureClass::kBroken:
@@ -169,6 +170,7 @@ void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::T
   Counters& counters = record.counters;
   ++(failure == FailureClass::kTransport     ? counters.transport
      : failure == FailureClass::kUnavailable ? counters.unavailable
+     : failure == FailureClass::kMissing     ? counters.missing
      : failure == FailureClass::kDenied      ? counters.denied
      : failure == FailureClass::kThrottled   ? counters.throttled
                                              : counters.other);

@@ -76,7 +76,7 @@ class TargetHealthTable {
   void NoteUp(const DfsPath& target, absl::string_view credential, absl::Time now,
               absl::Duration latency);
   // An attempt, or a live operation, failed in a way that speaks against the target: kTransport,
-  // kUnavailable, kThrottled, kSession, kBroken, kDenied. Others are ignored.
+  // kUnavailable, kMissing, kThrottled, kSession, kBroken, kDenied. Others are ignored.
   void NoteFailed(const DfsPath& target, absl::string_view credential, AttemptPhase phase,
                   FailureClass failure, absl::Time now, double random);
   // Somebody fixed something (a flush, a new password): all may be tried at once.
@@ -119,6 +119,7 @@ class TargetHealthTable {
     int64_t successes = 0;
     int64_t transport = 0;  // Failures by class.
     int64_t unavailable = 0;
+    int64_t missing = 0;
     int64_t denied = 0;
     int64_t throttled = 0;
     int64_t other = 0;

@@ -140,7 +140,7 @@ TEST_F(TargetHealthTest, C26_AHostsDeathIsKnownToAllItsTargets) {
 }
 
 TEST_F(TargetHealthTest, C08_AMissingShareIsNotItsHostsDeath) {
-  Fail(t1_, FailureClass::kUnavailable, Phase::kTreeConnect);
+  Fail(t1_, FailureClass::kMissing, Phase::kTreeConnect);
   EXPECT_EQ(Get(t1_).state, TargetState::kDown);
   EXPECT_EQ(Get(other_).state, TargetState::kUnknown);
 }
@@ -184,7 +184,7 @@ TEST_F(TargetHealthTest, AtMostTenConnectsInAnySecond) {
 }
 
 TEST_F(TargetHealthTest, ConnectsWaitForTheTargetsOwnBackoff) {
-  Fail(t1_, FailureClass::kUnavailable, Phase::kTreeConnect);
+  Fail(t1_, FailureClass::kMissing, Phase::kTreeConnect);
   const TargetHealthTable::Admitted admitted = table_.TryBeginConnect(t1_, kUser, now_);
   EXPECT_EQ(admitted.admission, Admission::kTooSoon);
   EXPECT_EQ(admitted.not_before, Get(t1_).not_before);
