@@ -130,11 +130,6 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
     statuses.push_back(health_.Get(host, identity, now));
     order.push_back({.index = 0, .not_before = statuses.front().not_before});
   }
-  failure->retry_at = absl::InfiniteFuture();
-  std::vector<FailureClass> held_back;
-  for (const TargetStatus& status : statuses) {
-    if (!status.MayTry(now)) held_back.push_back(status.last_failure);
-  }
   std::vector<Try> last;
   for (const OrderedTarget& target : order) {
     if (target.not_before > now) {
@@ -153,9 +148,6 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
   }
   tries.insert(tries.end(), last.begin(), last.end());
   for (size_t i = 0; i < tries.size(); ++i) tries[i].order = i;
-  // Until they may be tried again, they fail as they did.
-  failure->failure = WorstOf(held_back);
-  failure->worth_waiting = WorthWaiting(failure->failure);
   return tries;
 }
 
@@ -338,10 +330,22 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
     }
     const std::vector<Try> tries = ChooseTries(step, request, failure);
     if (tries.empty()) {
-      // All are known to be down for the moment, or to refuse us.
-      co_return StatusOf(failure->failure,
-                         absl::StrCat("no target of ", link->prefix.ToString(),
-                                      " is up: ", FailureClassName(failure->failure)));
+      // All are known to be down for the moment, or to refuse us: they fail as they did before.
+      const std::string identity = credential_.Identity();
+      const absl::Time now = runtime::Loop::Current().Now();
+      if (step.kind == ResolveStep::Kind::kTryTargets) {
+        for (const uint16_t candidate : step.candidates) {
+          const DfsPath& target = step.entry->targets[candidate].path;
+          resolver_.NoteTargetHeldBack(resolution, step, candidate,
+                                       health_.Get(target, identity, now).last_failure);
+        }
+        continue;
+      }
+      failure->failure = health_.Get(step.path->Prefix(2), identity, now).last_failure;
+      if (failure->failure == FailureClass::kNone) failure->failure = FailureClass::kTransport;
+      failure->worth_waiting = WorthWaiting(failure->failure);
+      co_return StatusOf(failure->failure, absl::StrCat(link->prefix.ToString(), ": ",
+                                                        FailureClassName(failure->failure)));
     }
     auto round = std::make_shared<Round>(tries.size());
     std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;

@@ -57,7 +57,8 @@ class FakeWorld {
   uint32_t ttl_seconds = 600;
   uint16_t version = 3;
   bool target_failback = false;
-  bool eager = false;  // The driver reports SHARE_CAP_DFS.
+  bool eager = false;                             // The driver reports SHARE_CAP_DFS.
+  std::map<std::string, FailureClass> held_back;  // Targets ("//t1/share") that are backing off.
 
   // What went over the wire.
   std::vector<std::string> requests;  // "LINK root1 //root1/dfs/x"
@@ -95,6 +96,11 @@ class FakeWorld {
         }
         case ResolveStep::Kind::kTryTargets: {
           const size_t candidate = step.candidates[0];
+          if (const auto held = held_back.find(step.entry->targets[candidate].path.ToString());
+              held != held_back.end()) {
+            resolver.NoteTargetHeldBack(resolution, step, candidate, held->second);
+            break;
+          }
           const DfsPath on_target = *step.PathOn(candidate);
           const Outcome outcome = Open(on_target);
           if (outcome != Outcome::kDown && outcome != Outcome::kDenied && eager &&

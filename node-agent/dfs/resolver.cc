@@ -248,7 +248,7 @@ bool Resolver::IsNamespace(const Level& level, const ReferralEntry& entry, size_
 Resolver::Look Resolver::TargetsFailed(Resolution& resolution, const ReferralEntry& entry,
                                        absl::Time now) {
   const Level& level = resolution.levels_.back();
-  if (now >= entry.retry_at) {
+  if (level.tried && now >= entry.retry_at) {
     if (entry.kind == EntryKind::kRoot || entry.prefix.size() == 2) {
       if (!level.root.asked) return AskRoot(resolution, /*stale_known=*/true, now);
     } else if (!level.link.asked) {
@@ -293,6 +293,7 @@ Resolver::Look Resolver::LeaveFailed(Resolution& resolution, FailureClass failur
   resolution.levels_.pop_back();
   resolution.levels_.back().failed.push_back(std::move(key));
   resolution.levels_.back().failures.push_back(failure);
+  resolution.levels_.back().tried = true;
   return std::nullopt;
 }
 
@@ -391,9 +392,16 @@ Resolver::Question& Resolver::QuestionOf(Level& level, ReferralKind kind) {
 
 void Resolver::NoteTargetFailed(Resolution& resolution, const ResolveStep& step, size_t candidate,
                                 FailureClass failure) {
+  NoteTargetHeldBack(resolution, step, candidate, failure);
+  resolution.levels_.back().tried = true;
+}
+
+void Resolver::NoteTargetHeldBack(Resolution& resolution, const ResolveStep& step, size_t candidate,
+                                  FailureClass failure) {
   Level& level = resolution.levels_.back();
   level.failed.emplace_back(step.entry->targets[candidate].path.Key());
-  level.failures.push_back(failure);
+  // Whoever held it back may have been forgiven meanwhile; it was not tried all the same.
+  level.failures.push_back(failure == FailureClass::kNone ? FailureClass::kTransport : failure);
 }
 
 void Resolver::NotePathNotCovered(Resolution& resolution, const ResolveStep& step,

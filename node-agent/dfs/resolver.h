@@ -126,6 +126,7 @@ class Resolution {
     // Targets that failed and how, and targets that turned out to be no namespaces; by key.
     std::vector<std::u16string> failed;
     std::vector<FailureClass> failures;
+    bool tried = false;  // At least one of them was really tried.
     std::vector<std::u16string> plain;
     // The target whose namespace is to be entered next; empty: none.
     std::u16string entering;
@@ -158,6 +159,10 @@ class Resolver {
   // A candidate failed; `failure` is none of kNone, kPathNotCovered, kSemantics, kCaller.
   void NoteTargetFailed(Resolution& resolution, const ResolveStep& step, size_t candidate,
                         FailureClass failure);
+  // A candidate was not tried: it is backing off, having failed that way. As NoteTargetFailed, but
+  // a level where nothing was tried is no reason to fetch its list anew.
+  void NoteTargetHeldBack(Resolution& resolution, const ResolveStep& step, size_t candidate,
+                          FailureClass failure);
   // A candidate (kNotDfs: the path's own host; `candidate` is not looked at) answered
   // STATUS_PATH_NOT_COVERED.
   void NotePathNotCovered(Resolution& resolution, const ResolveStep& step, size_t candidate);

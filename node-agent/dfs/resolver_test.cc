@@ -377,6 +377,22 @@ TEST_F(ResolverTest, F02_AllDeniedIsEACCES) {
   EXPECT_FALSE(result.worth_waiting);
 }
 
+TEST_F(ResolverTest, TargetsThatAreHeldBackAreLeftOut) {
+  Root("root1").links["mixed"] = {{"root2/dfs/inner", "t1/share"}};
+  EXPECT_EQ(Location("//root1/dfs/mixed/x"), "//t2/share/x");
+  world_.held_back = {{"//t2/share", FailureClass::kTransport},
+                      {"//t3/share", FailureClass::kMissing}};
+  // The nested namespace is left for the next target, and nobody's list is fetched for that.
+  EXPECT_EQ(Location("//root1/dfs/mixed/x"), "//t1/share/x");
+  EXPECT_THAT(world_.requests, IsEmpty());
+  // One that may come back decides, whichever was really tried.
+  world_.hosts["t1"].shares.erase("share");
+  EXPECT_TRUE(Run("//root1/dfs/mixed/x").worth_waiting);
+  world_.held_back["//t2/share"] = FailureClass::kMissing;
+  EXPECT_EQ(ErrnoFor("//root1/dfs/mixed/x"), ENOENT);
+  EXPECT_THAT(world_.attempts, ElementsAre("//t1/share/x"));
+}
+
 TEST_F(ResolverTest, ADeadFirstHostIsWorthWaitingFor) {
   world_.hosts["root1"].up = false;
   const FakeWorld::Result result = Run("//root1/dfs/two/x");
