@@ -25,8 +25,7 @@ MAY_INCLUDE = {
     'agent': SMB | {'smb/auth', 'dfs', 'vfs', 'fuse'},
     'mounter': {'base', 'state'},
     'notifier': {'base', 'state'},
-    # agent: failure.h, for exit codes. That it is nothing else, the linker sees.
-    'dfsctl': SMB | {'smb/auth', 'dfs', 'agent'},
+    'dfsctl': SMB | {'smb/auth', 'dfs'},
 }
 # Included by tests only; sees every layer.
 TESTING = 'testing'

@@ -14,15 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 from . import faults, samba, seed
 from .capture import Capture
-from .namespaces import MARK, USERS, kill_processes_in, libc, CLONE_NEWNET, processes_in, start_time
+from .namespaces import (CLONE_NEWNET, FOLDER_PREFIX as PREFIX, MARK, USERS, kill_processes_in, libc,
+                         processes_in, start_time)
 
 RUN = '/run'
-PREFIX = 'dfs-csi-lab-'
 # The last part of each host's address. `client` is where the programs under test run.
 HOSTS = {'root1': 11, 'root2': 12, 't1': 21, 't2': 22, 't3': 23, 'client': 100}
 SUFFIX = '.lab.test'
 PASSWORDS = {user: password for user, (_, password) in USERS.items()}
-DFS_SHARES = {'dfs': {'msdfs root': 'yes', 'read only': 'no'}}
+# A proxy share refuses every tree connect: who asks for a referral first gets to the targets.
+DFS_SHARES = {'dfs': {'msdfs root': 'yes', 'read only': 'no'},
+              'proxy': {'msdfs root': 'yes', 'msdfs proxy': r'\t1{s}\share,\t2{s}\share'}}
 TARGET_SHARES = {'share': {'read only': 'no'}, 'bench': {'read only': 'no'}}
 SERVER_PROGRAMS = ('smbd', 'samba-dcerpcd', 'rpcd_')
 
@@ -341,7 +343,8 @@ class Lab:
         for name, options in all_shares.items():
             if name not in self._unshared.get(host, []):
                 folder = host if host in seed.ROOTS else f'{host}/{name}'
-                shares[name] = {'path': f'{self.folder}/fs/data/{folder}', **options}
+                shares[name] = {'path': f'{self.folder}/fs/data/{folder}',
+                                **{key: value.format(s=self.suffix) for key, value in options.items()}}
         options = {**self.options.get('all', {}), **self.options.get(host, {})}
         samba.write_config(self.path('switch'), host, f'{self.folder}/fs/{host}',
                            [f'{self.address(host)}/24', f'{self.address6(host)}/64'], options, shares)
@@ -528,6 +531,11 @@ class Lab:
                 self._original_hosts = file.read()
         with open(path, 'w') as file:
             file.write(self._original_hosts if text is None else text)
+
+    def set_names(self, text=''):
+        """What the lab's name server knows beside nothing, in the format of /etc/hosts."""
+        with open(self.path('switch', f'{self.folder}/fs/names'), 'w') as file:
+            file.write(text)
 
     # A second opinion.
 

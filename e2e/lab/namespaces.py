@@ -2,7 +2,8 @@
 """Holds the namespaces of one lab for as long as it lives. Started by lab.py, not by hand.
 
   watcher             in the machine's namespaces; waits for its owner's death or SIGTERM, then cleans up
-  └─ switch           pid 1 of a PID namespace; its network holds the bridge, its mounts a tmpfs for all
+  └─ switch           pid 1 of a PID namespace; its network holds the bridge and a name server, its
+     │                mounts a tmpfs for all
      ├─ root1, t1 …   each pid 1 of a PID namespace of its own, with own network, mounts and /etc
      └─ client        own network, mounts, /etc and /mnt; its processes keep the machine's pids
 
@@ -27,6 +28,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 # Accounts behind the SMB users. They exist in the lab's own /etc only.
 USERS = {'dfsuser': (20001, 'dfspass'), 'dfsuser2': (20002, 'dfspass2')}
 OWN_ETC = ('passwd', 'group', 'hosts', 'resolv.conf', 'nsswitch.conf', 'fstab', 'mtab')
+FOLDER_PREFIX = 'dfs-csi-lab-'  # Each lab has a folder of its own in /run.
 MARK = 'DFSCSI_LAB'  # In the environment of every process that is started for a lab.
 
 
@@ -57,14 +59,24 @@ def start_time(pid):
 
 
 def processes_in(mount_namespace, name):
-    """Processes of the machine in that mount namespace that carry the lab's mark."""
+    """Processes of the machine in that mount namespace of that lab.
+
+    A number of a namespace may come again: a process is the lab's if it sees the lab's folder or carries
+    its mark. (Programs that start their children with an environment of their own leave the mark out.)
+    The namespace's holder is not one of them: it lives in the switch's PID namespace.
+    """
     found = []
     mark = f'{MARK}={name}'.encode()
+    own_pids = os.readlink('/proc/self/ns/pid')
     for entry in os.listdir('/proc'):
         if not entry.isdigit():
             continue
         try:
-            if os.readlink(f'/proc/{entry}/ns/mnt') != mount_namespace:
+            if (os.readlink(f'/proc/{entry}/ns/mnt') != mount_namespace
+                    or os.readlink(f'/proc/{entry}/ns/pid') != own_pids):
+                continue
+            if os.path.isdir(f'/proc/{entry}/root/run/{FOLDER_PREFIX}{name}'):
+                found.append(int(entry))
                 continue
             with open(f'/proc/{entry}/environ', 'rb') as file:
                 if mark in file.read().split(b'\0'):
@@ -95,7 +107,7 @@ def ip_batch(lines):
     subprocess.run(['ip', '-batch', '-'], input='\n'.join(lines) + '\n', text=True, check=True)
 
 
-def build_etc(folder, addresses, suffix):
+def build_etc(folder, addresses, suffix, name_server):
     """A folder to be bound over /etc: own accounts and names, symlinks to the machine's other files.
 
     All of /etc and not single files: a file bound over /etc/passwd falls away, in every mount
@@ -117,8 +129,8 @@ def build_etc(folder, addresses, suffix):
         accounts['group'] += f'{user}:x:{uid}:\n'
     hosts = '127.0.0.1 localhost\n::1 localhost\n' + ''.join(
         f'{address} {host}{suffix} {host}\n' for host, address in addresses.items())
-    # No name server: unknown names fail at once, not after a resolver's time-out.
-    files = {**accounts, 'hosts': hosts, 'resolv.conf': 'options timeout:1 attempts:1\n',
+    files = {**accounts, 'hosts': hosts,
+             'resolv.conf': f'nameserver {name_server}\noptions timeout:1 attempts:1\n',
              'nsswitch.conf': 'passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n'
                               'services: files\nprotocols: files\n', 'fstab': ''}
     for name, text in files.items():
@@ -138,6 +150,16 @@ def hold(name):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     let_go_of_terminal()
     os.execv('/bin/sleep', [name, 'infinity'])
+
+
+def start_name_server(address, names):
+    """A child of the switch: the kernel ends it with the switch's PID namespace."""
+    with open(names, 'w'):
+        pass
+    if os.fork() == 0:
+        let_go_of_terminal()
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'name_server.py')
+        os.execv('/usr/bin/python3', ['python3', '-BIS', program, address, names])
 
 
 def make_client_folders(folder):
@@ -167,7 +189,7 @@ def start_host(config, host, folder):
         if pid == 0:
             os.close(report_read)
             os.close(go_write)
-            build_etc(f'{folder}/{host}', config['addresses'], config['suffix'])
+            build_etc(f'{folder}/{host}', config['addresses'], config['suffix'], config['gateway'])
             mount(f'{folder}/{host}/etc', '/etc', flags=MS_BIND)
             if is_client:
                 make_client_folders(folder)
@@ -219,6 +241,7 @@ def run_switch(config, report):
                   f'link set v-{host} master br0 up']
         pipes.append((host, go, ready))
     ip_batch(veths)
+    start_name_server(config['gateway'], f'{folder}/fs/names')
     for _, go, _ in pipes:
         os.write(go, b'g')
     for host, go, ready in pipes:

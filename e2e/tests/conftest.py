@@ -84,7 +84,9 @@ def leftovers(names):
                     command = file.read()
             except OSError:
                 continue
-            if marked or any(f'dfs-csi-lab-{name}'.encode() in command for name in names):
+            if (marked or any(f'dfs-csi-lab-{name}'.encode() in command for name in names)
+                    or any(os.path.isdir(f'/proc/{entry}/root/run/dfs-csi-lab-{name}')
+                           for name in names if not os.path.exists(f'/run/dfs-csi-lab-{name}'))):
                 found.append(f'{entry} {command[:100]!r}')
     return found
 
