@@ -80,6 +80,8 @@ class Stream {
 
   virtual TcpProgress progress() = 0;
   virtual SocketAddress peer() const = 0;
+  // When it is destroyed, the other side sees a reset instead of an end. For test servers.
+  virtual void ResetOnClose() = 0;
 
   // Convenience. Read: some bytes, 0 at the end. ReadFull: exactly `size`, kUnavailable if the
   // stream ends before. WriteAll: everything.

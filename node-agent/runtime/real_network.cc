@@ -97,6 +97,10 @@ class RealStream final : public Stream {
     return progress;
   }
   SocketAddress peer() const override { return peer_; }
+  void ResetOnClose() override {
+    const linger at_once{.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  }
 
  private:
   static Progress Moved(ssize_t n) {

@@ -147,7 +147,8 @@ void Connection::Close(int side) {
   self.writable.NotifyAll();
   if (self.host == nullptr) return;
   if (!self.established) return Forget(side);
-  if (Readable(side) > 0) return Abort(side);  // Unread bytes: the other end must know.
+  if (Readable(side) > 0 || self.reset_on_close)
+    return Abort(side);  // Unread bytes: the other end must know.
   self.finished = true;
   Discard(1 - side);
   SendWhatFits(side);

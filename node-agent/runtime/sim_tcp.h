@@ -29,6 +29,7 @@ struct Socket {
   SocketAddress local;
   SocketAddress remote;
   bool established = false;
+  bool reset_on_close = false;
   bool closed = false;  // By the application, or with its process.
   absl::Status error;   // Not OK: reset or timed out.
   Condition readable;
@@ -139,6 +140,7 @@ class SimStream final : public Stream {
   }
   TcpProgress progress() override { return connection_->progress(side_); }
   SocketAddress peer() const override { return connection_->end(side_).remote; }
+  void ResetOnClose() override { connection_->end(side_).reset_on_close = true; }
 
  private:
   std::shared_ptr<Connection> connection_;
