@@ -27,7 +27,8 @@ constexpr char kUsage[] =
     "  --socket-dir   folder of mounter.sock, made with mode 0750\n"
     "  --mount-root   mount points must lie below it (default /)\n"
     "  --allow        who may connect: a user id and agent or tool (default: this user, both)\n"
-    "  --group        id of the group that owns the folder and the socket\n";
+    "  --group        id of the group that owns the folder and the socket\n"
+    "  --exit-when-idle  end when the last agent has gone and nothing is mounted\n";
 
 bool ParseAllow(const std::string& text, Options* options) {
   const std::pair<std::string, std::string> pair = absl::StrSplit(text, absl::MaxSplits(':', 1));
@@ -43,10 +44,12 @@ bool ParseFlags(int argc, char** argv, Options* options) {
                                       {"mount-root", required_argument, nullptr, 'r'},
                                       {"allow", required_argument, nullptr, 'a'},
                                       {"group", required_argument, nullptr, 'g'},
+                                      {"exit-when-idle", no_argument, nullptr, 'x'},
                                       {}};
   for (int flag; (flag = getopt_long(argc, argv, "", kFlags, nullptr)) != -1;) {
     if (flag == 's') options->socket_dir = optarg;
     if (flag == 'r') options->mount_root = optarg;
+    if (flag == 'x') options->exit_when_idle = true;
     const bool good = flag == 'a'   ? ParseAllow(optarg, options)
                       : flag == 'g' ? absl::SimpleAtoi(optarg, &options->group.emplace())
                                     : flag != '?';

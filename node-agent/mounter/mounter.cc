@@ -110,6 +110,7 @@ absl::Status Mounter::Run(int stop_fd) {
   }
   for (;;) {
     const bool idle = peers_.empty() && mounts_.empty();
+    if (idle && memory_ && options_.exit_when_idle) return absl::OkStatus();
     epoll_event events[64];
     const int n = epoll_wait(epoll_.get(), events, 64,
                              idle ? -1 : static_cast<int>(absl::ToInt64Milliseconds(kTick)));

@@ -39,7 +39,8 @@ struct Options {
   std::string socket_dir;
   std::string mount_root = "/";
   std::vector<std::pair<uid_t, state::Role>> allow;
-  std::optional<gid_t> group;  // Owner of the socket and its folder.
+  std::optional<gid_t> group;   // Owner of the socket and its folder.
+  bool exit_when_idle = false;  // When the last agent has gone and nothing is mounted.
 };
 
 class Mounter {

@@ -1,0 +1,70 @@
+#include "node-agent/dfsctl/command_line.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace dfscsi::dfsctl {
+
+absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments,
+                                             size_t least, size_t most) {
+  CommandLine line;
+  bool flags_end = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    std::string word = arguments[i];
+    if (flags_end || word == "-" || !absl::StartsWith(word, "-")) {
+      line.positional.push_back(std::move(word));
+      continue;
+    }
+    if (word == "--") {
+      flags_end = true;
+      continue;
+    }
+    if (word == "--force") {
+      line.force = true;
+      continue;
+    }
+    if (word == "--json") {
+      line.json = true;
+      continue;
+    }
+    // --flag VALUE, --flag=VALUE, -o VALUE
+    std::optional<std::string> value;
+    if (const size_t equals = word.find('=');
+        absl::StartsWith(word, "--") && equals != std::string::npos) {
+      value = word.substr(equals + 1);
+      word.resize(equals);
+    }
+    const bool known = word == "-o" || word == "--options" || word == "--credentials" ||
+                       word == "--socket-dir" || word == "--state-dir";
+    if (!known) return absl::InvalidArgumentError(absl::StrCat("unknown flag ", word));
+    if (!value.has_value()) {
+      if (i + 1 == arguments.size()) {
+        return absl::InvalidArgumentError(absl::StrCat(word, " needs a value"));
+      }
+      value = arguments[++i];
+    }
+    if (word == "-o" || word == "--options") {
+      for (absl::string_view option : absl::StrSplit(*value, ',', absl::SkipEmpty())) {
+        line.options.emplace_back(option);
+      }
+    } else if (word == "--credentials") {
+      line.credentials = *value;
+    } else if (word == "--socket-dir") {
+      line.socket_dir = *value;
+    } else {
+      line.state_dir = *value;
+    }
+  }
+  if (!absl::StartsWith(line.socket_dir, "/")) {
+    return absl::InvalidArgumentError("--socket-dir must be an absolute path");
+  }
+  if (line.positional.size() < least) return absl::InvalidArgumentError("an argument is missing");
+  if (line.positional.size() > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("one argument too many: ", line.positional[most]));
+  }
+  return line;
+}
+
+}  // namespace dfscsi::dfsctl

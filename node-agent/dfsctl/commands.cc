@@ -1,0 +1,404 @@
+#include "node-agent/dfsctl/commands.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <google/protobuf/util/json_util.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "node-agent/agent/failure.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/dfsctl/agent_stub.h"
+#include "node-agent/dfsctl/command_line.h"
+#include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/dfsctl/mounter_tool.h"
+#include "node-agent/dfsctl/programs.h"
+
+namespace dfscsi::dfsctl {
+namespace {
+
+using agent::WithReason;
+namespace v1 = agent::v1;
+
+// From the command line to its answer.
+constexpr absl::Duration kMountTime = absl::Seconds(19);
+constexpr absl::Duration kCallTime = absl::Seconds(19);
+constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
+constexpr char kFileSystemType[] = "fuse.dfs-csi";
+
+void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
+
+absl::Status PrintJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(message, &json, options).ok()) {
+    return absl::InternalError("the answer cannot be written as JSON");
+  }
+  Print(json + "\n");
+  return absl::OkStatus();
+}
+
+// A column of text, and then others.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> heads) { rows_.push_back(std::move(heads)); }
+  void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void Show() const {
+    std::vector<size_t> widths(rows_[0].size());
+    for (const auto& row : rows_) {
+      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+    for (const auto& row : rows_) {
+      std::string line;
+      for (size_t i = 0; i < row.size(); ++i) {
+        line += row[i];
+        if (i + 1 < row.size()) line.append(widths[i] - row[i].size() + 2, ' ');
+      }
+      Print(line + "\n");
+    }
+  }
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+// ---- Paths ----
+
+absl::Status BadMountPoint(const std::string& path, const std::string& why) {
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(path, ": ", why)),
+                    v1::BAD_MOUNT_POINT);
+}
+
+// Absolute, without symbolic links, and without asking the last component anything: it may be a
+// mount that does not answer.
+absl::StatusOr<std::string> CanonicalMountPoint(const std::string& path) {
+  std::string trimmed = path;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  const size_t slash = trimmed.rfind('/');
+  const std::string name = slash == std::string::npos ? trimmed : trimmed.substr(slash + 1);
+  std::string parent =
+      slash == std::string::npos ? "." : trimmed.substr(0, std::max<size_t>(slash, 1));
+  if (name.empty() || name == "." || name == "..") {
+    parent = trimmed;  // Of these the last component is no name.
+  }
+  char* const resolved = realpath(parent.c_str(), nullptr);
+  if (resolved == nullptr) return BadMountPoint(path, strerror(errno));
+  std::string canonical = resolved;
+  free(resolved);
+  if (parent == trimmed) return canonical;
+  if (canonical != "/") canonical += '/';
+  return canonical + name;
+}
+
+absl::StatusOr<std::string> CheckMountPoint(const std::string& path) {
+  ASSIGN_OR_RETURN(std::string canonical, CanonicalMountPoint(path));
+  struct statx status;
+  // Without asking a server: something may be mounted there already.
+  if (statx(AT_FDCWD, canonical.c_str(), AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW, STATX_TYPE,
+            &status) != 0) {
+    return BadMountPoint(path, strerror(errno));
+  }
+  if (S_ISLNK(status.stx_mode)) {
+    char* const resolved = realpath(canonical.c_str(), nullptr);
+    if (resolved == nullptr) return BadMountPoint(path, strerror(errno));
+    canonical = resolved;
+    free(resolved);
+    return CheckMountPoint(canonical);
+  }
+  if (!S_ISDIR(status.stx_mode)) return BadMountPoint(path, "not a directory");
+  return canonical;
+}
+
+// ---- Credentials ----
+
+struct GivenCredential {
+  std::optional<std::string> file;
+  smb::Credential credential;
+};
+
+// The words of -o that are about the credential, taken out of `options`.
+GivenCredential TakeCredentialOptions(std::vector<std::string>* options) {
+  GivenCredential given;
+  std::erase_if(*options, [&](const std::string& option) {
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(option, absl::MaxSplits('=', 1));
+    const auto& [key, value] = parts;
+    if (key == "credentials" || key == "cred") {
+      given.file = value;
+    } else if (key == "username" || key == "user") {
+      given.credential.user = value;
+    } else if (key == "domain" || key == "dom" || key == "workgroup") {
+      given.credential.domain = value;
+    } else {
+      return false;
+    }
+    return true;
+  });
+  return given;
+}
+
+absl::StatusOr<Secret> AskPassword(const std::string& user) {
+  if (!isatty(STDIN_FILENO)) {
+    return absl::InvalidArgumentError(
+        "--credentials FILE is needed (username=, password=, domain=)");
+  }
+  char* const typed = getpass(absl::StrCat("Password of ", user, ": ").c_str());
+  if (typed == nullptr) return absl::InvalidArgumentError("no password");
+  Secret password{std::string(typed)};
+  explicit_bzero(typed, strlen(typed));
+  return password;
+}
+
+absl::StatusOr<smb::Credential> GetCredential(CommandLine* line) {
+  GivenCredential given = TakeCredentialOptions(&line->options);
+  if (line->credentials.has_value()) given.file = line->credentials;
+  if (given.file.has_value()) {
+    absl::StatusOr<smb::Credential> read = ReadCredentialsFile(*given.file);
+    // Whatever is wrong with it, it is the caller's to mend.
+    if (!read.ok()) return WithReason(read.status(), v1::BAD_ARGUMENT);
+    return read;
+  }
+  if (given.credential.user.empty()) {
+    return absl::InvalidArgumentError(
+        "--credentials FILE is needed (username=, password=, domain=)");
+  }
+  ASSIGN_OR_RETURN(given.credential.password, AskPassword(given.credential.user));
+  return std::move(given.credential);
+}
+
+// ---- Calls ----
+
+// Repeats what found no agent: one may be taking over.
+template <typename Request, typename Response>
+absl::Status CallAgent(const std::string& socket_dir,
+                       grpc::Status (v1::Agent::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
+                       const Request& request, Response* response) {
+  const absl::Time give_up = absl::Now() + kTakeoverTime;
+  while (true) {
+    const absl::Status status =
+        AgentStub(socket_dir).Call(method, request, response, absl::Now() + kCallTime);
+    const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
+    if (!absent) return status;
+    // No mounter: nobody will take over either.
+    if (!MounterTool::Connect(socket_dir).ok() || absl::Now() > give_up) {
+      return WithReason(absl::UnavailableError(absl::StrCat("no agent runs in ", socket_dir)),
+                        v1::SYSTEM);
+    }
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+}
+
+}  // namespace
+
+absl::Status Mount(const std::vector<std::string>& arguments) {
+  const absl::Time deadline = absl::Now() + kMountTime;
+  ASSIGN_OR_RETURN(CommandLine line, ParseCommandLine(arguments, 2, 2));
+  ASSIGN_OR_RETURN(smb::Credential credential, GetCredential(&line));
+  ASSIGN_OR_RETURN(const std::string mount_point, CheckMountPoint(line.positional[1]));
+  v1::MountRequest request;
+  request.set_source(line.positional[0]);
+  request.set_mount_point(mount_point);
+  *request.mutable_options() = {line.options.begin(), line.options.end()};
+  request.mutable_credential()->set_user(credential.user);
+  request.mutable_credential()->set_domain(credential.domain);
+  *request.mutable_credential()->mutable_password() = std::string(credential.password.Expose());
+
+  const std::string state_dir = line.state_dir.value_or(
+      line.socket_dir == kDefaultSocketDir ? "/var/lib/dfs-csi-local"
+                                           : absl::StrCat(line.socket_dir, "/state"));
+  Programs programs(line.socket_dir, state_dir);
+  while (true) {
+    absl::Status status = programs.EnsureRunning(deadline);
+    v1::MountResponse response;
+    if (status.ok()) {
+      status =
+          AgentStub(line.socket_dir).Call(&v1::Agent::Stub::Mount, request, &response, deadline);
+    }
+    if (status.ok()) return status;
+    const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
+    if (absent && absl::Now() + absl::Seconds(1) < deadline) {
+      absl::SleepFor(absl::Milliseconds(20));
+      continue;
+    }
+    programs.StopIfUnused();
+    if (absl::IsDeadlineExceeded(status)) {
+      return WithReason(
+          absl::DeadlineExceededError(absl::StrCat(line.positional[0], ": no answer in time")),
+          v1::UNREACHABLE);
+    }
+    return status;
+  }
+}
+
+namespace {
+
+// No mounter knows of it any more; only this user's own rights are needed.
+absl::Status UnmountAlone(const std::string& mount_point, bool force) {
+  std::ifstream mountinfo("/proc/self/mountinfo");
+  bool found = false;
+  for (std::string text; std::getline(mountinfo, text);) {
+    const std::vector<std::string> fields = absl::StrSplit(text, ' ');
+    const auto dash = std::find(fields.begin(), fields.end(), "-");
+    found |= fields.size() > 5 && fields[4] == mount_point && dash != fields.end() &&
+             std::next(dash) != fields.end() && *std::next(dash) == kFileSystemType;
+  }
+  if (!found) return BadMountPoint(mount_point, "nothing of ours is mounted there");
+  if (umount2(mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW | (force ? MNT_FORCE : 0)) != 0) {
+    return WithReason(absl::ErrnoToStatus(errno, mount_point), v1::SYSTEM);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Unmount(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 1, 1));
+  ASSIGN_OR_RETURN(const std::string mount_point, CanonicalMountPoint(line.positional[0]));
+  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(line.socket_dir);
+  if (absl::IsUnavailable(mounter.status())) return UnmountAlone(mount_point, line.force);
+  if (!mounter.ok()) return WithReason(mounter.status(), v1::SYSTEM);
+  return mounter->Unmount(mount_point, line.force);
+}
+
+absl::Status Mounts(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 0));
+  v1::ListMountsResponse response;
+  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(line.socket_dir);
+  if (mounter.ok()) {
+    ASSIGN_OR_RETURN(const state::StatusReply status, mounter->GetStatus());
+    if (status.active_pid != 0) {
+      RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListMounts,
+                                v1::ListMountsRequest(), &response));
+    } else {  // The mounter knows what is mounted, and no more.
+      ASSIGN_OR_RETURN(const std::vector<state::MountEntry> mounts, mounter->ListMounts());
+      for (const state::MountEntry& entry : mounts) {
+        v1::Mount* const mount = response.add_mounts();
+        mount->set_mount_id(entry.mount_id);
+        mount->set_source(entry.source);
+        mount->set_mount_point(entry.mount_point);
+        mount->set_detached(entry.detached);
+      }
+    }
+  } else if (!absl::IsUnavailable(mounter.status())) {
+    return WithReason(mounter.status(), v1::SYSTEM);
+  }
+  if (line.json) return PrintJson(response);
+  Table table({"SOURCE", "MOUNT POINT", "SERVED BY", "OPTIONS"});
+  for (const v1::Mount& mount : response.mounts()) {
+    table.Add({mount.source(),
+               absl::StrCat(mount.mount_point(), mount.detached() ? " (detached)" : ""),
+               mount.serving().empty() ? "-" : mount.serving(),
+               mount.options().empty() ? "-" : absl::StrJoin(mount.options(), ",")});
+  }
+  table.Show();
+  return absl::OkStatus();
+}
+
+absl::Status Referrals(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
+  v1::ListReferralsRequest request;
+  if (!line.positional.empty()) request.set_path(line.positional[0]);
+  v1::ListReferralsResponse response;
+  RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListReferrals, request, &response));
+  if (line.json) return PrintJson(response);
+  for (const v1::Referral& referral : response.referrals()) {
+    Print(absl::StrFormat("%s  %s%s, %s\n", referral.prefix(),
+                          referral.negative() ? "nothing there"
+                          : referral.root()   ? "root"
+                                              : "link",
+                          referral.interlink() ? " to another namespace" : "",
+                          referral.expires_in_seconds() > 0
+                              ? absl::StrFormat("fresh for %.0f s", referral.expires_in_seconds())
+                              : "stale"));
+    for (const v1::Referral::Target& target : referral.targets()) {
+      Print(absl::StrCat("  ", target.hint() ? "* " : "  ", target.path(), "\n"));
+    }
+  }
+  if (!response.resolved().empty()) Print(absl::StrCat("served by ", response.resolved(), "\n"));
+  return absl::OkStatus();
+}
+
+absl::Status Targets(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 0));
+  v1::ListTargetsResponse response;
+  RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListTargets,
+                            v1::ListTargetsRequest(), &response));
+  if (line.json) return PrintJson(response);
+  Table targets({"TARGET", "STATE", "FAILURES", "LAST FAILURE", "RETRY IN"});
+  for (const v1::Target& target : response.targets()) {
+    targets.Add({target.path(), target.state(), absl::StrCat(target.failures()),
+                 target.last_failure().empty() ? "-" : target.last_failure(),
+                 target.retry_in_seconds() > 0
+                     ? absl::StrFormat("%.1f s", target.retry_in_seconds())
+                     : "-"});
+  }
+  targets.Show();
+  Table connections({"CONNECTION", "ADDRESS", "FRAMES SENT", ""});
+  for (const v1::Connection& connection : response.connections()) {
+    connections.Add({connection.host(), connection.address(),
+                     absl::StrCat(connection.frames_sent()), connection.suspect() ? "silent" : ""});
+  }
+  connections.Show();
+  return absl::OkStatus();
+}
+
+absl::Status Cache(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 1, 1));
+  if (line.positional[0] != "flush") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cache ", line.positional[0], ": the one thing to do with it is flush"));
+  }
+  v1::FlushCacheResponse response;
+  RETURN_IF_ERROR(
+      CallAgent(line.socket_dir, &v1::Agent::Stub::FlushCache, v1::FlushCacheRequest(), &response));
+  Print(absl::StrCat(response.entries(), " referrals\n"));
+  return absl::OkStatus();
+}
+
+absl::Status Metrics(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 0));
+  v1::GetMetricsResponse response;
+  RETURN_IF_ERROR(
+      CallAgent(line.socket_dir, &v1::Agent::Stub::GetMetrics, v1::GetMetricsRequest(), &response));
+  Print(response.text());
+  return absl::OkStatus();
+}
+
+absl::Status Version(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 0));
+  v1::GetVersionResponse response;
+  const bool runs =
+      MounterTool::Connect(line.socket_dir).ok() &&
+      CallAgent(line.socket_dir, &v1::Agent::Stub::GetVersion, v1::GetVersionRequest(), &response)
+          .ok();
+  if (line.json) return PrintJson(response);
+  Print("dfsctl " DFSCSI_BUILD_ID "\n");
+  if (runs) {
+    Print(absl::StrFormat("dfs-node-agent %s, pid %d, generation %d, active for %.1f s\n",
+                          response.version(), response.pid(), response.generation(),
+                          response.active_seconds()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace dfscsi::dfsctl
