@@ -530,15 +530,9 @@ TEST(ErrorResponseTest, DataDirectlyOrInAContext) {
 
 TEST(ErrorResponseTest, WalksContextsToTheDefaultOne) {
   // A share redirect of 3 bytes, padded to 8, then the default context.
-  const absl::StatusOr<ErrorResponse> decoded =
-      DecodeErrorResponse(FromHex("09000200"
-                                  "1c000000"
-                                  "03000000"
-                                  "53526472"
-                                  "aabbcc0000000000"
-                                  "04000000"
-                                  "00000000"
-                                  "78563412"));
+  const std::vector<uint8_t> body =
+      FromHex("090002001c0000000300000053526472aabbcc0000000000040000000000000078563412");
+  const absl::StatusOr<ErrorResponse> decoded = DecodeErrorResponse(body);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(RequiredBufferSize(*decoded), 0x12345678u);
 }
