@@ -1,16 +1,23 @@
 #!/usr/bin/python3
-"""dfs-mounter, the only privileged program, stays under 1,000 lines of code.
+"""dfs-mounter, the only privileged program, stays under 1,000 lines of code and links little.
+
+  check_mounter_size.py               counts the lines
+  check_mounter_size.py PROGRAM       looks at what the program links
 
 Counted: node-agent/mounter/ without tests (x_test.cc, test_x.cc), without blank lines and comments.
 """
 
 import re
+import subprocess
+import sys
 
 import repository
 
 LIMIT = 1000
 FOLDER = 'node-agent/mounter'
 NOT_CODE = re.compile(r'(_test|_fuzz|_bench)\.cc$|/test_[a-z_]*\.(h|cc)$')
+# Shared libraries that a program without SMB, gRPC and libfuse has no use for.
+TOO_MUCH = re.compile(r'lib(fuse3|grpc|protobuf|ssl|crypto|gssapi|krb5|cares|prometheus)')
 COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
 
@@ -36,6 +43,13 @@ def check():
     return repository.report(findings, len(paths))
 
 
+def check_links(program):
+    run = subprocess.run(['ldd', program], capture_output=True, text=True, check=True)
+    libraries = [line.split()[0] for line in run.stdout.splitlines()]
+    return repository.report([f'{program} links {library}' for library in libraries
+                              if TOO_MUCH.match(library)], len(libraries))
+
+
 PLANTED = [
     ('int a;\n\n// Comment.\nint b;  // Another.\n', 2),
     ('/* one\n two */\nint a;\n', 1),
@@ -52,4 +66,6 @@ def self_test():
 
 
 if __name__ == '__main__':
+    if len(sys.argv) == 2 and not sys.argv[1].startswith('--'):
+        sys.exit(check_links(sys.argv[1]))
     repository.main(check, self_test)

@@ -130,7 +130,7 @@ def gtest_cases(path):
     return counts
 
 
-def run_ctest(run, tree, arguments=(), env=None, repeat_serial=False):
+def run_ctest(run, tree, arguments=(), env=None, serial=False):
     """Runs CTest in `tree` and counts the cases inside its GoogleTest programs."""
     counts = Counts()
     with tempfile.TemporaryDirectory(prefix='dfscsi-ctest-') as reports:
@@ -138,7 +138,7 @@ def run_ctest(run, tree, arguments=(), env=None, repeat_serial=False):
         gtest = os.path.join(reports, 'gtest')
         code = run.command(
             ['ctest', '--test-dir', tree, '--output-on-failure', '--no-tests=error', '-j',
-             '1' if repeat_serial else str(JOBS), '--output-junit', junit, *arguments],
+             '1' if serial else str(JOBS), '--output-junit', junit, *arguments],
             env={'GTEST_OUTPUT': f'xml:{gtest}/', 'GTEST_COLOR': 'no', **(env or {})}, check=False)
         if os.path.exists(junit):
             for test in ElementTree.parse(junit).getroot().iter('testcase'):
@@ -286,11 +286,6 @@ def stage_fuzz(run, options):
     return counts
 
 
-def stage_e2e(run, options):
-    require_root()
-    return run_pytest(run, ['e2e/tests', '--ignore=e2e/tests/death', '--ignore=e2e/tests/long'])
-
-
 def has_label(tree, label):
     listing = subprocess.run(['ctest', '--test-dir', tree, '-L', f'^{label}$', '--show-only=json-v1'],
                              cwd=ROOT, capture_output=True, text=True, check=True)
@@ -302,9 +297,16 @@ def ctest_and_pytest(run, label):
     require_root()
     counts = Counts()
     if has_label('build/release', label):
-        counts += run_ctest(run, 'build/release', ['-L', f'^{label}$'], repeat_serial=True)
+        counts += run_ctest(run, 'build/release', ['-L', f'^{label}$'], serial=True)
     if os.path.isdir(os.path.join(ROOT, 'e2e', 'tests', label)):
         counts += run_pytest(run, [f'e2e/tests/{label}'])
+    return counts
+
+
+def stage_e2e(run, options):
+    require_root()
+    counts = run_ctest(run, 'build/release', ['-L', '^e2e$'], serial=True)
+    counts += run_pytest(run, ['e2e/tests', '--ignore=e2e/tests/death', '--ignore=e2e/tests/long'])
     return counts
 
 
