@@ -363,8 +363,10 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
         (deadline.cancelled() || deadline.when() <= runtime::Loop::Current().Now())) {
       co_return reached.status();
     }
+    // An ordinary share has one target, and no list to strike it from.
+    const bool has_list = step.kind == ResolveStep::Kind::kTryTargets;
     for (const TryFailure& failed : round->failures) {
-      resolver_.NoteTargetFailed(resolution, step, failed.candidate, failed.failure);
+      if (has_list) resolver_.NoteTargetFailed(resolution, step, failed.candidate, failed.failure);
     }
     if (!reached.ok()) {
       if (step.kind == ResolveStep::Kind::kNotDfs) {
