@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -119,24 +120,22 @@ def test_ls_of_many(lab, dfsctl):
     ('//t1', 'dfsuser', PASSWORD, None),
 ])
 def test_an_error_is_one_clear_line(lab, dfsctl, credentials, source, user, password, what):
-    run = dfsctl('get', source, '-', file=credentials(user, password, 'other'), check=False, timeout=25)
+    start = time.monotonic()
+    run = dfsctl('get', source, '-', file=credentials(user, password, 'other'), check=False)
+    assert time.monotonic() - start <= 20
     assert run.returncode != 0 and not run.stdout
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
     assert what is None or what in run.stderr
     assert password == 'x' or password not in run.stderr
 
 
-def test_a_server_that_refuses_is_an_error_within_20_s(lab, dfsctl):
-    lab.fail('kill', 't3')
-    run = dfsctl('get', '//t3/share/hello.txt', '-', check=False, timeout=20)
-    assert run.returncode != 0 and len(run.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize('mode', ['drop', 'stop'])
-def test_a_silent_server_is_an_error_within_20_s(lab, dfsctl, mode):
+@pytest.mark.parametrize('mode', ['kill', 'drop', 'stop'])
+def test_a_dead_server_is_an_error_within_20_s(lab, dfsctl, mode):
     lab.fail(mode, 't3')
-    run = dfsctl('get', '//t3/share/hello.txt', '-', check=False, timeout=25)
+    start = time.monotonic()
+    run = dfsctl('get', '//t3/share/hello.txt', '-', check=False, timeout=60)
     assert run.returncode != 0 and len(run.stderr.strip().splitlines()) == 1
+    assert time.monotonic() - start <= 20
 
 
 def test_an_unreadable_credentials_file_is_an_error(lab, program):
