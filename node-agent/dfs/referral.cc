@@ -9,14 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/wire/utf16.h"
-#include "node-agent/smb/wire/writer.h"
 
 namespace dfscsi::dfs {
 namespace {
 
 using smb::wire::Bytes;
 using smb::wire::Reader;
-using smb::wire::Writer;
 
 // [MS-DFSC] sets no limit. A reply of 56 KiB holds 1,638 minimal V3 entries.
 constexpr uint16_t kMaxEntries = 1024;
@@ -200,48 +198,6 @@ std::optional<std::string> HostFromList(Bytes utf16le) {
 }
 
 }  // namespace
-
-absl::string_view ReferralKindName(ReferralKind kind) {
-  switch (kind) {
-    case ReferralKind::kDomain:
-      return "DOMAIN";
-    case ReferralKind::kDc:
-      return "DC";
-    case ReferralKind::kSysvol:
-      return "SYSVOL";
-    case ReferralKind::kRoot:
-      return "ROOT";
-    case ReferralKind::kLink:
-      return "LINK";
-  }
-  return "?";
-}
-
-std::vector<uint8_t> EncodeReferralRequest(std::u16string_view path, uint16_t max_level) {
-  std::vector<uint8_t> bytes;
-  Writer writer(&bytes);
-  writer.U16(max_level);
-  writer.Utf16(path);
-  writer.U16(0);
-  return bytes;
-}
-
-std::vector<uint8_t> EncodeReferralRequestEx(std::u16string_view path, std::u16string_view site) {
-  constexpr uint16_t kSiteName = 1;
-  std::vector<uint8_t> bytes;
-  Writer writer(&bytes);
-  writer.U16(kMaxReferralLevel);
-  writer.U16(kSiteName);
-  const size_t length_at = writer.size();
-  writer.U32(0);  // RequestDataLength
-  for (const std::u16string_view text : {path, site}) {
-    writer.Length16((text.size() + 1) * 2);
-    writer.Utf16(text);
-    writer.U16(0);
-  }
-  writer.PatchU32(length_at, writer.size() - length_at - sizeof(uint32_t));
-  return bytes;
-}
 
 absl::StatusOr<Referral> DecodeReferral(Bytes response, std::u16string_view request_path) {
   Header header;

@@ -1,6 +1,6 @@
-// DFS referrals as bytes: the two requests, and what a server answers.
+// DFS referrals as a server sends them.
 //
-// Source: [MS-DFSC] 2.2.2 to 2.2.4 (layouts), 3.1.5.4 (what a client makes of them). Each bound
+// Source: [MS-DFSC] 2.2.4 (layouts), 3.1.5.4 (what a client makes of them). Each bound
 // that is checked here was once a remote crash in another client. PathConsumed counts bytes of
 // UTF-16 on the wire; it becomes a count of components here, and no other file sees it.
 
@@ -21,36 +21,10 @@
 
 namespace dfscsi::dfs {
 
-// What is asked for; says where the request goes and what its path looks like ([MS-DFSC] 3.1.4.2).
-enum class ReferralKind {
-  kDomain,  // "": the names of all domains. To a bootstrap DC; a name list.
-  kDc,      // \domain: its domain controllers. To a bootstrap DC; a name list.
-  kSysvol,  // \domain\SYSVOL or \domain\NETLOGON. To a DC.
-  kRoot,    // \host-or-domain\namespace. To a DC, or the host itself.
-  kLink,    // \host-or-domain\namespace\a\b. To a root target.
-};
-absl::string_view ReferralKindName(ReferralKind kind);
-
-// DOMAIN and DC requests below level 3 fail, so there is no reason to ever ask for less than all.
-inline constexpr uint16_t kMaxReferralLevel = 4;
-
-// MaxOutputResponse of the FSCTL: the first try, and where a caller that saw STATUS_BUFFER_OVERFLOW
-// (whose partial reply is never decoded) stops doubling.
-inline constexpr uint32_t kFirstReferralBufferBytes = 8 * 1024;
-inline constexpr uint32_t kMaxReferralBufferBytes = 56 * 1024;
-
-// The input of FSCTL_DFS_GET_REFERRALS. `path` has one leading backslash, or is empty (kDomain).
-std::vector<uint8_t> EncodeReferralRequest(std::u16string_view path,
-                                           uint16_t max_level = kMaxReferralLevel);
-// The input of FSCTL_DFS_GET_REFERRALS_EX, with the client's Active Directory site. Where a server
-// refuses that FSCTL, the caller falls back to the plain one and remembers it for the connection.
-std::vector<uint8_t> EncodeReferralRequestEx(std::u16string_view path, std::u16string_view site);
-
 // One place where the data is.
 struct Target {
-  DfsPath path;  // \host\share[\path]
-  bool starts_set =
-      false;  // TargetSetBoundary: the first of a target set; true for the first of all.
+  DfsPath path;             // \host\share[\path]
+  bool starts_set = false;  // TargetSetBoundary; true for the first target of all.
 
   friend bool operator==(const Target&, const Target&) = default;
 };

@@ -27,6 +27,7 @@
 #include "node-agent/base/mutex.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral.h"
+#include "node-agent/dfs/referral_request.h"
 
 namespace dfscsi::dfs {
 

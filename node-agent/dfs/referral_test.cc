@@ -9,6 +9,7 @@
 
 #include "absl/strings/escaping.h"
 #include "node-agent/dfs/referral_encoder.h"
+#include "node-agent/dfs/referral_request.h"
 
 namespace dfscsi::dfs {
 namespace {

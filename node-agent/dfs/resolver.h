@@ -43,6 +43,7 @@
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral.h"
 #include "node-agent/dfs/referral_cache.h"
+#include "node-agent/dfs/referral_request.h"
 
 namespace dfscsi::dfs {
 
