@@ -25,8 +25,9 @@ using state::RequestSlot;
 namespace {
 
 constexpr char kBuildId[] = DFSCSI_BUILD_ID;
-constexpr absl::Duration kHousekeepingPeriod = absl::Seconds(5);
-constexpr absl::Duration kSavePeriod = absl::Seconds(30);
+constexpr absl::Duration kHousekeepingPeriod = absl::Seconds(2);
+constexpr absl::Duration kSavePeriod = absl::Seconds(60);
+constexpr absl::Duration kSaveTime = absl::Seconds(10);
 constexpr absl::Duration kStepIdleTime = absl::Seconds(30);
 // A step that was refused is not asked for again at once.
 constexpr absl::Duration kGrowAgainAfter = absl::Seconds(1);
@@ -390,9 +391,10 @@ Task<void> Agent::KeepHouse() {
     (void)co_await runtime::Sleep(kHousekeepingPeriod, Deadline::Never());
     if (engine_ == nullptr || draining_) continue;
     engine_->buffers.Trim();
-    if (loop_.Now() - saved >= kSavePeriod) {
+    // What was learned at once, for a successor; new expiry times now and then.
+    if (engine_->CacheChanged() || loop_.Now() - saved >= kSavePeriod) {
       saved = loop_.Now();
-      co_await engine_->SaveCache();
+      co_await engine_->SaveCache(Deadline::After(kSaveTime));
       if (engine_ == nullptr || draining_) continue;
     }
     if (loop_.Now() - step_checked < kStepIdleTime) continue;
@@ -414,7 +416,7 @@ Task<void> Agent::WatchIdle() {
     if (loop_.Now() - busy_at_ < kIdleTime || draining_) continue;
     LogInfo("nothing is mounted: the end");
     if (generation_ != 0) {
-      co_await engine_->SaveCache();
+      co_await engine_->SaveCache(Deadline::After(kSaveTime));
       (void)unlink(absl::StrCat(flags_.socket_dir, "/agent.sock").c_str());
     }
     Drain();
@@ -443,6 +445,8 @@ Task<void> Agent::DrainAndStop() {
         (void)co_await known.served->session().WaitUntilIdle(deadline);
       }
     }
+    // The successor need not ask what we know. If the disk is slow, it asks.
+    if (engine_->CacheChanged()) co_await engine_->SaveCache(deadline);
     engine_->sessions.ForgetSessions();
     for (auto& [id, known] : mounts_) known.served.reset();
     generation_ = 0;

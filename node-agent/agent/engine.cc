@@ -64,7 +64,7 @@ absl::Status ReplaceFile(const std::string& path, const std::string& content) {
     if (n < 0) return absl::ErrnoToStatus(errno, temporary);
     written += static_cast<size_t>(n);
   }
-  if (fsync(fd.get()) != 0) return absl::ErrnoToStatus(errno, temporary);
+  if (fdatasync(fd.get()) != 0) return absl::ErrnoToStatus(errno, temporary);
   if (rename(temporary.c_str(), path.c_str()) != 0) return absl::ErrnoToStatus(errno, path);
   return absl::OkStatus();
 }
@@ -115,18 +115,27 @@ void Engine::LoadCache() {
   absl::Status status = file.status();
   if (status.ok()) status = cache.Load(*file, loop().Now(), absl::Now());
   if (!status.ok()) LogWarning("referral cache ", outside_.cache_file, ": ", status.message());
+  saved_state_ = CacheState();
 }
 
-runtime::Task<void> Engine::SaveCache() {
+std::pair<int64_t, int64_t> Engine::CacheState() const {
+  const dfs::ReferralCache::Counters counters = cache.GetCounters();
+  return {counters.entries, counters.misses};
+}
+
+bool Engine::CacheChanged() const { return CacheState() != saved_state_; }
+
+runtime::Task<void> Engine::SaveCache(runtime::Deadline deadline) {
   if (outside_.cache_file.empty()) co_return;
+  saved_state_ = CacheState();
   std::function<absl::StatusOr<bool>()> write =
       [path = outside_.cache_file,
        content = cache.Save(loop().Now(), absl::Now())]() -> absl::StatusOr<bool> {
     RETURN_IF_ERROR(ReplaceFile(path, content));
     return true;
   };
-  const absl::StatusOr<bool> written = co_await runtime::Blocking<bool>(
-      std::move(write), runtime::Deadline::After(absl::Seconds(10)));
+  const absl::StatusOr<bool> written =
+      co_await runtime::Blocking<bool>(std::move(write), std::move(deadline));
   if (!written.ok()) LogWarning("referral cache: ", written.status().message());
 }
 

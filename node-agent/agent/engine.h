@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "node-agent/agent/guarded_sessions.h"
 #include "node-agent/dfs/domain_cache.h"
@@ -51,7 +52,9 @@ class Engine {
 
   // The referral cache's file: read (what is cached already stays), written.
   void LoadCache();
-  runtime::Task<void> SaveCache();
+  runtime::Task<void> SaveCache(runtime::Deadline deadline);
+  // Entries came, went or were renewed since the last SaveCache().
+  bool CacheChanged() const;
 
   GuardedSessions sessions;
   dfs::ReferralCache cache;
@@ -63,7 +66,11 @@ class Engine {
 
  private:
   const Outside outside_;
+  // What tells one state of the cache from another: entries, and fetches that filled it.
+  std::pair<int64_t, int64_t> CacheState() const;
+
   std::map<std::string, std::weak_ptr<smb::SessionPool>> pools_;
+  std::pair<int64_t, int64_t> saved_state_;
 };
 
 }  // namespace dfscsi::agent
