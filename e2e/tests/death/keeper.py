@@ -1,0 +1,69 @@
+"""What the DaemonSets do for the programs: whoever dies is started again."""
+
+import os
+import subprocess
+import threading
+import time
+
+SOCKET_DIR = '/run/dfs-csi-local'
+
+
+class Keeper:
+    """`with Keeper(lab, engine, agents=2):` keeps that many agents running on the lab's client."""
+
+    def __init__(self, lab, engine, agents=2):
+        self._lab = lab
+        self._engine = engine
+        self._wanted = agents
+        self._stop = threading.Event()
+        self._processes = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def start_agent(self):
+        log = open(self._lab.path('client', f'{SOCKET_DIR}/keeper.log'), 'a')
+        with log:
+            process = self._lab.popen_in(
+                'client', [self._engine.program('dfs-node-agent'), f'--socket_dir={SOCKET_DIR}'],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        with self._lock:
+            self._processes.append(process)
+        return process
+
+    def start_mounter(self):
+        log = open(self._lab.path('client', f'{SOCKET_DIR}/keeper.log'), 'a')
+        with log:
+            process = self._lab.popen_in(
+                'client', [self._engine.program('dfs-mounter'), f'--socket-dir={SOCKET_DIR}'],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        with self._lock:
+            self._processes.append(process)
+        return process
+
+    def _keep(self):
+        while not self._stop.wait(0.02):
+            with self._lock:
+                for process in self._processes:
+                    process.poll()
+            if len(self._engine.pids('dfs-node-agent')) < self._wanted:
+                self.start_agent()
+
+    def log(self):
+        path = self._lab.path('client', f'{SOCKET_DIR}/keeper.log')
+        if not os.path.exists(path):
+            return ''
+        with open(path, errors='replace') as file:
+            return file.read()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def reap(self):
+        deadline = time.monotonic() + 10
+        for process in self._processes:
+            process.wait(timeout=max(0.1, deadline - time.monotonic()))
