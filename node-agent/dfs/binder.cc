@@ -358,7 +358,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
       return smb::wire::NtStatusOf(a).has_value() && !smb::wire::NtStatusOf(b).has_value();
     };
     absl::StatusOr<Reached> reached =
-        co_await runtime::Race<Reached>(std::move(racers), says_more, deadline);
+        co_await runtime::Race<Reached>(std::move(racers), says_more, deadline, &racing_);
     if (!reached.ok() &&
         (deadline.cancelled() || deadline.when() <= runtime::Loop::Current().Now())) {
       co_return reached.status();

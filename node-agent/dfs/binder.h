@@ -20,6 +20,7 @@
 #include "node-agent/dfs/target_order.h"
 #include "node-agent/dfs/target_policy.h"
 #include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/smb/session_pool.h"
 
@@ -126,6 +127,7 @@ class Binder {
   ReferralSource referrals_;
   runtime::Condition bound_;
   uint64_t last_epoch_ = 0;
+  runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
   std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
 };
 

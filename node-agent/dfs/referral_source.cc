@@ -94,7 +94,7 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
     return smb::wire::NtStatusOf(a).has_value() && !smb::wire::NtStatusOf(b).has_value();
   };
   absl::StatusOr<Answer> answer =
-      co_await runtime::Race<Answer>(std::move(racers), says_more, deadline);
+      co_await runtime::Race<Answer>(std::move(racers), says_more, deadline, &racing_);
   if (!answer.ok()) {
     *failure = Classify(answer.status(), AttemptPhase::kReferral, /*keys_proven=*/true).failure;
     if (*failure == FailureClass::kCaller && !deadline.cancelled()) {

@@ -16,6 +16,7 @@
 #include "node-agent/dfs/referral.h"
 #include "node-agent/dfs/resolver.h"
 #include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/smb/session_pool.h"
 
@@ -51,6 +52,7 @@ class ReferralSource {
   smb::SessionPool& sessions_;
   const smb::Credential credential_;
   int64_t requests_sent_ = 0;
+  runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
 };
 
 }  // namespace dfscsi::dfs

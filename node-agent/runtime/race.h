@@ -53,15 +53,16 @@ Task<void> RunRacer(std::shared_ptr<RaceState<T>> state,
 // Runs all racers, each with a deadline that Race cancels once somebody has won, and returns the
 // first OK result. If none succeeds: the best error, `better(a, b)` saying that a tells more than
 // b. Losers are cancelled and left to end by themselves: a loser that is stuck (in Blocking work,
-// say) delays nobody, and may outlive the race and its caller: racers own what they use. A racer
-// that should start later sleeps first.
+// say) delays nobody, and may outlive the race and its caller: racers own what they use, or, given
+// a `home`, may use what lives as long as that: they die with it. A racer that should start later
+// sleeps first.
 //
 // Errors: kCancelled and kDeadlineExceeded as soon as `deadline` says so, whatever the racers do;
 // else the best of the racers' errors (kInvalidArgument if there are no racers).
 template <class T>
 Task<absl::StatusOr<T>> Race(std::vector<std::function<Task<absl::StatusOr<T>>(Deadline)>> racers,
                              std::function<bool(const absl::Status&, const absl::Status&)> better,
-                             Deadline deadline) {
+                             Deadline deadline, TaskGroup* home = nullptr) {
   if (racers.empty()) co_return absl::InvalidArgumentError("a race without racers");
   // A loser is told to stop on every way out of here, destruction included.
   struct CancelAtEnd {
@@ -71,8 +72,13 @@ Task<absl::StatusOr<T>> Race(std::vector<std::function<Task<absl::StatusOr<T>>(D
   auto state = std::make_shared<internal::RaceState<T>>();
   state->running = static_cast<int>(racers.size());
   for (auto& racer : racers) {
-    Loop::Current().Spawn(
-        internal::RunRacer<T>(state, std::move(racer), losers.source.deadline(), better));
+    Task<void> running =
+        internal::RunRacer<T>(state, std::move(racer), losers.source.deadline(), better);
+    if (home != nullptr) {
+      home->Spawn(std::move(running));
+    } else {
+      Loop::Current().Spawn(std::move(running));
+    }
   }
   absl::Status status = co_await state->decided.WaitUntilSet(deadline);
   if (!status.ok()) {
