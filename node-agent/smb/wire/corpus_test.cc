@@ -434,7 +434,8 @@ void AddHeader(Corpora& corpora) {
       corpora.AddRaw("header", name + "_" + change.name, changed);
     }
     corpora.AddRaw("header", name + "_cut", {frame.begin(), frame.begin() + 100});
-    corpora.AddRaw("header", name + "_no_body", {frame.begin(), frame.begin() + 66});
+    PatchNextCommand(absl::MakeSpan(frame), 0);
+    corpora.AddRaw("header", name + "_no_body", {frame.begin(), frame.begin() + kHeaderSize});
   }
   std::vector<uint8_t> envelope(kTransformHeaderSize + 64);
   TransformHeader transform;

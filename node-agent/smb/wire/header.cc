@@ -12,8 +12,8 @@ constexpr uint32_t kProtocolEncrypted = 0x424D53FD;   // FD 'S' 'M' 'B'
 constexpr uint32_t kProtocolCompressed = 0x424D53FC;  // FC 'S' 'M' 'B'
 constexpr uint16_t kTransformEncrypted = 1;
 constexpr size_t kNextCommandOffset = 20;
-// Every body begins with StructureSize and has at least four bytes.
-constexpr size_t kSmallestBody = 4;
+// Every body begins with StructureSize; SET_INFO's response is nothing else.
+constexpr size_t kSmallestBody = 2;
 
 constexpr std::string_view kCommandNames[] = {
     "NEGOTIATE",     "SESSION_SETUP", "LOGOFF",   "TREE_CONNECT", "TREE_DISCONNECT",

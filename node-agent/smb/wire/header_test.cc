@@ -146,9 +146,21 @@ TEST(PartReaderTest, RejectsNextCommandThatLeadsAstray) {
 
 TEST(PartReaderTest, RejectsAPartWithoutABody) {
   std::vector<uint8_t> frame = Compound(1);
-  frame.resize(kHeaderSize + 3);
+  for (const size_t size : {kHeaderSize + 1, kHeaderSize}) {
+    frame.resize(size);
+    PartReader parts(frame);
+    EXPECT_FALSE(parts.Next().ok()) << size;
+  }
+}
+
+TEST(PartReaderTest, TheShortestBodyIsSetInfosResponse) {
+  std::vector<uint8_t> frame;
+  Writer writer(&frame);
+  EncodeHeader(EchoHeader(), writer);
+  writer.U16(2);
   PartReader parts(frame);
-  EXPECT_FALSE(parts.Next().ok());
+  EXPECT_TRUE(parts.Next().ok());
+  EXPECT_TRUE(parts.done());
 }
 
 TEST(CheckResponseTest, AcceptsOnlyTheAnswerToItsRequest) {
