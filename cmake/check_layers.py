@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Includes point one way: base, runtime, state < smb < dfs < vfs < fuse < agent.
 
-Also: Asio is seen only by runtime/, libfuse only by fuse/, GSSAPI only by smb/auth/. The linker says the
+Also: Asio is seen only by runtime/, libfuse only by fuse/ (and testing/), GSSAPI only by smb/auth/. The linker says the
 same for functions (a folder's tests link its DEPS only); this check says it for headers.
 """
 
@@ -34,7 +34,7 @@ TESTING = 'testing'
 # What may be included only in one folder: pattern of the include, folders, name.
 ONLY_IN = [
     (re.compile(r'^asio(/|\.hpp)'), {'runtime'}, 'Asio'),
-    (re.compile(r'^(fuse3/.*|fuse\.h|fuse_lowlevel\.h|fuse_opt\.h|fuse_common\.h)$'), {'fuse'}, 'libfuse'),
+    (re.compile(r'^(fuse3/.*|fuse\.h|fuse_lowlevel\.h|fuse_opt\.h|fuse_common\.h)$'), {'fuse', 'testing'}, 'libfuse'),
     (re.compile(r'^gssapi(/|\.h)'), {'smb/auth'}, 'GSSAPI'),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)

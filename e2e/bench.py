@@ -2,11 +2,14 @@
 """Measures on one lab, in alternating runs, and prints Markdown tables for docs/performance.md.
 
   bench.py [SECTION]...   get        one 2 GiB file: dfsctl get and smbclient, signed and plain
+                          mount      through a mount: ours, smbclient, smbnetfs, the floor
+                          failover   the longest stall of readers while a target dies
                           (none)     every section
 
-Knobs: BENCH_RUNS (3), BENCH_MIB (2048). Exit code 1 if something could not be measured.
+Knobs: BENCH_RUNS (3), BENCH_MIB (2048), BENCH_MOUNT_MIB (1024), BENCH_RANDOM_SECONDS (4). Exit code 1 if something could not be measured.
 """
 
+import json
 import os
 import platform
 import resource
@@ -19,7 +22,7 @@ E2E = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(E2E)
 sys.path.insert(0, E2E)
 sys.dont_write_bytecode = True
-from lab import Lab, LabError  # noqa: E402  pylint: disable=wrong-import-position
+from lab import Engine, Lab, LabError, Readers  # noqa: E402  pylint: disable=wrong-import-position
 from lab.lab import PASSWORDS  # noqa: E402  pylint: disable=wrong-import-position
 
 RUNS = int(os.environ.get('BENCH_RUNS', '3'))
@@ -113,7 +116,278 @@ def bench_get(lab):
               f'| {spread([c / MIB * 1024 for c in cpu[name]])} | {ratio:.2f}× |')
 
 
-SECTIONS = {'get': bench_get}
+# Through a mount: each column mounts a folder that holds the same files.
+
+SEQUENTIAL_MIB = int(os.environ.get('BENCH_MOUNT_MIB', '1024'))
+RANDOM_SECONDS = float(os.environ.get('BENCH_RANDOM_SECONDS', '4'))
+POINT = '/mnt/bench'
+
+
+class Mounted:
+    """A column: mounts t1's share, and knows the processes that serve the mount."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def mount(self, lab):
+        raise NotImplementedError
+
+    def unmount(self, lab):
+        raise NotImplementedError
+
+    def folder(self):
+        return POINT
+
+    def cpu_seconds(self, lab):
+        """User and system time, so far, of what serves the mount."""
+        ticks = 0
+        for pid in lab.client_processes():
+            try:
+                with open(f'/proc/{pid}/stat') as file:
+                    fields = file.read().rsplit(')', 1)[1].split()
+            except OSError:
+                continue
+            ticks += sum(map(int, fields[11:15]))  # Its own, and of children that it waited for.
+        return ticks / os.sysconf('SC_CLK_TCK')
+
+
+class Ours(Mounted):
+    def __init__(self, name, options):
+        super().__init__(name)
+        self._options = options
+        self._engine = None
+
+    def mount(self, lab):
+        self._engine = Engine(lab)
+        self._engine.mount('//t1/share', POINT, self._options)
+
+    def unmount(self, lab):
+        self._engine.stop()
+
+
+class Daemon(Mounted):
+    """A FUSE program that runs until it is unmounted."""
+
+    def mount(self, lab):
+        os.makedirs(lab.path('client', POINT), exist_ok=True)
+        self.start(lab)
+        lab.wait_until(lambda: POINT in [point for point, _ in lab.client_mounts()], 20,
+                       f'{self.name} is mounted')
+
+    def start(self, lab):
+        raise NotImplementedError
+
+    def unmount(self, lab):
+        lab.run_in('client', ['umount', POINT], timeout=60)
+        lab.wait_until(lambda: not lab.client_processes(), 20, f'{self.name} ends')
+
+
+class Smbnetfs(Daemon):
+    def folder(self):
+        return f'{POINT}/t1/share'
+
+    def start(self, lab):
+        home = lab.path('client', '/run/smbnetfs/.smb')
+        os.makedirs(home, exist_ok=True)
+        for name, text in (('smb.conf', ''), ('smbnetfs.conf', 'auth "dfsuser" "%s"\nhost t1 visible=true\n'
+                                             'smb_query_browsers false\n' % PASSWORDS['dfsuser'])):
+            with open(f'{home}/{name}', 'w', opener=lambda p, f: os.open(p, f, 0o600)) as file:
+                file.write(text)
+        lab.run_in('client', ['smbnetfs', POINT, '-o', 'allow_other'], env={'HOME': '/run/smbnetfs'})
+
+
+class Passthrough(Daemon):
+    def start(self, lab):
+        lab.popen_in('client', [os.path.join(ROOT, 'build', 'release', 'tests', 'passthrough-fuse'),
+                                lab.data('t1', 'share'), POINT],
+                     stdin=subprocess.DEVNULL, start_new_session=True)
+        lab.wait_until(lambda: POINT in [p for p, _ in lab.client_mounts()], 20, 'it is mounted')
+        # As much read-ahead as our mounter sets, so that it is a floor.
+        device = lab.run_in('client', ['mountpoint', '-d', POINT]).stdout.strip()
+        with open(f'/sys/class/bdi/{device}/read_ahead_kb', 'w') as file:
+            file.write('1024')
+
+
+def fio(lab, folder, *arguments):
+    """(bandwidth in MiB/s, IOPS, CPU seconds of fio, GiB read) of one read job."""
+    run = lab.run_in('client', ['fio', '--name=j', '--thread', '--group_reporting', '--ioengine=psync',
+                                '--readonly', '--output-format=json', f'--filename={folder}/big.bin',
+                                f'--size={SEQUENTIAL_MIB}m', *arguments], timeout=300)
+    job = json.loads(run.stdout[run.stdout.index('{'):])['jobs'][0]
+    if job['error'] or not job['read']['io_bytes']:
+        raise BenchError(f'fio {" ".join(arguments)}: error {job["error"]}')
+    seconds = job['job_runtime'] / 1000
+    cpu = (job['usr_cpu'] + job['sys_cpu']) / 100 * seconds
+    return (job['read']['bw_bytes'] / (1 << 20), job['read']['iops'], cpu,
+            job['read']['io_bytes'] / (1 << 30))
+
+
+STAT_LOOP = """
+import os, sys, time
+paths = [os.path.join(f, n) for f, _, ns in os.walk(sys.argv[1]) for n in ns]
+time.sleep(1.5)  # Past the usual attribute time-out.
+start = time.monotonic()
+for path in paths:
+    os.stat(path)
+print(len(paths) / (time.monotonic() - start))
+"""
+
+
+def measure_mount(lab, column, found):
+    """One run of one column: every metric, on a mount that is made for each and thus cold."""
+    def fresh(metric, function):
+        column.mount(lab)
+        try:
+            found.setdefault(metric, []).append(function(column.folder()))
+        finally:
+            column.unmount(lab)
+
+    def sequential(metric, *arguments):
+        def run(folder):
+            before = column.cpu_seconds(lab)
+            speed, _, cpu, gib = fio(lab, folder, '--rw=read', '--bs=1m', *arguments)
+            found.setdefault('cpu ' + metric, []).append((column.cpu_seconds(lab) - before + cpu) / gib)
+            return speed
+        fresh(metric, run)
+
+    def random(folder, jobs):
+        return fio(lab, folder, '--rw=randread', '--bs=4k', '--direct=1', '--time_based',
+                   f'--runtime={RANDOM_SECONDS}', f'--numjobs={jobs}')[1]
+
+    def list_all(folder):
+        start = time.monotonic()
+        run = lab.run_in('client', ['ls', '-lR', f'{folder}/tree'], timeout=120)
+        if run.stdout.count('.txt') != 5000:
+            raise BenchError(f'{column.name}: ls -lR shows {run.stdout.count(".txt")} files of 5000')
+        return (time.monotonic() - start) * 1000
+
+    sequential('buffered')
+    sequential('direct', '--direct=1')
+    fresh('random 1', lambda folder: random(folder, 1))
+    fresh('random 16', lambda folder: random(folder, 16))
+    fresh('stat', lambda folder: float(lab.run_in(
+        'client', ['/usr/bin/python3', '-c', STAT_LOOP, f'{folder}/tree'], timeout=120).stdout))
+    fresh('ls', list_all)
+
+
+def measure_smbclient(lab, protection, found):
+    def call(command):
+        return timed(lab, ['smbclient', '//t1/share', '-U', 'dfsuser', '-m', 'SMB3',
+                           f'--client-protection={protection}', '-c', command],
+                     {'PASSWD': PASSWORDS['dfsuser']})
+    seconds, cpu = call('get big.bin /dev/null')
+    found.setdefault('buffered', []).append(MIB / seconds)
+    found.setdefault('cpu buffered', []).append(cpu / MIB * 1024)
+    found.setdefault('ls', []).append(call('cd tree; recurse; ls')[0] * 1000)
+
+
+METRICS = (
+    ('buffered', 'sequential 1 MiB, buffered, MiB/s'), ('cpu buffered', 'its CPU s/GiB'),
+    ('direct', 'sequential 1 MiB, O_DIRECT, MiB/s'), ('cpu direct', 'its CPU s/GiB'),
+    ('random 1', 'random 4 KiB, 1 job, IOPS'), ('random 16', 'random 4 KiB, 16 jobs, IOPS'),
+    ('stat', 'stat, one thread, 1/s'), ('ls', 'ls -lR of 5,000 in 50, cold, ms'),
+)
+
+
+def bench_mount(lab):
+    lab.make_tree('tree', 50, 100, targets=['t1'])
+    mounts = [Ours('ours, signed', None), Ours('ours, plain', 'nosign'), Smbnetfs('smbnetfs'),
+              Passthrough('pass-through')]
+    clients = [('smbclient, signed', 'sign'), ('smbclient, plain', 'off')]
+    found = {column.name: {} for column in mounts} | {name: {} for name, _ in clients}
+    for _ in range(RUNS):
+        for column in mounts:
+            measure_mount(lab, column, found[column.name])
+        for name, protection in clients:
+            measure_smbclient(lab, protection, found[name])
+    heading(f'Through a mount, {SEQUENTIAL_MIB} MiB')
+    print('pass-through: a local folder through libfuse alone, the floor of a FUSE file system. CPU: of the '
+          'reader and of what serves the mount\n')
+    names = ['ours, signed', 'smbclient, signed', 'ours, plain', 'smbclient, plain', 'smbnetfs', 'pass-through']
+    print('| | ' + ' | '.join(names) + ' |\n|---' + '|---' * len(names) + '|')
+    for key, title in METRICS:
+        cells = [spread(found[name][key]) if key in found[name] else '' for name in names]
+        print(f'| {title} | ' + ' | '.join(cells) + ' |')
+    median = lambda name, key: statistics.median(found[name][key])
+    print(f'\nSequential, buffered: {median("ours, signed", "buffered") / median("smbclient, signed", "buffered"):.2f}× '
+          f'smbclient signed, {median("ours, plain", "buffered") / median("smbclient, plain", "buffered"):.2f}× plain, '
+          f'{median("ours, plain", "buffered") / median("smbnetfs", "buffered"):.1f}× smbnetfs; 16 jobs are '
+          f'{median("ours, signed", "random 16") / median("ours, signed", "random 1"):.1f}× one')
+
+
+# The failover table: what readers see while a target dies.
+
+FAULTS = ('kill', 'reset', 'drop', 'stop')
+
+
+class OursNamespace(Ours):
+    def mount(self, lab):
+        self._engine = Engine(lab)
+        self._engine.mount('//root1/dfs', POINT)
+
+    def folder(self):
+        return f'{POINT}/two'
+
+
+class SmbnetfsNamespace(Smbnetfs):
+    def folder(self):
+        return f'{POINT}/root1/dfs/two'
+
+    def start(self, lab):
+        super().start(lab)
+        conf = lab.path('client', '/run/smbnetfs/.smb/smbnetfs.conf')
+        with open(conf) as file:
+            text = file.read().replace('host t1', 'host root1')
+        lab.run_in('client', ['umount', POINT])
+        with open(conf, 'w') as file:
+            file.write(text)
+        lab.run_in('client', ['smbnetfs', POINT, '-o', 'allow_other'], env={'HOME': '/run/smbnetfs'})
+
+
+def stall_of(lab, column, fault):
+    """(longest stall of readers with and without an open file, their errors) while a target dies."""
+    column.mount(lab)
+    try:
+        with Readers(lab, column.folder(), ('open', 'held')) as readers:
+            target = readers.served_by()
+            start = time.monotonic()
+            lab.fail(fault, target)
+            try:
+                lab.wait_until(lambda: readers.served_by() not in (target, None), 90, 'it goes on')
+                moved = time.monotonic()
+                lab.wait_until(lambda: time.monotonic() > moved + 1, 5, 'a second')
+                lab.wait_until(lambda: all(readers.seen(moved).stalls[m] < 1 for m in ('open', 'held')), 60,
+                               'both readers go on')
+            except TimeoutError:
+                pass
+            seen = readers.seen(start)
+            if seen.wrong:
+                raise BenchError(f'{column.name}, {fault}: wrong bytes: {seen.wrong[:3]}')
+            return seen.longest_stall, len(seen.errors)
+    finally:
+        lab.heal_all()
+        column.unmount(lab)
+
+
+def bench_failover(lab):
+    columns = [OursNamespace('ours, signed', None), SmbnetfsNamespace('smbnetfs')]
+    found = {(column.name, fault): [] for column in columns for fault in FAULTS}
+    for _ in range(RUNS):
+        for fault in FAULTS:
+            for column in columns:
+                found[column.name, fault].append(stall_of(lab, column, fault))
+    heading('The target of a link dies under readers: longest stall, seconds')
+    print('| | ' + ' | '.join(FAULTS) + ' |' + '\n|---' + '|---' * len(FAULTS) + '|')
+    for column in columns:
+        cells = []
+        for fault in FAULTS:
+            errors = sum(errors for _, errors in found[column.name, fault])
+            cells.append(spread([stall for stall, _ in found[column.name, fault]])
+                         + (f', {errors} errors' if errors else ''))
+        print(f'| {column.name} | ' + ' | '.join(cells) + ' |')
+
+
+SECTIONS = {'get': bench_get, 'mount': bench_mount, 'failover': bench_failover}
 
 
 def main():
@@ -125,11 +399,11 @@ def main():
         print('bench: build/bin/dfsctl is missing: make build', file=sys.stderr)
         return 1
     failed = False
-    with Lab(big_mib=MIB, tmpfs='16g', big_targets=('t1',)) as lab:
+    with Lab(big_mib=MIB, tmpfs='16g', big_targets=('t1',) if set(sections) <= {'get', 'mount'} else ('t1', 't2')) as lab:
         for section in sections:
             try:
                 SECTIONS[section](lab)
-            except (BenchError, LabError, subprocess.TimeoutExpired) as error:
+            except (BenchError, LabError, TimeoutError, subprocess.TimeoutExpired) as error:
                 print(f'bench: {section}: {error}', file=sys.stderr)
                 failed = True
     return 1 if failed else 0
