@@ -24,8 +24,10 @@ inline constexpr uint32_t kStandardInformationSize = 24;
 inline constexpr uint32_t kInternalInformationSize = 8;
 inline constexpr uint32_t kNetworkOpenInformationSize = 56;
 inline constexpr uint32_t kAttributeTagInformationSize = 8;
-// Without the name, which a server cuts off with BUFFER_OVERFLOW if it does not fit.
+// Without the name, which a server cuts off with BUFFER_OVERFLOW if it does not fit. Ask for
+// kAllInformationLeastOutput at least: Samba refuses less with INFO_LENGTH_MISMATCH.
 inline constexpr uint32_t kAllInformationFixedSize = 100;
+inline constexpr uint32_t kAllInformationLeastOutput = 104;
 
 // Class 4. In SET_INFO a time of 0, and attributes of 0, mean: keep.
 struct BasicInformation {
