@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/binder.h"
+#include "node-agent/dfs/failover.h"
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/dfs/link_table.h"
 #include "node-agent/runtime/loop.h"
@@ -24,7 +25,7 @@ constexpr absl::Duration kShortestRound = absl::Milliseconds(50);
 constexpr absl::Duration kLongestRound = absl::Seconds(5);
 // An operation that keeps finding its target gone, or its path covered elsewhere, ends in an error:
 // no namespace needs more.
-constexpr int kMostSemanticTurns = 24;
+constexpr int kMostResolutions = 24;
 
 AllowedTargets MakeAllowed(const DfsPath& source, const ClientOptions& options) {
   absl::StatusOr<AllowedTargets> allowed =
@@ -53,22 +54,24 @@ class Client::Impl {
 
   Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options, Deadline deadline) {
     const absl::Time began = runtime::Loop::Current().Now();
-    int semantic_turns = 0;
-    bool same_target_tried = false;
+    FailoverState state{.movable = options.movable, .repeatable = options.repeatable};
+    int resolutions = 0;
     Binder::Request request;
-    absl::Duration round = kShortestRound;
     while (true) {
       std::shared_ptr<Link> link = links_.Find(path);
-      if (link == nullptr || !link->bound() || request.not_covered_by != nullptr) {
+      if (link == nullptr || !link->bound() || state.phase != FailoverPhase::kAttempt) {
+        if (state.phase == FailoverPhase::kAttempt) state.phase = FailoverPhase::kResolve;
         BindFailure failure{.retry_at = absl::InfiniteFuture()};
         absl::StatusOr<std::shared_ptr<Link>> bound =
             co_await binder_.Bind(path, request, &failure, deadline);
         request = {};
-        if (!bound.ok()) {
-          if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
-          if (!failure.worth_waiting) co_return StatusOf(bound.status(), failure);
+        if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+        state = AfterBind(state, bound.ok(), failure.worth_waiting);
+        if (state.phase == FailoverPhase::kFailed) co_return StatusOf(bound.status(), failure);
+        if (state.phase != FailoverPhase::kAttempt) {
           CO_RETURN_IF_ERROR(
-              co_await WaitForRound(began, &round, failure.retry_at, bound.status(), deadline));
+              co_await WaitForRound(began, state, failure.retry_at, bound.status(), deadline));
+          if (state.phase == FailoverPhase::kWait) state = AfterWait(state);
           continue;
         }
         link = *std::move(bound);
@@ -85,27 +88,26 @@ class Client::Impl {
         continue;
       }
       const Failure failure = Classify(status, AttemptPhase::kOperation, /*keys_proven=*/true);
-      if (failure.maybe_executed && !options.repeatable) co_return status;
-      switch (failure.action) {
-        case FailureAction::kReturn:
-        case FailureAction::kAccept:
+      state = AfterAttempt(state, failure);
+      switch (state.phase) {
+        case FailoverPhase::kDone:
+        case FailoverPhase::kFailed:
+        case FailoverPhase::kVerify:  // The caller knows how to find out.
           co_return status;
-        case FailureAction::kResolve:
+        case FailoverPhase::kResolve:
           // A link below this target, which only a new resolution finds.
-          if (++semantic_turns > kMostSemanticTurns) {
+          if (++resolutions > kMostResolutions) {
             co_return absl::FailedPreconditionError("too many links");
           }
           request.not_covered_by = link;
           break;
-        case FailureAction::kBackOff:
+        case FailoverPhase::kBackOff:
           CO_RETURN_IF_ERROR(
-              co_await WaitForRound(began, &round, absl::InfiniteFuture(), status, deadline));
+              co_await WaitForRound(began, state, absl::InfiniteFuture(), status, deadline));
+          state = AfterWait(state);
           break;
-        case FailureAction::kSameTarget:
-        case FailureAction::kSameThenNext:
-        case FailureAction::kNextTarget:
-          Lose(*link, epoch, failure, /*blame=*/same_target_tried);
-          same_target_tried = true;
+        default:
+          Lose(*link, epoch, failure, /*blame=*/state.phase == FailoverPhase::kNextTarget);
           ++counters_.lost_targets;
           break;
       }
@@ -174,23 +176,33 @@ class Client::Impl {
     }
   }
 
+  // What a bind means in the phase that asked for it.
+  static FailoverState AfterBind(FailoverState state, bool bound, bool worth_waiting) {
+    if (state.phase == FailoverPhase::kReconnect || state.phase == FailoverPhase::kWaitForOwn) {
+      state = AfterReconnect(state, bound);
+      // Bind has tried every target there is: there is no next one to go on to.
+      if (state.phase != FailoverPhase::kNextTarget) return state;
+    }
+    return AfterBinding(state, bound, worth_waiting);
+  }
+
   // Waits until targets may be tried again, or somebody has bound a link meanwhile. Soft mounts end
   // here.
-  Task<absl::Status> WaitForRound(absl::Time began, absl::Duration* round, absl::Time retry_at,
+  Task<absl::Status> WaitForRound(absl::Time began, FailoverState state, absl::Time retry_at,
                                   absl::Status why, Deadline deadline) {
     runtime::Loop& loop = runtime::Loop::Current();
+    const absl::Time now = loop.Now();
     const absl::Time give_up = began + options_.give_up_after;
-    if (loop.Now() >= give_up) {
+    if (now >= give_up) {
       co_return absl::UnavailableError(
           absl::StrCat("no target answered in time: ", std::string(why.message())));
     }
-    const absl::Time until =
-        std::min({give_up,
-                  std::max(retry_at == absl::InfiniteFuture() ? loop.Now() : retry_at,
-                           loop.Now() + kShortestRound),
-                  loop.Now() + kLongestRound});
-    const absl::Time at = retry_at == absl::InfiniteFuture() ? loop.Now() + *round : until;
-    *round = std::min(*round * 2, kLongestRound);
+    // The health of targets says when; where it does not, the rounds become longer.
+    absl::Time at = std::clamp(retry_at, now + kShortestRound, now + kLongestRound);
+    if (retry_at == absl::InfiniteFuture()) {
+      at = now + BackoffDelay(state, static_cast<double>(loop.Random() >> 11) * 0x1.0p-53);
+    }
+    at = std::min(at, give_up);
     const absl::Status status = co_await binder_.bound().WaitForNotify(deadline.Before(at));
     if (absl::IsDeadlineExceeded(status) && deadline.when() > at) co_return absl::OkStatus();
     co_return status;
