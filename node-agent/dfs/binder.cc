@@ -202,8 +202,29 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
   }
   const Deadline until = deadline.Within(kTargetTime);
   const absl::Time began = runtime::Loop::Current().Now();
+  TargetHealthTable::ConnectTicket ticket;
+  if (attempt.fresh ||
+      sessions_.Find(std::string(attempt.target_path.host()), identity) == nullptr) {
+    // A new connection: one in flight for each credential, and not too many in a second.
+    while (true) {
+      const absl::Time now = runtime::Loop::Current().Now();
+      TargetHealthTable::Admitted admitted =
+          health_.TryBeginConnect(attempt.target_path, identity, now);
+      if (admitted.admission != TargetHealthTable::Admission::kTooSoon) {
+        ticket = std::move(admitted.ticket);
+        break;
+      }
+      const absl::Status status = co_await runtime::Sleep(admitted.not_before - now, until);
+      if (status.ok()) continue;
+      if (!deadline.cancelled()) {
+        shared->failures.push_back({attempt.candidate, FailureClass::kTransport});
+      }
+      co_return status;
+    }
+  }
   smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
   absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await Connect(attempt, &phase, until);
+  ticket = {};
   if (!tree.ok()) {
     failed(tree.status(), PhaseOf(phase));
     co_return tree.status();
