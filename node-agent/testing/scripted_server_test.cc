@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/dfs/referral.h"
+#include "node-agent/dfs/referral_request.h"
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/smb/session_pool.h"
 #include "node-agent/smb/wire/directory.h"
