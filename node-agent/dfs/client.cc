@@ -166,11 +166,19 @@ class Client::Impl {
                    .link_components = link.prefix.size()};
   }
 
+  // With its payloads: whether a log-on failed or a share refused.
+  static absl::Status Denied(const absl::Status& status) {
+    absl::Status denied = absl::PermissionDeniedError(status.message());
+    status.ForEachPayload(
+        [&](absl::string_view url, const absl::Cord& payload) { denied.SetPayload(url, payload); });
+    return denied;
+  }
+
   // An error of Bind as Run tells it.
   static absl::Status StatusOf(const absl::Status& status, const BindFailure& failure) {
     switch (failure.failure) {
       case FailureClass::kDenied:
-        return absl::PermissionDeniedError(status.message());
+        return Denied(status);
       default:
         return status;
     }

@@ -1,11 +1,15 @@
 #include "node-agent/smb/connection.h"
 
+#include <string.h>
+
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/connection_internal.h"
+#include "node-agent/smb/wire/create.h"
 #include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::smb {
@@ -24,6 +28,31 @@ class Connection::CallGuard {
   Connection& connection_;
   const std::shared_ptr<CallState> call_;
 };
+
+namespace {
+
+// Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
+void NameFile(const wire::FileId& file_id, Request& request) {
+  size_t offset = wire::kHeaderSize;
+  switch (request.command) {
+    case wire::Command::kQueryInfo:
+      offset += 24;
+      break;
+    case wire::Command::kRead:
+    case wire::Command::kWrite:
+    case wire::Command::kSetInfo:
+      offset += 16;
+      break;
+    default:
+      offset += 8;
+      break;
+  }
+  if (request.message.size() < offset + sizeof file_id) return;
+  memcpy(request.message.data() + offset, &file_id, sizeof file_id);
+}
+static_assert(sizeof(wire::FileId) == 16);
+
+}  // namespace
 
 Connection::Connection(std::unique_ptr<runtime::Stream> stream, std::string host, Options options)
     : options_(std::move(options)),
@@ -144,6 +173,9 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
     charge += ChargeOf(request);
     sign_of_life |= request.command == wire::Command::kEcho;
   }
+  if (requests.size() > 1 && charge > window_.largest_charge()) {
+    co_return co_await CallOneByOne(std::move(requests), deadline);
+  }
   CO_ASSIGN_OR_RETURN(const uint64_t first_id,
                       co_await window_.Acquire(charge,
                                                sign_of_life ? SequenceWindow::Purpose::kSignOfLife
@@ -158,6 +190,33 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   CO_RETURN_IF_ERROR(co_await call->done.WaitUntilSet(deadline));
   CO_RETURN_IF_ERROR(call->status);
   co_return std::move(call->responses);
+}
+
+runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
+    std::vector<Request> requests, runtime::Deadline deadline) {
+  std::vector<Response> responses;
+  std::optional<wire::FileId> opened;
+  for (Request& request : requests) {
+    const bool related = std::exchange(request.related, false);
+    if (related && !opened.has_value()) {
+      // What follows a CREATE that failed fails likewise ([MS-SMB2] 3.3.5.2.7.2).
+      responses.push_back(responses.back());
+      continue;
+    }
+    if (related) NameFile(*opened, request);
+    const wire::Command command = request.command;
+    std::vector<Request> one;
+    one.push_back(std::move(request));
+    CO_ASSIGN_OR_RETURN(std::vector<Response> answered, co_await Call(std::move(one), deadline));
+    responses.push_back(std::move(answered.front()));
+    const Response& response = responses.back();
+    if (command == wire::Command::kCreate && wire::IsSuccess(response.header.status)) {
+      CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
+                          wire::DecodeCreateResponse(response.body()));
+      opened = created.file_id;
+    }
+  }
+  co_return responses;
 }
 
 void Connection::Close(absl::Status why) {

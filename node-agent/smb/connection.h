@@ -148,6 +148,9 @@ class Connection {
     size_t written = 0;
   };
 
+  // A compound that costs more than the server lets us have, in as many frames.
+  runtime::Task<absl::StatusOr<std::vector<Response>>> CallOneByOne(std::vector<Request> requests,
+                                                                    runtime::Deadline deadline);
   runtime::Task<absl::Status> DoNegotiate(runtime::Deadline deadline);
   absl::Status CheckNegotiated();
 
