@@ -311,6 +311,10 @@ def stage_e2e(run, options):
 
 
 def stage_death(run, options):
+    if options.suite == 'ci':
+        # The short form; `make test SUITE=death` runs 500 kills and an outage of 120 s.
+        os.environ.setdefault('DFSCSI_KILLS', '100')
+        os.environ.setdefault('DFSCSI_OUTAGE', '20')
     return ctest_and_pytest(run, 'death')
 
 
