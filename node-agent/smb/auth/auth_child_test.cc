@@ -347,8 +347,10 @@ TEST_F(AuthChildTest, SecretsAreNowhereToBeSeen) {
   ASSERT_FALSE(agent_.AskToken(Step{1, Secret("x")}).ok());
   memory = WritableMemory(agent_.child().pid());
   EXPECT_EQ(memory.find(kPassword), std::string::npos) << "the password stays in memory";
+#if !__has_feature(thread_sanitizer)  // Its allocator keeps what ours would overwrite.
   EXPECT_EQ(memory.find(token->session_key.Expose()), std::string::npos)
       << "the session key stays in memory";
+#endif
 }
 
 TEST_F(AuthChildTest, OthersCannotLookInside) {
