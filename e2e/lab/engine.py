@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 
@@ -20,6 +21,8 @@ class Engine:
         self._lab = lab
         self._bin = bin_dir
         self._points = []
+        # Its own: what one test's agents learn of the namespace must not help the next one's.
+        self.state_dir = f'/run/dfs-csi-state-{secrets.token_hex(3)}'
 
     def program(self, name):
         path = os.path.join(self._bin, name)
@@ -44,7 +47,7 @@ class Engine:
         """Makes the mount point and mounts. Returns the mount point, or, with check=False, the run."""
         os.makedirs(self._lab.path('client', point), exist_ok=True)
         run = self.dfsctl('mount', source, point, '--credentials', self.credentials(user, password),
-                          *(['-o', options] if options else []), check=check, timeout=timeout)
+                          '--state-dir', self.state_dir, *(['-o', options] if options else []), check=check, timeout=timeout)
         if run.returncode == 0:
             self._points.append(point)
         return point if check else run

@@ -413,7 +413,8 @@ Task<void> Agent::WatchIdle() {
   while (true) {
     (void)co_await runtime::Sleep(absl::Seconds(1), Deadline::Never());
     if (!mounts_.empty() || calls_in_progress_ > 0) busy_at_ = loop_.Now();
-    if (loop_.Now() - busy_at_ < kIdleTime || draining_) continue;
+    const absl::Duration limit = generation_ == 0 ? kStandbyIdleTime : kIdleTime;
+    if (loop_.Now() - busy_at_ < limit || draining_) continue;
     LogInfo("nothing is mounted: the end");
     if (generation_ != 0) {
       co_await engine_->SaveCache(Deadline::After(kSaveTime));

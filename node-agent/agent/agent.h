@@ -52,6 +52,9 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   static constexpr absl::Duration kDrainTime = absl::Milliseconds(50);
   // With exit_when_idle: how long without mounts.
   static constexpr absl::Duration kIdleTime = absl::Seconds(5);
+  // A standby knows of no mount that is being made, and goes after the active one, whose place it
+  // takes.
+  static constexpr absl::Duration kStandbyIdleTime = absl::Seconds(60);
 
   Agent(runtime::RealLoop& loop, AgentFlags flags);
   ~Agent() override;

@@ -26,8 +26,9 @@ using runtime::Task;
 
 namespace {
 
-// How long a mount request looks for a target before it says that there is none.
-constexpr absl::Duration kReachTime = absl::Seconds(12);
+// How long a mount request looks for a target before it says that there is none. A round that began
+// before may take 10 s more (a referral and a target, 5 s each), and all must be over in 20.
+constexpr absl::Duration kReachTime = absl::Seconds(8);
 constexpr uint32_t kReadAheadKb = 2048;
 constexpr uint32_t kTimeGranularity = 100;  // Nanoseconds: FILETIME's.
 

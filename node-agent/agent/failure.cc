@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "node-agent/dfs/failure_class.h"
 #include "node-agent/smb/session_pool.h"
 #include "node-agent/smb/wire/nt_status.h"
 
@@ -63,6 +64,7 @@ v1::FailureReason ReasonOf(const absl::Status& status) {
       return static_cast<v1::FailureReason>(reason);
     }
   }
+  if (dfs::IsDanglingLink(status)) return v1::DANGLING_LINK;
   if (const std::optional<NtStatus> nt_status = smb::wire::NtStatusOf(status)) {
     if (const auto reason = ReasonOfNtStatus(*nt_status)) return *reason;
   }

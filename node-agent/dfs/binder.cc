@@ -35,6 +35,13 @@ static_assert(static_cast<int>(AttemptPhase::kTreeConnect) ==
 
 double Fraction(uint64_t random) { return static_cast<double>(random >> 11) * 0x1.0p-53; }
 
+absl::Status WithText(const absl::Status& status, absl::string_view text) {
+  absl::Status other(status.code(), text);
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { other.SetPayload(url, payload); });
+  return other;
+}
+
 std::u16string SharePathOf(const DfsPath& path) {
   const absl::string_view relative = path.Relative(2);
   return smb::wire::Utf8ToUtf16(std::string_view(relative.data(), relative.size())).value_or(u"");
@@ -192,13 +199,16 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
     runtime::Loop& loop = runtime::Loop::Current();
     health_.NoteFailed(attempt.target_path, identity, phase, failure.failure, loop.Now(),
                        Fraction(loop.Random()));
-    shared->failures.push_back({attempt.candidate, failure.failure});
+    shared->failures.push_back({attempt.candidate, failure.failure,
+                                WithText(status, absl::StrCat(attempt.target_path.ToString(), ": ",
+                                                              std::string(status.message())))});
   };
   if (!allowed_.AllowsHost(attempt.target_path.HostName())) {
-    shared->failures.push_back({attempt.candidate, FailureClass::kDenied});
-    co_return absl::PermissionDeniedError(
+    const absl::Status refused = absl::PermissionDeniedError(
         absl::StrCat("a referral leads to ", attempt.target_path.HostName(),
                      ", which may not be given the credential (allowed_targets)"));
+    shared->failures.push_back({attempt.candidate, FailureClass::kDenied, refused});
+    co_return refused;
   }
   const Deadline until = deadline.Within(kTargetTime);
   const absl::Time began = runtime::Loop::Current().Now();
@@ -217,7 +227,7 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
       const absl::Status status = co_await runtime::Sleep(admitted.not_before - now, until);
       if (status.ok()) continue;
       if (!deadline.cancelled()) {
-        shared->failures.push_back({attempt.candidate, FailureClass::kTransport});
+        shared->failures.push_back({attempt.candidate, FailureClass::kTransport, status});
       }
       co_return status;
     }
@@ -228,6 +238,13 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
   if (!tree.ok()) {
     failed(tree.status(), PhaseOf(phase));
     co_return tree.status();
+  }
+  if (!(*tree)->is_disk()) {  // IPC$, or a printer: no other answer will come.
+    const absl::Status no_files = smb::wire::ToStatus(
+        smb::wire::NtStatus::kBadNetworkName,
+        absl::StrCat(attempt.target_path.Prefix(2).ToString(), " is not a file share"));
+    failed(no_files, AttemptPhase::kTreeConnect);
+    co_return no_files;
   }
   Reached reached{
       .candidate = attempt.candidate, .tree = *tree, .target_path = attempt.target_path};
@@ -314,6 +331,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
                                                          BindFailure* failure, Deadline deadline) {
   Resolution resolution(path, account_);
   bool not_covered_told = request.not_covered_by == nullptr;
+  std::map<FailureClass, absl::Status> met;  // The last failed attempt of each class.
   while (true) {
     ResolveStep step = resolver_.Next(resolution, runtime::Loop::Current().Now());
     if (step.kind == ResolveStep::Kind::kError) {
@@ -323,7 +341,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
         failure->retry_at =
             std::min(failure->retry_at, runtime::Loop::Current().Now() + absl::Milliseconds(500));
       }
-      co_return step.status;
+      co_return Explain(step.status, step.failure, met);
     }
     if (step.kind == ResolveStep::Kind::kFetch) {
       const std::shared_ptr<runtime::Mutex> mutex = FetchMutex(path);
@@ -388,6 +406,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
     const bool has_list = step.kind == ResolveStep::Kind::kTryTargets;
     for (const TryFailure& failed : round->failures) {
       if (has_list) resolver_.NoteTargetFailed(resolution, step, failed.candidate, failed.failure);
+      met.insert_or_assign(failed.failure, failed.why);
     }
     if (!reached.ok()) {
       if (step.kind == ResolveStep::Kind::kNotDfs) {
@@ -415,6 +434,21 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
     Apply(*link, std::move(reached->tree), std::move(reached->target_path));
     co_return link;
   }
+}
+
+absl::Status Binder::Explain(const absl::Status& status, FailureClass failure,
+                             const std::map<FailureClass, absl::Status>& met) {
+  const auto found = met.find(failure);
+  if (found == met.end()) return status;
+  absl::Status explained = WithText(
+      status,
+      absl::StrCat(std::string(status.message()), " (", std::string(found->second.message()), ")"));
+  if (failure != FailureClass::kDenied) return explained;
+  // The errno is the same whether the log-on failed or the share refused; the remedy is not.
+  found->second.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    explained.SetPayload(url, payload);
+  });
+  return explained;
 }
 
 size_t Binder::CandidateOf(const ResolveStep& step, const DfsPath& target_path) {

@@ -89,6 +89,7 @@ class Binder {
   struct TryFailure {
     size_t candidate;
     FailureClass failure;
+    absl::Status why;  // Its text names the target.
   };
   // What the tries of one round share; a loser may outlive the round.
   struct Round {
@@ -104,6 +105,10 @@ class Binder {
                                                                     runtime::Deadline deadline);
   runtime::Task<absl::Status> Fetch(Resolution* resolution, ResolveStep step,
                                     runtime::Deadline deadline);
+  // `status`, with what an attempt that failed that way met: an error that names no host helps
+  // nobody.
+  static absl::Status Explain(const absl::Status& status, FailureClass failure,
+                              const std::map<FailureClass, absl::Status>& met);
   void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry& fresh);
   // The candidate with this target path.
   static size_t CandidateOf(const ResolveStep& step, const DfsPath& target_path);

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <optional>
 
+#include "absl/strings/cord.h"
 #include "node-agent/smb/wire/nt_status.h"
 
 namespace dfscsi::dfs {
@@ -12,6 +13,8 @@ using smb::wire::NtStatus;
 using Class = FailureClass;
 using Action = FailureAction;
 using Phase = AttemptPhase;
+
+constexpr char kDanglingUrl[] = "dfscsi/dangling_link";
 
 // The groups of [MS-ERREF] values that are treated alike in all phases.
 enum class Group {
@@ -236,6 +239,15 @@ absl::Status StatusOf(FailureClass failure, absl::string_view message) {
       return absl::CancelledError(message);
   }
   return absl::InternalError(message);
+}
+
+absl::Status AsDanglingLink(absl::Status status) {
+  status.SetPayload(kDanglingUrl, absl::Cord());
+  return status;
+}
+
+bool IsDanglingLink(const absl::Status& status) {
+  return status.GetPayload(kDanglingUrl).has_value();
 }
 
 absl::string_view FailureClassName(FailureClass failure) {

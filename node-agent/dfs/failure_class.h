@@ -75,6 +75,10 @@ FailureClass WorstOf(const std::vector<FailureClass>& failures);
 // Its errno: what a FUSE reply carries; and the status that Client::Run documents for it.
 int ErrnoOf(FailureClass failure);
 absl::Status StatusOf(FailureClass failure, absl::string_view message);
+// A link whose targets do not exist: each has class kMissing. For people and exit codes; the errno
+// is ENOENT as for a path that does not exist.
+absl::Status AsDanglingLink(absl::Status status);
+bool IsDanglingLink(const absl::Status& status);
 // True if the same attempt may succeed later without anybody changing anything.
 inline bool WorthWaiting(FailureClass failure) {
   return failure == FailureClass::kTransport || failure == FailureClass::kUnavailable ||

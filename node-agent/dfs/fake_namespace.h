@@ -68,7 +68,8 @@ class FakeWorld {
     std::string location;  // "//t1/share/x" if some target served the path.
     int error_number = 0;
     bool worth_waiting = false;
-    bool plain = false;  // kNotDfs.
+    bool dangling = false;  // IsDanglingLink.
+    bool plain = false;     // kNotDfs.
     size_t link_components = 0;
   };
 
@@ -82,7 +83,8 @@ class FakeWorld {
         case ResolveStep::Kind::kError:
           return {.location = "",
                   .error_number = step.error_number,
-                  .worth_waiting = step.WorthWaiting()};
+                  .worth_waiting = step.WorthWaiting(),
+                  .dangling = IsDanglingLink(step.status)};
         case ResolveStep::Kind::kNotDfs: {
           const Outcome outcome = Open(*step.path);
           if (outcome == Outcome::kOpened) {

@@ -256,9 +256,12 @@ Resolver::Look Resolver::TargetsFailed(Resolution& resolution, const ReferralEnt
     }
   }
   const FailureClass failure = WorstOf(level.failures);
-  return LeaveFailed(
-      resolution, failure,
-      StatusOf(failure, absl::StrCat("no target can serve the path: ", FailureClassName(failure))));
+  absl::Status status =
+      StatusOf(failure, absl::StrCat("no target can serve the path: ", FailureClassName(failure)));
+  if (entry.kind == EntryKind::kLink && failure == FailureClass::kMissing) {
+    status = AsDanglingLink(std::move(status));
+  }
+  return LeaveFailed(resolution, failure, status);
 }
 
 // Step 11: the rest of the path belongs to the target's namespace.

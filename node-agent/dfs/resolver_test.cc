@@ -377,6 +377,21 @@ TEST_F(ResolverTest, F02_AllDeniedIsEACCES) {
   EXPECT_FALSE(result.worth_waiting);
 }
 
+TEST_F(ResolverTest, ALinkWhoseTargetsDoNotExistIsDangling) {
+  world_.hosts["t1"].shares.erase("share");
+  world_.hosts["t2"].shares.erase("share");
+  FakeWorld::Result result = Run("//root1/dfs/two/x");
+  EXPECT_EQ(result.error_number, ENOENT);
+  EXPECT_TRUE(result.dangling);
+  // One that is down may have the path.
+  world_.hosts["t2"].up = false;
+  result = Run("//root1/dfs/two/x");
+  EXPECT_TRUE(result.worth_waiting);
+  EXPECT_FALSE(result.dangling);
+  // What does not exist in the namespace is no link.
+  EXPECT_FALSE(Run("//nosuchhost/dfs").dangling);
+}
+
 TEST_F(ResolverTest, TargetsThatAreHeldBackAreLeftOut) {
   Root("root1").links["mixed"] = {{"root2/dfs/inner", "t1/share"}};
   EXPECT_EQ(Location("//root1/dfs/mixed/x"), "//t2/share/x");

@@ -1,0 +1,256 @@
+"""What people get wrong: one clear line, the documented exit code, within 20 s, and nothing left behind."""
+
+import os
+import stat
+import threading
+import time
+
+import pytest
+
+LAB = {'big_mib': 0}
+SECONDS = 20
+# docs/options.md.
+(USAGE, WRONG_CREDENTIAL, UNKNOWN_HOST, UNREACHABLE, UNKNOWN_SHARE, MISSING_PATH, ACCESS_DENIED, LOOP,
+ DANGLING, PROTOCOL, MOUNT_POINT) = range(2, 13)
+POINT = '/mnt/dfs'
+ROOT = '//root1/dfs'
+
+
+@pytest.fixture(name='refused')
+def check_refusal(lab, engine):
+    """refused(source, exit code, what the line says): tries to mount, then looks what is left."""
+    os.makedirs(lab.path('client', POINT), exist_ok=True)
+
+    def refused(source, code, says, point=POINT, options=None, credentials=None, arguments=None):
+        if arguments is None:
+            arguments = [source, point, '--credentials', credentials or engine.credentials(),
+                         '--state-dir', engine.state_dir, *(['-o', options] if options else [])]
+        mounts = lab.client_mounts()
+        begin = time.monotonic()
+        run = engine.dfsctl('mount', *arguments, check=False, timeout=2 * SECONDS)
+        check(run, code, says, time.monotonic() - begin)
+        assert lab.client_mounts() == mounts
+        nothing_runs(lab)
+    return refused
+
+
+def check(run, code, says, took):
+    line = run.stderr.strip()
+    print(f'{took:5.1f} s  exit {run.returncode}  {line}')
+    assert run.returncode == code, f'exit code {run.returncode} instead of {code}: {line}'
+    assert not run.stdout and len(line.splitlines()) == 1 and line.startswith('dfsctl: '), run
+    for word in [says] if isinstance(says, str) else says:
+        assert word.lower() in line.lower(), line
+    assert 'dfspass' not in line and 'Sesame' not in line
+    assert took <= SECONDS, f'{took:.1f} s'
+
+
+def nothing_runs(lab):
+    """What was started for the mount ends with it: dfsctl waits for its programs, their children follow."""
+    try:
+        lab.wait_until(lambda: not lab.client_processes(), 3, 'nothing runs')
+    except TimeoutError:
+        pytest.fail(f'processes left: {[_command(pid) for pid in lab.client_processes()]}')
+
+
+def _command(pid):
+    try:
+        with open(f'/proc/{pid}/cmdline') as file:
+            return file.read().replace('\0', ' ').strip()
+    except OSError:
+        return 'gone'
+
+
+@pytest.mark.parametrize('user,password', [('dfsuser', 'Sesame-wrong-1'), ('nobody-knows-me', 'Sesame')])
+@pytest.mark.parametrize('source', ['//t1/share', ROOT])
+def test_wrong_credential(engine, refused, source, user, password):
+    refused(source, WRONG_CREDENTIAL, source, credentials=engine.credentials(user, password))
+
+
+@pytest.mark.parametrize('source,code,says', [
+    ('//nosuchhost.lab.test/share', UNKNOWN_HOST, 'nosuchhost'),
+    ('//nosuchhost/share', UNKNOWN_HOST, 'nosuchhost'),
+    ('//t1/nosuchshare', UNKNOWN_SHARE, 'nosuchshare'),
+    ('//t1/share/no/such/path', MISSING_PATH, 'no/such/path'),
+    ('//t1/share/hello.txt', MISSING_PATH, 'not a directory'),
+    (ROOT + '/nosuch', MISSING_PATH, 'nosuch'),
+    (ROOT + '/two/nosuch', MISSING_PATH, 'nosuch'),
+    (ROOT + '/three/only-t9', MISSING_PATH, 'only-t9'),
+    (ROOT + '/dangling', DANGLING, ['dangling', 'nosuchhost']),
+    (ROOT + '/noshare', DANGLING, ['noshare', 'nosuchshare']),
+    (ROOT + '/broken', DANGLING, 'broken'),
+    (ROOT + '/loop', LOOP, 'loop'),
+    (ROOT + '/pingpong', LOOP, 'pingpong'),
+    ('//t1/IPC$', UNKNOWN_SHARE, 'not a file share'),
+])
+def test_source_that_leads_nowhere(refused, source, code, says):
+    refused(source, code, says)
+
+
+def test_servers_that_do_not_serve(lab, engine):
+    """Dead in five ways, all asked at once; a link whose targets are down is not a dangling one."""
+    faults = {'t1': 'drop', 't2': 'stop', 't3': 'kill', 'root2': 'reset'}
+    sources = [*(f'//{host}/{"dfs" if host == "root2" else "share"}' for host in faults), ROOT + '/two']
+    for host, mode in faults.items():
+        lab.fail(mode, host)
+    runs = {}
+
+    def mount(number, source):
+        point = f'/mnt/dead-{number}'
+        os.makedirs(lab.path('client', point))
+        begin = time.monotonic()
+        run = engine.dfsctl('mount', source, point, '--credentials', engine.credentials(), '--state-dir',
+                            engine.state_dir, check=False, timeout=2 * SECONDS)
+        runs[source] = (run, time.monotonic() - begin)
+
+    threads = [threading.Thread(target=mount, args=each) for each in enumerate(sources)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for source in sources:
+        check(runs[source][0], UNREACHABLE, source, runs[source][1])
+    assert not lab.client_mounts()
+    nothing_runs(lab)
+
+
+def test_a_host_without_cable(lab, refused):
+    lab.fail('link', 't3')
+    refused('//t3/share', UNREACHABLE, 't3')
+
+
+@pytest.mark.parametrize('source', [
+    't1/share', '/t1/share', '//t1', '//t1/', '//', '', '///share', '//t1/share/../..', '//t1/sh:are',
+    'smb://t1/share', '//t1:445:1/share', '//t1/share/a\x01b', '//user@t1/share', '//t1/' + 'x' * 300])
+def test_malformed_source(refused, source):
+    refused(source, USAGE, '//host/share')
+
+
+@pytest.mark.parametrize('options,says', [
+    ('actimo=1', ['actimo', 'actimeo']),
+    ('nonsense', 'nonsense'),
+    ('uid', 'uid'), ('uid=nobody', 'uid'), ('uid=-1', 'uid'), ('gid=4294967296', 'gid'),
+    ('file_mode=0999', 'file_mode'), ('dir_mode=777777', 'dir_mode'),
+    ('ro=yes', 'ro'), ('=', 'name'),
+    ('rw', 'not implemented'), ('failback=60', 'not implemented'), ('sec=krb5', 'not implemented'),
+    ('cache=loose', 'cache'), ('sec=none', 'sec'), ('port=0', 'port'), ('port=66000', 'port'),
+    ('vers=1.0', 'vers=1.0'), ('vers=2.0', 'vers'), ('vers=4', 'vers'),
+    ('op_timeout=soon', 'op_timeout'), ('suspect_after=0', 'suspect_after'),
+    ('referral_ttl_min=2h,referral_ttl_max=1h', 'referral_ttl'),
+    ('password=Sesame', 'credentials file'), ('pass=Sesame', 'credentials file')])
+def test_impossible_option(refused, options, says):
+    refused('//t1/share', USAGE, says, options=options)
+
+
+def test_arguments_that_are_missing(refused, engine):
+    refused(None, USAGE, 'argument', arguments=[])
+    refused(None, USAGE, 'argument', arguments=['//t1/share'])
+    refused(None, USAGE, 'credentials', arguments=['//t1/share', POINT])
+    refused(None, USAGE, '--nonsense', arguments=['//t1/share', POINT, '--nonsense'])
+    refused(None, USAGE, 'value', arguments=['//t1/share', POINT, '--credentials'])
+
+
+@pytest.mark.parametrize('text,mode,says', [
+    (None, None, 'No such file'),
+    ('username=dfsuser\npassword=Sesame\n', 0o644, 'readable by everybody'),
+    ('password=Sesame\n', 0o600, 'username'),
+    ('dfsuser\nSesame\n', 0o600, 'line 1'),
+    ('username=dfsuser\nSesame\n', 0o600, 'line 2'),
+    ('', 0o600, 'username'),
+    ('\0' * 100000, 0o600, 'line 1'),
+], ids=['missing', 'world-readable', 'no-user', 'no-key', 'no-key-2', 'empty', 'zeroes'])
+def test_credentials_file(lab, refused, text, mode, says):
+    path = '/run/other-credentials'
+    if text is not None:
+        with open(lab.path('client', path), 'w') as file:
+            file.write(text)
+        os.chmod(lab.path('client', path), mode)
+    try:
+        refused('//t1/share', USAGE, says, credentials=path)
+    finally:
+        if text is not None:
+            os.unlink(lab.path('client', path))
+
+
+def test_credentials_that_are_a_folder_or_a_device(refused):
+    refused('//t1/share', USAGE, '/run', credentials='/run')
+    refused('//t1/share', USAGE, '/dev/zero', credentials='/dev/zero')
+
+
+def test_mount_point_that_is_missing_or_a_file(lab, refused):
+    with open(lab.path('client', '/mnt/file'), 'w'):
+        pass
+    refused('//t1/share', MOUNT_POINT, '/mnt/none', point='/mnt/none')
+    refused('//t1/share', MOUNT_POINT, '/mnt/none', point='/mnt/none/below')
+    refused('//t1/share', MOUNT_POINT, '/mnt/file', point='/mnt/file')
+    refused('//t1/share', MOUNT_POINT, '/mnt/file/below', point='/mnt/file/below')
+    os.unlink(lab.path('client', '/mnt/file'))
+
+
+def test_mount_point_that_is_busy(lab, engine):
+    """Of ours: what is mounted stays as it is."""
+    engine.mount('//t1/share', POINT)
+    before = lab.client_mounts()
+    run = engine.mount('//t2/share', POINT, check=False)
+    assert run.returncode == MOUNT_POINT and POINT in run.stderr and len(run.stderr.splitlines()) == 1, run
+    assert lab.client_mounts() == before
+    with open(lab.path('client', POINT + '/who')) as file:
+        assert file.read() == 't1\n'
+    engine.unmount(POINT)
+
+
+def test_mount_twice_of_the_same_is_one_mount(lab, engine):
+    engine.mount('//t1/share', POINT)
+    before = lab.client_mounts()
+    run = engine.dfsctl('mount', '//t1/share', POINT, '--credentials', engine.credentials())
+    assert run.returncode == 0 and lab.client_mounts() == before
+    engine.unmount(POINT)
+
+
+@pytest.mark.parametrize('point', ['/mnt/dfs', '/mnt/none', '/proc', 'relative'])
+def test_unmount_of_what_is_not_ours(engine, lab, point):
+    os.makedirs(lab.path('client', POINT), exist_ok=True)
+    run = engine.dfsctl('unmount', point, check=False)
+    assert run.returncode == MOUNT_POINT and len(run.stderr.splitlines()) == 1, run
+
+
+@pytest.mark.parametrize('command', [['mounts'], ['targets'], ['referrals'], ['metrics'], ['cache', 'flush'],
+                                     ['cache', 'fill'], ['nonsense'], ['mounts', 'too many']])
+def test_commands_where_nothing_runs(engine, lab, command):
+    run = engine.dfsctl(*command, check=False)
+    print(run.returncode, run.stderr)
+    assert run.returncode == (0 if command == ['mounts'] else
+                              USAGE if command[-1] in ('fill', 'nonsense', 'too many') else 13), run
+    assert (run.returncode == 0) == (not run.stderr)
+    assert not lab.client_processes()
+
+
+@pytest.mark.parametrize('options,server,code,says', [
+    ('vers=3.1.1', {'server max protocol': 'SMB3_02'}, PROTOCOL, 't2'),
+    ('vers=3', {'server max protocol': 'SMB2_10'}, PROTOCOL, 't2'),
+    ('seal', {'server smb encrypt': 'off'}, PROTOCOL, 'encrypt'),
+    ('vers=3.0', {'server min protocol': 'SMB3_11'}, PROTOCOL, 't2'),
+])
+def test_dialect_or_encryption_that_the_server_lacks(lab, refused, options, server, code, says):
+    lab.configure('t2', server)
+    refused('//t2/share', code, says, options=options)
+
+
+def test_a_server_of_smb1_alone(lab, refused):
+    """It hangs up at the first word of SMB2, as a host does whose service starts: no more can be said."""
+    lab.configure('t2', {'server min protocol': 'NT1', 'server max protocol': 'NT1'})
+    refused('//t2/share', UNREACHABLE, ['t2', 'closed the connection'])
+
+
+def test_path_that_refuses_the_user(lab, refused):
+    os.makedirs(lab.data('t1', 'share/only-t1/below'), exist_ok=True)
+    os.chmod(lab.data('t1', 'share/only-t1'), 0)
+    try:
+        refused('//t1/share/only-t1/below', ACCESS_DENIED, 'only-t1')
+    finally:
+        os.chmod(lab.data('t1', 'share/only-t1'), 0o777 | stat.S_IFDIR)
+
+
+def test_share_that_refuses_the_user(lab, refused):
+    lab.configure('t1', {'invalid users': 'dfsuser'})
+    refused('//t1/share', ACCESS_DENIED, '//t1/share')
