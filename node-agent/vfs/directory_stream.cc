@@ -70,9 +70,18 @@ Task<absl::Status> DirectoryStream::Seek(uint64_t position, dfs::Binding binding
     CO_RETURN_IF_ERROR(co_await Restart(binding, deadline));
   }
   while (position >= base_ + window_.size() && !complete_) {
+    // The server goes on behind a page that was asked for, also if nobody takes it (cancelled,
+    // destroyed): then the listing must begin anew, or its names are missing.
+    struct Abandoned {
+      DirectoryStream* stream;
+      ~Abandoned() {
+        if (stream != nullptr) stream->CloseLater();
+      }
+    } abandoned{this};
     CO_ASSIGN_OR_RETURN(const smb::DirectoryPages pages,
                         co_await tree_->ReadDirectory(file_id_, deadline));
     CO_RETURN_IF_ERROR(Take(pages));
+    abandoned.stream = nullptr;
   }
   while (position > base_ + kKeptBehind && !window_.empty()) {
     window_.pop_front();
