@@ -9,7 +9,11 @@ uint64_t GuardedSessions::KeyOf(const std::string& host, const std::string& iden
 }
 
 uint64_t GuardedSessions::PreviousSessionId(const std::string& host, const std::string& identity) {
-  return guard_.PreviousSessionId(KeyOf(host, identity));
+  // A session of this agent's own may be in use: by another pool (mounts whose options differ), or
+  // beside the connection that is being made. Ending it would end that one's opens, and the two
+  // would go on to end each other.
+  const uint64_t key = KeyOf(host, identity);
+  return remembered_.count(key) != 0 ? 0 : guard_.PreviousSessionId(key);
 }
 
 void GuardedSessions::RememberSessionId(const std::string& host, const std::string& identity,
