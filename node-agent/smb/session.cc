@@ -111,7 +111,13 @@ runtime::Task<absl::Status> Session::Reauthenticate(runtime::Deadline deadline) 
   const int before = reauthentications_;
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await reauthenticating_.Lock(deadline));
   if (reauthentications_ != before) co_return absl::OkStatus();  // Somebody else has done it.
-  CO_RETURN_IF_ERROR(co_await Authenticate(/*previous_session_id=*/0, deadline));
+  // Refused: whoever waits here does not ask again, or one wrong password locks the account.
+  if (!usable_) co_return absl::UnavailableError("the session has expired");
+  absl::Status status = co_await Authenticate(/*previous_session_id=*/0, deadline);
+  if (!status.ok()) {
+    usable_ = false;
+    co_return status;
+  }
   ++reauthentications_;
   co_return absl::OkStatus();
 }
