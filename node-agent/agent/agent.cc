@@ -312,6 +312,8 @@ Task<void> Agent::RemoveUnfinished(uint32_t mount_id) {
 }
 
 void Agent::Forget(uint32_t mount_id) {
+  // Drain() walks the mounts and waits for their requests; it gives up all of them.
+  if (draining_) return;
   if (mounts_.erase(mount_id) == 0) return;
   if (generation_ != 0) memory_->arena->FreeMount(mount_id);
   busy_at_ = loop_.Now();
