@@ -519,8 +519,9 @@ class Filesystem::Impl {
   Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node, Deadline deadline) {
     CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
     const absl::Time now = runtime::Loop::Current().Now();
-    Statistics& known = statistics_[client_.GetEpoch(path)];
-    if (now < known.until) co_return known.values;
+    // Nothing of the map is held over a wait: whoever inserts moves all of it.
+    const auto known = statistics_.find(client_.GetEpoch(path));
+    if (known != statistics_.end() && now < known->second.until) co_return known->second.values;
     struct Fetch {
       static Task<absl::Status> Run(dfs::Binding binding, smb::FileSystemSize* size,
                                     Deadline until) {
@@ -536,22 +537,23 @@ class Filesystem::Impl {
         },
         {}, deadline.Within(kLastKnownAfter));
     if (absl::IsCancelled(status)) co_return status;
-    Statistics& entry = statistics_[client_.GetEpoch(path)];
+    const uint64_t epoch = client_.GetEpoch(path);
     if (status.ok()) {
-      if (statistics_.size() > kMostStatistics) statistics_.clear();
-      entry = statistics_[client_.GetEpoch(path)];
+      if (statistics_.size() >= kMostStatistics) statistics_.clear();
       struct statvfs values = {};
       values.f_bsize = values.f_frsize = size.unit_bytes == 0 ? 4096 : size.unit_bytes;
       values.f_blocks = size.total_units;
       values.f_bfree = size.free_units;
       values.f_bavail = size.available_units;
       values.f_namemax = smb::wire::kMaxNameUnits;
-      statistics_[client_.GetEpoch(path)] = {.values = values, .until = now + kStatisticsFor};
+      statistics_[epoch] = {.values = values, .until = now + kStatisticsFor};
       last_statistics_ = values;
       co_return values;
     }
     ++counters_.last_known_answers;
-    co_return entry.until > absl::InfinitePast() ? entry.values : last_statistics_;
+    const auto last = statistics_.find(epoch);
+    if (last == statistics_.end()) co_return last_statistics_;
+    co_return last->second.values;
   }
 
   absl::Status Access(int mask) const {
