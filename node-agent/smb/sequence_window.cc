@@ -43,7 +43,9 @@ runtime::Task<absl::StatusOr<uint64_t>> SequenceWindow::Acquire(int charge, Purp
 }
 
 void SequenceWindow::Grant(int credits) {
-  credits_ += credits;
+  // Windows and Samba stop at 8192; what goes far beyond is nonsense, and must not overflow.
+  constexpr int kMost = 1 << 20;
+  credits_ = std::min(credits_ + credits, kMost);
   changed_.NotifyAll();
 }
 
