@@ -127,8 +127,8 @@ class Filesystem {
   // FORGET and each of BATCH_FORGET. No I/O, no reply.
   void Forget(state::NodeId node, uint64_t lookups);
 
-  // GETATTR. The mount's root answers within 1 s, a link within its own deadline (filesystem.cc),
-  // both from the last known values if their target does not answer; the asking goes on behind.
+  // GETATTR. The mount's root and links answer within 1 s, from the last known values if their
+  // target does not answer by then.
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 

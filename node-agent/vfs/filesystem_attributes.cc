@@ -1,0 +1,150 @@
+// GETATTR, ACCESS, READLINK, xattrs: what is known of a node, and how it becomes known.
+
+#include <errno.h>
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/reparse.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/reparse_target.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+Task<absl::Status> StatOn(dfs::Binding binding, ServerAttributes* seen, dfs::Binding* where,
+                          Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
+                      co_await binding.tree->Stat(binding.path, deadline));
+  *seen = {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id};
+  *where = std::move(binding);
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch) {
+  if (!tables_.inodes().Contains(node)) return;
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  const state::NodeIdentity now = IdentityOf(seen, epoch);
+  if (seen.file.Has(smb::wire::kAttributeDirectory)) return;
+  const state::NodeIdentity* const before = record.identity();
+  if (before != nullptr && DataDiffers(*before, now)) {
+    ++counters_.data_changes;
+    invalidation_.DataChanged(node);
+  }
+  if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
+}
+
+Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::Look(dfs::DfsPath path,
+                                                                     Deadline deadline) {
+  ServerAttributes seen;
+  dfs::Binding where;
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      path,
+      [&seen, &where, deadline](dfs::Binding binding) {
+        return StatOn(std::move(binding), &seen, &where, deadline);
+      },
+      {}, deadline));
+  const bool is_link = path.size() > 2 && where.link_components == path.size();
+  if (is_link) client_.NoteLink(path);
+  co_return Sight{.attributes = seen, .epoch = where.epoch, .is_link = is_link};
+}
+
+bool Filesystem::Impl::IsLinkTag(const ServerAttributes& seen) {
+  return seen.file.Has(smb::wire::kAttributeReparsePoint) && smb::wire::IsDfsTag(seen.reparse_tag);
+}
+
+Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::NodeId node,
+                                                                      Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  const uint64_t ino = record.ino();
+  const state::NodeId parent = record.parent();
+  const std::string name(record.name());
+  const absl::Time now = runtime::Loop::Current().Now();
+  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, now)) {
+    ++counters_.attribute_hits;
+    NoteSeen(node, seen->attributes, seen->epoch);
+    co_return AttributesReply{.attributes = StatOf(seen->attributes, ino, options_),
+                              .timeout = attributes_.Left(*seen, now)};
+  }
+  ++counters_.attribute_misses;
+  const bool is_link = node == state::kRootNode || client_.IsKnownLink(path);
+  const Deadline until = is_link ? deadline.Within(kLastKnownAfter) : deadline;
+  const absl::StatusOr<Sight> sight = co_await Look(path, until);
+  if (!sight.ok()) {
+    // A dead link must not stop who walks the tree above it.
+    const bool may_guess = is_link && !absl::IsCancelled(sight.status());
+    if (!may_guess) co_return sight.status();
+    ++counters_.last_known_answers;
+    const auto known = last_known_.find(node);
+    co_return AttributesReply{.attributes = known != last_known_.end()
+                                                ? known->second
+                                                : SyntheticDirectory(ino, options_),
+                              .timeout = absl::ZeroDuration()};
+  }
+  AttributesReply reply{.attributes = StatOf(sight->attributes, ino, options_),
+                        .timeout = is_link ? absl::ZeroDuration() : options_.actimeo};
+  if (is_link) {
+    // Whatever stands at the target's root, to the mount a link is a directory.
+    if (!S_ISDIR(reply.attributes.st_mode)) reply.attributes = SyntheticDirectory(ino, options_);
+    last_known_[node] = reply.attributes;
+  } else {
+    attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
+    NoteSeen(node, sight->attributes, sight->epoch);
+  }
+  co_return reply;
+}
+
+Task<absl::StatusOr<std::string>> Filesystem::Impl::ReadLink(state::NodeId node,
+                                                             Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  std::vector<uint8_t> reparse;
+  struct Fetch {
+    static Task<absl::Status> Run(dfs::Binding binding, std::vector<uint8_t>* into,
+                                  Deadline until) {
+      CO_ASSIGN_OR_RETURN(*into, co_await binding.tree->GetReparsePoint(binding.path, until));
+      co_return absl::OkStatus();
+    }
+  };
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      path,
+      [&reparse, deadline](dfs::Binding binding) {
+        return Fetch::Run(std::move(binding), &reparse, deadline);
+      },
+      {}, deadline));
+  co_return ReparseTarget(reparse);
+}
+
+absl::Status Filesystem::Impl::Access(int mask) const {
+  if ((mask & W_OK) != 0 && options_.read_only) return ErrnoError(EROFS, "mounted read-only");
+  return absl::OkStatus();
+}
+
+absl::Status Filesystem::Impl::NoXattr(std::string_view name) {
+  const bool never = absl::StartsWith({name.data(), name.size()}, "security.") ||
+                     absl::StartsWith({name.data(), name.size()}, "system.");
+  return never ? ErrnoError(ENOSYS, "no such attributes")
+               : ErrnoError(EOPNOTSUPP, "no extended attributes");
+}
+
+void Filesystem::Impl::ResumeInvalidations() {
+  // The dead agent may have seen a change and not have told: pages of files that are held are
+  // dropped once; they are read again.
+  tables_.inodes().ForEach([this](const state::InodeTable::Node& node) {
+    if (node.nlookup() > 0 && node.identity() != nullptr) invalidation_.DataChanged(node.id());
+  });
+}
+
+}  // namespace dfscsi::vfs

@@ -1,0 +1,157 @@
+// What the filesystem_*.cc files share: the state of one mount and the calls of filesystem.h on it.
+//
+// filesystem.h says what each call means; here it says only where the call is written, and what the
+// parts may ask of each other. One part, one file; nothing outside filesystem*.cc includes this.
+
+#ifndef NODE_AGENT_VFS_FILESYSTEM_IMPL_H_
+#define NODE_AGENT_VFS_FILESYSTEM_IMPL_H_
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "node-agent/dfs/client.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/state/mount_tables.h"
+#include "node-agent/vfs/attribute_cache.h"
+#include "node-agent/vfs/attributes.h"
+#include "node-agent/vfs/directory_stream.h"
+#include "node-agent/vfs/filesystem.h"
+#include "node-agent/vfs/open_file.h"
+#include "node-agent/vfs/options.h"
+
+namespace dfscsi::vfs {
+
+class Filesystem::Impl {
+ public:
+  Impl(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
+       Options options);
+
+  const Counters& counters() const { return counters_; }
+
+  // --- Names and nodes: filesystem_names.cc
+
+  static uint64_t NumberOf(const SipKey& key, const dfs::DfsPath& path);
+  runtime::Task<absl::StatusOr<EntryReply>> Lookup(state::NodeId parent, std::string name,
+                                                   runtime::Deadline deadline);
+  void Forget(state::NodeId node, uint64_t lookups);
+
+  // --- Attributes: filesystem_attributes.cc
+
+  runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
+                                                               runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
+                                                      runtime::Deadline deadline);
+  absl::Status Access(int mask) const;
+  static absl::Status NoXattr(std::string_view name);
+  void ResumeInvalidations();
+
+  // --- Open files: filesystem_open_files.cc
+
+  runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
+                                                runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<size_t>> Read(state::FileHandle fh, uint64_t offset,
+                                             absl::Span<uint8_t> into, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
+                                               runtime::Deadline deadline);
+  runtime::Task<absl::Status> Flush(state::FileHandle fh);
+  void Release(state::FileHandle fh);
+  absl::Status RefuseChange() const;
+
+  // --- Directories: filesystem_directories.cc
+
+  runtime::Task<absl::StatusOr<state::FileHandle>> OpenDirectory(state::NodeId node,
+                                                                 runtime::Deadline deadline);
+  runtime::Task<absl::Status> ReadDirectory(state::FileHandle fh, uint64_t offset, bool plus,
+                                            DirectorySink* sink, runtime::Deadline deadline);
+  void ReleaseDirectory(state::FileHandle fh);
+
+  // --- Statistics: filesystem_statistics.cc
+
+  runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
+                                                              runtime::Deadline deadline);
+
+ private:
+  // STATFS, and GETATTR of the root and of links, do not wait longer: kubelet, node-exporter and df
+  // touch every mount.
+  static constexpr absl::Duration kLastKnownAfter = absl::Milliseconds(900);
+
+  // --- Names and nodes
+
+  // A Linux name as the server has it, in the UTF-8 of DfsPath. EILSEQ, ENAMETOOLONG.
+  static absl::StatusOr<std::string> WireName(std::string_view name);
+  // The path of the user's words that leads to a node. ESTALE: the node is gone.
+  absl::StatusOr<dfs::DfsPath> PathOf(state::NodeId node) const;
+  uint64_t InodeNumber(const dfs::DfsPath& path) const;
+  // The node of `name`, made if it is new. Counts no lookup. ESTALE, ENAMETOOLONG, ENFILE.
+  absl::StatusOr<state::NodeId> NodeFor(state::NodeId parent, std::string_view name,
+                                        const dfs::DfsPath& path);
+  // What LOOKUP says of a link: revalidated each time, and never by I/O.
+  EntryReply LinkEntry(state::NodeId node) const;
+
+  // --- Attributes
+
+  struct Sight {
+    ServerAttributes attributes;
+    uint64_t epoch = 0;
+    bool is_link = false;
+  };
+  // One look at the server.
+  runtime::Task<absl::StatusOr<Sight>> Look(dfs::DfsPath path, runtime::Deadline deadline);
+  // Remembers what was seen; tells the kernel if its pages are not the file's any more.
+  void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  static bool IsLinkTag(const ServerAttributes& seen);
+
+  // --- Open files
+
+  // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
+  absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
+
+  // --- Directories
+
+  // The stream of a handle; made from its record after a takeover. EBADF, ESTALE.
+  absl::StatusOr<std::shared_ptr<DirectoryStream>> StreamOf(state::FileHandle fh);
+  // Makes the entry of ordinal `position` available, on whichever target serves the directory.
+  runtime::Task<absl::Status> SeekStream(std::shared_ptr<DirectoryStream> stream, uint64_t position,
+                                         runtime::Deadline deadline);
+  static runtime::Task<absl::Status> SeekOn(dfs::Binding binding,
+                                            std::shared_ptr<DirectoryStream> stream,
+                                            uint64_t position, runtime::Deadline deadline);
+  // Adds the entry of ordinal `position`; the node for which a lookup was counted goes to `given`.
+  absl::Status AddEntry(state::NodeId directory, DirectoryStream& stream, uint64_t position,
+                        bool plus, DirectorySink* sink, std::vector<state::NodeId>* given);
+
+  // --- State
+
+  struct Statistics {
+    struct statvfs values = {};
+    absl::Time until = absl::InfinitePast();
+  };
+
+  dfs::Client& client_;
+  state::MountTables& tables_;
+  Invalidation& invalidation_;
+  const Options options_;
+  AttributeCache attributes_;
+  absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
+  absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
+  absl::flat_hash_map<state::NodeId, struct stat> last_known_;  // Of the root and of links.
+  absl::flat_hash_map<uint64_t, Statistics> statistics_;        // By link epoch.
+  struct statvfs last_statistics_ = {};
+  Counters counters_;
+};
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_FILESYSTEM_IMPL_H_

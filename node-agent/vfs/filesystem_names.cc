@@ -1,0 +1,121 @@
+// LOOKUP and FORGET: names, nodes, and the paths that nodes stand for.
+
+#include <errno.h>
+
+#include <utility>
+#include <vector>
+
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/wire/file_name.h"
+#include "node-agent/smb/wire/utf16.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+absl::StatusOr<std::string> Filesystem::Impl::WireName(std::string_view name) {
+  std::u16string wire;
+  RETURN_IF_ERROR(smb::wire::AppendWireName(name, &wire));
+  return smb::wire::Utf16ToUtf8(wire);
+}
+
+absl::StatusOr<dfs::DfsPath> Filesystem::Impl::PathOf(state::NodeId node) const {
+  std::vector<state::NodeId> chain;
+  for (state::NodeId at = node; at != state::kRootNode;) {
+    if (!tables_.inodes().Contains(at)) return ErrnoError(ESTALE, "a node that is gone");
+    const state::InodeTable::Node record = tables_.inodes().Get(at);
+    if (record.unlinked()) return ErrnoError(ESTALE, "a file that is gone");
+    chain.push_back(at);
+    at = record.parent();
+  }
+  dfs::DfsPath path = client_.source();
+  for (auto at = chain.rbegin(); at != chain.rend(); ++at) {
+    ASSIGN_OR_RETURN(const std::string name, WireName(tables_.inodes().Get(*at).name()));
+    ASSIGN_OR_RETURN(path, path.Join(name));
+  }
+  return path;
+}
+
+uint64_t Filesystem::Impl::InodeNumber(const dfs::DfsPath& path) const {
+  return NumberOf(options_.key, path);
+}
+
+uint64_t Filesystem::Impl::NumberOf(const SipKey& key, const dfs::DfsPath& path) {
+  const std::u16string_view folded = path.Key();
+  const uint64_t number =
+      SipHash(key, {reinterpret_cast<const char*>(folded.data()), folded.size() * 2});
+  return number <= 1 ? number + 2 : number;  // 0 is no file, 1 is for nobody.
+}
+
+absl::StatusOr<state::NodeId> Filesystem::Impl::NodeFor(state::NodeId parent, std::string_view name,
+                                                        const dfs::DfsPath& path) {
+  absl::StatusOr<state::NodeId> node =
+      tables_.inodes().FindOrInsert(parent, name, {.ino = InodeNumber(path)});
+  if (node.ok()) return node;
+  switch (node.status().code()) {
+    case absl::StatusCode::kNotFound:
+      return ErrnoError(ESTALE, "the directory is gone");
+    case absl::StatusCode::kInvalidArgument:
+      return ErrnoError(ENAMETOOLONG, "a name that is too long");
+    default:
+      return ErrnoError(ENFILE, "the inode table is full");
+  }
+}
+
+EntryReply Filesystem::Impl::LinkEntry(state::NodeId node) const {
+  return {.node = node,
+          .attributes = SyntheticDirectory(tables_.inodes().Get(node).ino(), options_),
+          .attributes_timeout = absl::ZeroDuration(),
+          .name_timeout = absl::ZeroDuration()};
+}
+
+Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, std::string name,
+                                                          Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath directory, PathOf(parent));
+  CO_ASSIGN_OR_RETURN(const std::string wire_name, WireName(name));
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, directory.Join(wire_name));
+  if (client_.IsKnownLink(path)) {
+    CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
+    tables_.inodes().AddLookup(node);
+    co_return LinkEntry(node);
+  }
+  const absl::Time now = runtime::Loop::Current().Now();
+  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, now)) {
+    ++counters_.attribute_hits;
+    const AttributeCache::Seen copy = *seen;
+    CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
+    NoteSeen(node, copy.attributes, copy.epoch);
+    tables_.inodes().AddLookup(node);
+    const absl::Duration left = attributes_.Left(copy, now);
+    co_return EntryReply{
+        .node = node,
+        .attributes = StatOf(copy.attributes, tables_.inodes().Get(node).ino(), options_),
+        .attributes_timeout = left,
+        .name_timeout = left};
+  }
+  ++counters_.attribute_misses;
+  CO_ASSIGN_OR_RETURN(const Sight sight, co_await Look(path, deadline));
+  CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
+  tables_.inodes().AddLookup(node);
+  if (sight.is_link || IsLinkTag(sight.attributes)) {
+    client_.NoteLink(path);
+    co_return LinkEntry(node);
+  }
+  attributes_.Put(parent, name, sight.attributes, sight.epoch, runtime::Loop::Current().Now());
+  NoteSeen(node, sight.attributes, sight.epoch);
+  co_return EntryReply{
+      .node = node,
+      .attributes = StatOf(sight.attributes, tables_.inodes().Get(node).ino(), options_),
+      .attributes_timeout = options_.actimeo,
+      .name_timeout = options_.actimeo};
+}
+
+void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
+  tables_.inodes().Forget(node, lookups);
+}
+
+}  // namespace dfscsi::vfs

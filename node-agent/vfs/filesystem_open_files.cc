@@ -1,0 +1,117 @@
+// OPEN, READ, LSEEK, FLUSH, RELEASE: from handles of the kernel to OpenFile.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "node-agent/base/status_macros.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+bool IsWriteFlags(int flags) {
+  return (flags & O_ACCMODE) != O_RDONLY || (flags & (O_TRUNC | O_CREAT | O_APPEND)) != 0;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int flags,
+                                                       Deadline deadline) {
+  if (IsWriteFlags(flags)) co_return RefuseChange();
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  auto file = std::make_shared<OpenFile>(path);
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      path,
+      [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
+      {}, deadline));
+  OpenReply reply{.no_flush = true};
+  const state::NodeIdentity identity = file->identity();
+  {
+    const state::InodeTable::Node record = tables_.inodes().Get(node);
+    const state::NodeIdentity* const before = record.identity();
+    reply.keep_cache = before != nullptr && !DataDiffers(*before, identity);
+  }
+  NoteSeen(node, file->seen(), identity.epoch);
+  absl::StatusOr<state::FileHandle> fh = tables_.handles().Open({
+      .node = node,
+      .kind = state::HandleTable::Kind::kFile,
+      .open_flags = static_cast<uint32_t>(flags),
+      .access = OpenFile::kAccess,
+      .identity = identity,
+  });
+  if (!fh.ok()) {
+    file->CloseLater();
+    co_return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
+  }
+  reply.fh = *fh;
+  files_[*fh] = std::move(file);
+  co_return reply;
+}
+
+absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHandle fh) {
+  const auto found = files_.find(fh);
+  if (found != files_.end()) return found->second;
+  if (!tables_.handles().Contains(fh)) return ErrnoError(EBADF, "no such handle");
+  const state::HandleTable::Record& record = tables_.handles().Get(fh);
+  ASSIGN_OR_RETURN(dfs::DfsPath path, PathOf(record.node));
+  auto file = std::make_shared<OpenFile>(std::move(path), record.identity.Get());
+  files_[fh] = file;
+  return file;
+}
+
+Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64_t offset,
+                                                    absl::Span<uint8_t> into, Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  absl::StatusOr<size_t> result = size_t{0};
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      file->path(),
+      [this, file, offset, into, deadline, &result](dfs::Binding binding) {
+        return file->ReadOn(std::move(binding), offset, into, options_.check_identity, &result,
+                            &counters_, deadline);
+      },
+      {}, deadline));
+  co_return result;
+}
+
+Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint64_t offset,
+                                                      int whence, Deadline deadline) {
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) co_return ErrnoError(EINVAL, "whence");
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  absl::StatusOr<uint64_t> result = uint64_t{0};
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      file->path(),
+      [this, file, offset, whence, deadline, &result](dfs::Binding binding) {
+        return file->SeekOn(std::move(binding), offset, whence, options_.check_identity, &result,
+                            &counters_, deadline);
+      },
+      {}, deadline));
+  co_return result;
+}
+
+Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh) {
+  if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
+  co_return absl::OkStatus();
+}
+
+void Filesystem::Impl::Release(state::FileHandle fh) {
+  if (tables_.handles().Contains(fh) && !tables_.handles().Close(fh)) return;  // Still shared.
+  const auto found = files_.find(fh);
+  if (found == files_.end()) return;
+  found->second->CloseLater();
+  files_.erase(found);
+}
+
+absl::Status Filesystem::Impl::RefuseChange() const {
+  return options_.read_only ? ErrnoError(EROFS, "mounted read-only")
+                            : ErrnoError(EOPNOTSUPP, "writing is not implemented");
+}
+
+}  // namespace dfscsi::vfs
