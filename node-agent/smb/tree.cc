@@ -327,16 +327,32 @@ Task<absl::StatusOr<std::vector<uint8_t>>> Tree::GetReparsePoint(std::u16string 
   co_return IoctlOutput(response, "FSCTL_GET_REPARSE_POINT");
 }
 
-Task<absl::StatusOr<std::vector<wire::FileRange>>> Tree::AllocatedRanges(wire::FileId file_id,
-                                                                         wire::FileRange within,
-                                                                         Deadline deadline) {
+Task<absl::StatusOr<Tree::Ranges>> Tree::AllocatedRanges(wire::FileId file_id,
+                                                         wire::FileRange within,
+                                                         Deadline deadline) {
+  constexpr size_t kRangeBytes = 16;  // [MS-FSCC] 2.3.55
   std::vector<uint8_t> input;
   wire::Writer writer(&input);
   wire::EncodeFileRanges({&within, 1}, writer);
-  CO_ASSIGN_OR_RETURN(const std::vector<uint8_t> output,
-                      co_await Ioctl(wire::Fsctl::kQueryAllocatedRanges, file_id, std::move(input),
-                                     kFirstPageBytes, deadline));
-  co_return wire::DecodeFileRanges(output);
+  const wire::IoctlRequest ioctl{.code = wire::Fsctl::kQueryAllocatedRanges,
+                                 .file_id = file_id,
+                                 .input = input,
+                                 .max_output_bytes = kFirstPageBytes};
+  Request request = MakeRequest(wire::Command::kIoctl, wire::EncodeIoctlRequest, ioctl);
+  request.largest_payload_bytes = kFirstPageBytes;
+  CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
+  const bool complete = response.header.status != wire::NtStatus::kBufferOverflow;
+  if (complete && response.header.status != wire::NtStatus::kSuccess) {
+    co_return wire::ToStatus(response.header.status, "FSCTL_QUERY_ALLOCATED_RANGES");
+  }
+  CO_ASSIGN_OR_RETURN(const wire::IoctlResponse answer, wire::DecodeIoctlResponse(response.body()));
+  wire::Bytes output = answer.output;
+  if (!complete) output = output.first(output.size() / kRangeBytes * kRangeBytes);
+  CO_ASSIGN_OR_RETURN(std::vector<wire::FileRange> ranges, wire::DecodeFileRanges(output));
+  if (!complete && ranges.empty()) {
+    co_return wire::MalformedError("allocated ranges", "cut off before the first");
+  }
+  co_return Ranges{.ranges = std::move(ranges), .complete = complete};
 }
 
 Task<absl::StatusOr<std::vector<uint8_t>>> Tree::Ioctl(wire::Fsctl code, wire::FileId file_id,

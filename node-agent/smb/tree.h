@@ -117,10 +117,16 @@ class Tree : public std::enable_shared_from_this<Tree> {
   runtime::Task<absl::StatusOr<std::vector<uint8_t>>> GetReparsePoint(std::u16string path,
                                                                       runtime::Deadline deadline);
 
-  // The ranges of [offset, offset + length) that hold data. STATUS_INVALID_DEVICE_REQUEST and such
-  // from servers without sparse files.
-  runtime::Task<absl::StatusOr<std::vector<wire::FileRange>>> AllocatedRanges(
-      wire::FileId file_id, wire::FileRange within, runtime::Deadline deadline);
+  // The first ranges of [offset, offset + length) that hold data. STATUS_INVALID_DEVICE_REQUEST and
+  // such from servers without sparse files; STATUS_BUFFER_TOO_SMALL from servers that answer all or
+  // nothing: ask for less.
+  struct Ranges {
+    std::vector<wire::FileRange> ranges;
+    bool complete = true;  // False: there may be more behind the last one.
+  };
+  runtime::Task<absl::StatusOr<Ranges>> AllocatedRanges(wire::FileId file_id,
+                                                        wire::FileRange within,
+                                                        runtime::Deadline deadline);
 
   // One FSCTL. STATUS_BUFFER_OVERFLOW is an error here: a cut-off answer is never parsed.
   runtime::Task<absl::StatusOr<std::vector<uint8_t>>> Ioctl(wire::Fsctl code, wire::FileId file_id,

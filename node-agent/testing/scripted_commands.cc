@@ -35,6 +35,21 @@ smb::wire::Guid GuidOf(const std::string& name) {
   return guid;
 }
 
+// The allocated parts of what was asked about.
+std::vector<smb::wire::FileRange> RangesWithin(const ScriptedFile& file,
+                                               const smb::wire::FileRange& asked) {
+  const std::vector<smb::wire::FileRange> all = file.allocated.value_or(
+      std::vector<smb::wire::FileRange>{{.offset = 0, .length_bytes = file.size}});
+  const uint64_t asked_end = std::min(file.size, asked.offset + asked.length_bytes);
+  std::vector<smb::wire::FileRange> within;
+  for (const smb::wire::FileRange& range : all) {
+    const uint64_t begin = std::max(range.offset, asked.offset);
+    const uint64_t end = std::min(range.offset + range.length_bytes, asked_end);
+    if (begin < end) within.push_back({.offset = begin, .length_bytes = end - begin});
+  }
+  return within;
+}
+
 }  // namespace
 
 void ScriptedConnection::Execute(Call& call) {
@@ -476,15 +491,16 @@ void ScriptedConnection::FileIoctl(Call& call, const smb::wire::IoctlRequest& re
   } else {
     const auto asked = smb::wire::DecodeFileRanges(request.input);
     if (!asked.ok() || asked->size() != 1) return ReplyError(call, NtStatus::kInvalidParameter);
-    // Nothing is sparse: all of the file that lies in the question.
-    const uint64_t begin = asked->front().offset;
-    const uint64_t end = std::min(file.size, begin + asked->front().length_bytes);
-    if (begin < end) {
-      const smb::wire::FileRange range{.offset = begin, .length_bytes = end - begin};
-      smb::wire::EncodeFileRanges(absl::MakeConstSpan(&range, 1), writer);
-    }
+    smb::wire::EncodeFileRanges(RangesWithin(file, asked->front()), writer);
   }
   if (output.size() > request.max_output_bytes) {
+    if (request.code == smb::wire::Fsctl::kQueryAllocatedRanges && server_.options_.cuts_ranges) {
+      output.resize(request.max_output_bytes);
+      call.status = NtStatus::kBufferOverflow;
+      return Reply(call, smb::wire::EncodeIoctlResponse,
+                   smb::wire::IoctlResponse{
+                       .code = request.code, .file_id = request.file_id, .output = output});
+    }
     return ReplyError(call, NtStatus::kBufferTooSmall);
   }
   Reply(

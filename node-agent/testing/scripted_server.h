@@ -68,6 +68,9 @@ struct ServerOptions {
   bool silent = false;
   // Compounds are answered part by part in frames of their own.
   bool splits_compounds = false;
+  // Allocated ranges that do not fit are cut off (BUFFER_OVERFLOW); else none is sent
+  // (BUFFER_TOO_SMALL).
+  bool cuts_ranges = true;
   // A bad signature ends the connection; else it is ACCESS_DENIED, as with Samba.
   bool drops_bad_signatures = false;
 };

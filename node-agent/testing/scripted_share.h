@@ -14,6 +14,7 @@
 
 #include "absl/time/time.h"
 #include "node-agent/smb/wire/file_attributes.h"
+#include "node-agent/smb/wire/ioctl.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/smb/wire/reader.h"
 #include "node-agent/smb/wire/session.h"
@@ -56,6 +57,8 @@ struct ScriptedFile {
   uint64_t size = 0;
   uint64_t content_seed = 0;
   std::optional<std::string> text = {};  // Instead of generated content.
+  // What is not a hole, for FSCTL_QUERY_ALLOCATED_RANGES; unset: all of it.
+  std::optional<std::vector<smb::wire::FileRange>> allocated = {};
   absl::Time last_write = {};
   bool denied = false;             // Opening it is ACCESS_DENIED.
   std::u16string target = {};      // kSymlink: as in the reparse point.

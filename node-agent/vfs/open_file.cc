@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/wire/nt_status.h"
@@ -11,6 +12,7 @@
 
 namespace dfscsi::vfs {
 
+namespace wire = smb::wire;
 using runtime::Deadline;
 using runtime::Task;
 
@@ -18,30 +20,36 @@ namespace {
 
 // What a path that led to a file no longer says: another file took its place, or none.
 bool IsGone(const absl::Status& status) {
-  const std::optional<smb::wire::NtStatus> answer = smb::wire::NtStatusOf(status);
+  const std::optional<wire::NtStatus> answer = wire::NtStatusOf(status);
   if (!answer.has_value()) return false;
   switch (*answer) {
-    case smb::wire::NtStatus::kObjectNameNotFound:
-    case smb::wire::NtStatus::kObjectPathNotFound:
-    case smb::wire::NtStatus::kNoSuchFile:
-    case smb::wire::NtStatus::kFileIsADirectory:
-    case smb::wire::NtStatus::kDeletePending:
+    case wire::NtStatus::kObjectNameNotFound:
+    case wire::NtStatus::kObjectPathNotFound:
+    case wire::NtStatus::kNoSuchFile:
+    case wire::NtStatus::kFileIsADirectory:
+    case wire::NtStatus::kDeletePending:
       return true;
     default:
       return false;
   }
 }
 
+bool HasNoSparseFiles(const absl::Status& status) {
+  const std::optional<wire::NtStatus> answer = wire::NtStatusOf(status);
+  return answer == wire::NtStatus::kInvalidDeviceRequest ||
+         answer == wire::NtStatus::kNotSupported || answer == wire::NtStatus::kInvalidParameter;
+}
+
 bool IsHandleLost(const absl::Status& status) {
-  return smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kFileClosed;
+  return wire::NtStatusOf(status) == wire::NtStatus::kFileClosed;
 }
 
 }  // namespace
 
 Task<absl::Status> OpenFile::Create(dfs::Binding binding, Deadline deadline) {
-  smb::wire::CreateRequest create;
+  wire::CreateRequest create;
   create.desired_access = kAccess;
-  create.options = smb::wire::kOptionNonDirectory;
+  create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.query_on_disk_id = true;
   CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
@@ -111,49 +119,70 @@ Task<absl::Status> OpenFile::ReadOn(dfs::Binding binding, uint64_t offset, absl:
 Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int whence,
                                     bool check_identity, absl::StatusOr<uint64_t>* result,
                                     Filesystem::Counters* counters, Deadline deadline) {
-  if (tree_ == nullptr || epoch_ != binding.epoch) {
-    CO_RETURN_IF_ERROR(co_await Rebind(binding, check_identity, counters, deadline));
-  }
-  if (stale_) {
-    *result = ErrnoError(ESTALE, "another file has taken this one's place");
-    co_return absl::OkStatus();
-  }
-  const uint64_t size = seen_.file.end_of_file;
-  if (offset >= size) {
-    *result = ErrnoError(ENXIO, "beyond the end");
-    co_return absl::OkStatus();
-  }
-  absl::StatusOr<std::vector<smb::wire::FileRange>> ranges = co_await tree_->AllocatedRanges(
-      file_id_, {.offset = offset, .length_bytes = size - offset}, deadline);
-  if (!ranges.ok()) {
-    const std::optional<smb::wire::NtStatus> answer = smb::wire::NtStatusOf(ranges.status());
-    const bool no_sparse_files = answer == smb::wire::NtStatus::kInvalidDeviceRequest ||
-                                 answer == smb::wire::NtStatus::kNotSupported ||
-                                 answer == smb::wire::NtStatus::kInvalidParameter;
-    if (!no_sparse_files) co_return ranges.status();
-    ranges = std::vector<smb::wire::FileRange>{{.offset = offset, .length_bytes = size - offset}};
-  }
-  uint64_t at = offset;
-  bool found = false;
-  for (const smb::wire::FileRange& range : *ranges) {
-    const uint64_t end = range.offset + range.length_bytes;
-    if (end <= at) continue;
-    if (whence == SEEK_DATA) {
-      at = std::max(at, range.offset);
-      found = true;
-      break;
+  for (int attempt = 0;; ++attempt) {
+    if (tree_ == nullptr || epoch_ != binding.epoch) {
+      CO_RETURN_IF_ERROR(co_await Rebind(binding, check_identity, counters, deadline));
     }
-    if (range.offset > at) break;  // A hole begins here.
-    at = end;
+    if (stale_) {
+      *result = ErrnoError(ESTALE, "another file has taken this one's place");
+      co_return absl::OkStatus();
+    }
+    if (offset >= seen_.file.end_of_file) {
+      *result = ErrnoError(ENXIO, "beyond the end");
+      co_return absl::OkStatus();
+    }
+    absl::StatusOr<std::optional<uint64_t>> found =
+        co_await FindBoundary(offset, whence == SEEK_DATA, deadline);
+    if (found.ok()) {
+      if (found->has_value()) {
+        *result = **found;
+      } else {
+        *result = ErrnoError(ENXIO, "no data from here on");
+      }
+      co_return absl::OkStatus();
+    }
+    if (!IsHandleLost(found.status()) || attempt > 0) co_return found.status();
+    tree_ = nullptr;
   }
-  if (whence == SEEK_HOLE) {
-    *result = std::min(at, size);  // There is always one at the end.
-  } else if (found && at < size) {
-    *result = at;
-  } else {
-    *result = ErrnoError(ENXIO, "no data from here on");
+}
+
+// The first byte at or behind `at` that is data (or, if not `data`, in a hole: there is always one
+// at the end). nullopt: no data is left.
+Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(uint64_t at, bool data,
+                                                                     Deadline deadline) {
+  // However finely a file is broken up, so much of it is told in one answer.
+  constexpr uint64_t kLeastAsked = uint64_t{1} << 20;
+  const std::shared_ptr<smb::Tree> tree = tree_;
+  const uint64_t size = seen_.file.end_of_file;
+  uint64_t most = size;
+  while (at < size) {
+    const wire::FileRange asked{.offset = at, .length_bytes = std::min(most, size - at)};
+    absl::StatusOr<smb::Tree::Ranges> told =
+        co_await tree->AllocatedRanges(file_id_, asked, deadline);
+    if (wire::NtStatusOf(told.status()) == wire::NtStatus::kBufferTooSmall && most > kLeastAsked) {
+      most = std::max(asked.length_bytes / 8, kLeastAsked);
+      continue;
+    }
+    if (!told.ok() && HasNoSparseFiles(told.status())) told = smb::Tree::Ranges{.ranges = {asked}};
+    if (!told.ok()) co_return told.status();
+    for (const wire::FileRange& range : told->ranges) {
+      const uint64_t end = range.offset + range.length_bytes;
+      if (end <= at) continue;
+      if (data && range.offset < size) co_return std::max(at, range.offset);
+      if (range.offset > at) co_return at;  // A hole begins here.
+      at = end;
+    }
+    const uint64_t told_until = told->complete
+                                    ? asked.offset + asked.length_bytes
+                                    : told->ranges.back().offset + told->ranges.back().length_bytes;
+    if (!data && at < told_until) co_return at;
+    if (told_until <= asked.offset) {
+      co_return absl::DataLossError("allocated ranges that lie before what was asked");
+    }
+    at = std::max(at, told_until);
   }
-  co_return absl::OkStatus();
+  if (data) co_return std::nullopt;
+  co_return std::min(at, size);
 }
 
 void OpenFile::CloseLater() {

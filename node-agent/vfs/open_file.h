@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -62,6 +63,8 @@ class OpenFile {
  private:
   // CREATE of the path on this binding. Never creates, truncates or deletes.
   runtime::Task<absl::Status> Create(dfs::Binding binding, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::optional<uint64_t>>> FindBoundary(uint64_t at, bool data,
+                                                                      runtime::Deadline deadline);
   // Makes the open usable on this binding; at most one does it at a time.
   runtime::Task<absl::Status> Rebind(dfs::Binding binding, bool check_identity,
                                      Filesystem::Counters* counters, runtime::Deadline deadline);
