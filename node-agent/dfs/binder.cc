@@ -299,23 +299,24 @@ Task<void> Binder::RefreshDue() {
         answer.ok() ? std::get_if<Referral>(&answer->referral) : nullptr;
     if (referral == nullptr) {
       resolver_.StoreFailure(account_, fetch, answer.status(), failure, MakeFetchContext());
-      continue;
+    } else {
+      resolver_.StoreReferral(account_, fetch, *referral, answer->answered_by, MakeFetchContext());
     }
-    resolver_.StoreReferral(account_, fetch, *referral, answer->answered_by, MakeFetchContext());
     const ReferralCache::Entry fresh = cache_.GetExact(entry->prefix, entry->prefix.size(),
                                                        account_, runtime::Loop::Current().Now());
-    if (fresh != nullptr) LeaveUnlisted(*entry, *fresh);
+    LeaveUnlisted(*entry, fresh.get());
   }
 }
 
-// A target that the namespace lists no more is left, however well it does.
-void Binder::LeaveUnlisted(const ReferralEntry& old, const ReferralEntry& fresh) {
+// A target that the namespace lists no more is left, however well it does. Null: the link is gone.
+void Binder::LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh) {
   const auto listed = [](const ReferralEntry& entry, const DfsPath& path) {
     return std::any_of(entry.targets.begin(), entry.targets.end(),
                        [&](const CachedTarget& target) { return target.path == path; });
   };
   links_.ForEach([&](Link& link) {
-    if (link.tree == nullptr || !listed(old, link.target_path) || listed(fresh, link.target_path) ||
+    if (link.tree == nullptr || !listed(old, link.target_path) ||
+        (fresh != nullptr && listed(*fresh, link.target_path)) ||
         !link.prefix.HasPrefix(old.prefix)) {
       return;
     }

@@ -109,7 +109,7 @@ class Binder {
   // nobody.
   static absl::Status Explain(const absl::Status& status, FailureClass failure,
                               const std::map<FailureClass, absl::Status>& met);
-  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry& fresh);
+  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh);
   // The candidate with this target path.
   static size_t CandidateOf(const ResolveStep& step, const DfsPath& target_path);
   static bool IsCandidate(const ResolveStep& step, const DfsPath& target_path);

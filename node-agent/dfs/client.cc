@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/binder.h"
@@ -115,16 +115,28 @@ class Client::Impl {
   }
 
   bool IsKnownLink(const DfsPath& path) const {
-    if (noted_links_.contains(std::u16string(path.Key()))) return true;
     if (path.size() <= 2) return true;
-    const ReferralCache::Entry entry =
-        cache_.GetExact(path, path.size(), account_, runtime::Loop::Current().Now());
-    return entry != nullptr && entry->kind == EntryKind::kLink;
+    const absl::Time now = runtime::Loop::Current().Now();
+    if (const ReferralCache::Entry entry = cache_.GetExact(path, path.size(), account_, now)) {
+      return entry->kind == EntryKind::kLink || entry->kind == EntryKind::kUnusable;
+    }
+    const auto noted = noted_links_.find(std::u16string(path.Key()));
+    return noted != noted_links_.end() && now < noted->second;
   }
 
   void NoteLink(const DfsPath& path) {
     constexpr size_t kMostNoted = 65536;
-    if (noted_links_.size() < kMostNoted) noted_links_.emplace(path.Key());
+    const absl::Time now = runtime::Loop::Current().Now();
+    if (noted_links_.size() >= kMostNoted) {
+      absl::erase_if(noted_links_, [now](const auto& noted) { return noted.second <= now; });
+      if (noted_links_.size() >= kMostNoted) return;  // Those left out cost a request to look up.
+    }
+    noted_links_[std::u16string(path.Key())] = now + options_.referral_ttl_min;
+  }
+
+  void ForgetLink(const DfsPath& path) {
+    noted_links_.erase(std::u16string(path.Key()));
+    cache_.Erase(path, account_);
   }
 
   uint64_t GetEpoch(const DfsPath& path) const {
@@ -319,7 +331,7 @@ class Client::Impl {
   ReferralCache& cache_;
   LinkTable links_;
   Binder binder_;
-  absl::flat_hash_set<std::u16string> noted_links_;
+  absl::flat_hash_map<std::u16string, absl::Time> noted_links_;  // Until when.
   ClientCounters counters_;
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.
 };
@@ -339,6 +351,7 @@ Task<absl::Status> Client::Run(DfsPath path, Operation operation, RunOptions opt
 
 bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }
 void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
+void Client::ForgetLink(const DfsPath& path) { impl_->ForgetLink(path); }
 uint64_t Client::GetEpoch(const DfsPath& path) const { return impl_->GetEpoch(path); }
 const DfsPath& Client::source() const { return impl_->source(); }
 std::vector<Client::BoundLink> Client::ListLinks() const { return impl_->ListLinks(); }

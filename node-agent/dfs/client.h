@@ -107,11 +107,14 @@ class Client {
   runtime::Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options,
                                   runtime::Deadline deadline);
 
-  // No I/O: what the cache knows of `path` itself. True if it is exactly a link's (or a root's)
-  // path.
+  // No I/O: what is known of `path` itself. True if it is exactly a link's (or a root's) path: its
+  // referral is cached, whether or not its targets can be reached, or it was noted of late.
   bool IsKnownLink(const DfsPath& path) const;
-  // A directory listing has shown that `path` is a link.
+  // The server of the directory above has shown that `path` is a link. Believed for
+  // referral_ttl_min where no referral says more.
   void NoteLink(const DfsPath& path);
+  // That server says that nothing is there, or something else.
+  void ForgetLink(const DfsPath& path);
 
   // The epoch under which `path` is bound now; 0 if it is not. No I/O.
   uint64_t GetEpoch(const DfsPath& path) const;

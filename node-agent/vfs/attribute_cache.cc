@@ -5,9 +5,11 @@
 namespace dfscsi::vfs {
 
 const AttributeCache::Seen* AttributeCache::Get(state::NodeId parent, std::string_view name,
-                                                absl::Time now) const {
+                                                uint64_t epoch, absl::Time now) const {
   const auto found = seen_.find(Key(parent, name));
-  if (found == seen_.end() || found->second.until <= now) return nullptr;
+  if (found == seen_.end()) return nullptr;
+  // What another target said of its copy is not what this one would say.
+  if (found->second.epoch != epoch || found->second.until <= now) return nullptr;
   return &found->second;
 }
 

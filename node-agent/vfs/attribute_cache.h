@@ -27,8 +27,10 @@ class AttributeCache {
     absl::Time until;
   };
 
-  // Null if nothing is known that may still be believed. Valid until the next call.
-  const Seen* Get(state::NodeId parent, std::string_view name, absl::Time now) const;
+  // Null if nothing is known that may still be believed: seen on the link's present binding, less
+  // than actimeo ago. Valid until the next call.
+  const Seen* Get(state::NodeId parent, std::string_view name, uint64_t epoch,
+                  absl::Time now) const;
   void Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
            uint64_t epoch, absl::Time now);
   void Erase(state::NodeId parent, std::string_view name);

@@ -82,12 +82,17 @@ Task<absl::Status> DirectoryStream::Seek(uint64_t position, dfs::Binding binding
                         co_await tree_->ReadDirectory(file_id_, deadline));
     CO_RETURN_IF_ERROR(Take(pages));
     abandoned.stream = nullptr;
+    DropBehind(position);
   }
+  DropBehind(position);
+  co_return absl::OkStatus();
+}
+
+void DirectoryStream::DropBehind(uint64_t position) {
   while (position > base_ + kKeptBehind && !window_.empty()) {
     window_.pop_front();
     ++base_;
   }
-  co_return absl::OkStatus();
 }
 
 const DirectoryStream::Entry* DirectoryStream::At(uint64_t position) const {

@@ -59,6 +59,9 @@ class DirectoryStream {
 
   // Tells the server, later, that the handle is done with.
   void CloseLater();
+  // How many entries are in memory: some pages, whatever the directory's length and whoever reads
+  // it how slowly.
+  size_t entries_held() const { return window_.size(); }
   int64_t relisted() const { return relisted_; }
   int64_t refused_names() const { return refused_names_; }
 
@@ -69,6 +72,7 @@ class DirectoryStream {
 
   runtime::Task<absl::Status> Restart(dfs::Binding binding, runtime::Deadline deadline);
   absl::Status Take(const smb::DirectoryPages& pages);
+  void DropBehind(uint64_t position);
   uint64_t HashOf(std::string_view name) const { return SipHash(key_, name); }
 
   const dfs::DfsPath path_;

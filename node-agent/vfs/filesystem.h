@@ -117,8 +117,9 @@ class Filesystem {
   // Once after a takeover: says DataChanged() again for nodes of which the dead agent may not have.
   void ResumeInvalidations();
 
-  // LOOKUP. A link known to the referral cache is answered without I/O. There is no negative entry:
-  // a missing name is the error ENOENT, and the kernel asks again. The reply counts one lookup
+  // LOOKUP. A link known to the referral cache is answered without I/O, any other name by the
+  // server of its directory; what a link leads to is never asked. There is no negative entry: a
+  // missing name is the error ENOENT, and the kernel asks again. The reply counts one lookup
   // (Forget(node, 1) if it could not be delivered).
   // Errors: ENOENT; ESTALE (parent); ENAMETOOLONG; EILSEQ (the name is not UTF-8).
   runtime::Task<absl::StatusOr<EntryReply>> Lookup(state::NodeId parent, std::string name,
@@ -128,7 +129,8 @@ class Filesystem {
   void Forget(state::NodeId node, uint64_t lookups);
 
   // GETATTR. The mount's root and links answer within 1 s, from the last known values if their
-  // target does not answer by then.
+  // target does not answer by then. ENOENT: the name is gone, which of a link its namespace
+  // decides.
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 
@@ -176,8 +178,8 @@ class Filesystem {
   // RELEASEDIR. As Release.
   void ReleaseDirectory(state::FileHandle fh);
 
-  // STATFS of the share that holds `node`. Within 1 s, from the last known values if need be; zeros
-  // before any were known.
+  // STATFS of the share that holds `node`. Within 1 s, from that share's last known values if need
+  // be; no blocks before any were known.
   runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
                                                               runtime::Deadline deadline);
 

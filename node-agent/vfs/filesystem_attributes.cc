@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,7 +11,9 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/smb/wire/reparse.h"
+#include "node-agent/smb/wire/utf16.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
 #include "node-agent/vfs/reparse_target.h"
@@ -19,6 +22,7 @@ namespace dfscsi::vfs {
 
 using runtime::Deadline;
 using runtime::Task;
+using smb::wire::NtStatus;
 
 namespace {
 
@@ -28,6 +32,36 @@ Task<absl::Status> StatOn(dfs::Binding binding, ServerAttributes* seen, dfs::Bin
                       co_await binding.tree->Stat(binding.path, deadline));
   *seen = {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id};
   *where = std::move(binding);
+  co_return absl::OkStatus();
+}
+
+bool IsNoSuchName(const absl::Status& status) {
+  const std::optional<NtStatus> answer = smb::wire::NtStatusOf(status);
+  return answer == NtStatus::kObjectNameNotFound || answer == NtStatus::kObjectPathNotFound ||
+         answer == NtStatus::kNoSuchFile;
+}
+
+// On the binding of the directory, which is the first `components` of the user's path.
+Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u16string name,
+                              ServerAttributes* seen, uint64_t* epoch, bool* is_link,
+                              Deadline deadline) {
+  *epoch = directory.epoch;
+  std::u16string path = directory.path;
+  if (!path.empty()) path.push_back(u'\\');
+  path += name;
+  const absl::StatusOr<smb::FileStatus> status =
+      co_await directory.tree->Stat(std::move(path), deadline);
+  if (smb::wire::NtStatusOf(status.status()) == NtStatus::kPathNotCovered) {
+    // The name is a link, if not the directory itself lies below one that is not known yet.
+    if (directory.link_components < components) {
+      CO_RETURN_IF_ERROR((co_await directory.tree->Stat(directory.path, deadline)).status());
+    }
+    *is_link = true;
+    co_return absl::OkStatus();
+  }
+  CO_RETURN_IF_ERROR(status.status());
+  *seen = {
+      .file = status->attributes, .reparse_tag = status->reparse_tag, .file_id = status->file_id};
   co_return absl::OkStatus();
 }
 
@@ -57,8 +91,25 @@ Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::Look(dfs::DfsPat
       },
       {}, deadline));
   const bool is_link = path.size() > 2 && where.link_components == path.size();
-  if (is_link) client_.NoteLink(path);
-  co_return Sight{.attributes = seen, .epoch = where.epoch, .is_link = is_link};
+  co_return Sight{.attributes = seen, .epoch = where.epoch, .is_link = is_link || IsLinkTag(seen)};
+}
+
+Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::LookAtName(dfs::DfsPath path,
+                                                                           Deadline deadline) {
+  const dfs::DfsPath directory = path.Prefix(path.size() - 1);
+  const absl::string_view last = path.Component(path.size() - 1);
+  std::optional<std::u16string> name = smb::wire::Utf8ToUtf16({last.data(), last.size()});
+  if (!name.has_value()) co_return ErrnoError(EILSEQ, "a name that is not UTF-8");
+  Sight sight;
+  CO_RETURN_IF_ERROR(co_await client_.Run(
+      directory,
+      [&, deadline](dfs::Binding binding) {
+        return StatNameOn(std::move(binding), directory.size(), *name, &sight.attributes,
+                          &sight.epoch, &sight.is_link, deadline);
+      },
+      {}, deadline));
+  sight.is_link = sight.is_link || IsLinkTag(sight.attributes);
+  co_return sight;
 }
 
 bool Filesystem::Impl::IsLinkTag(const ServerAttributes& seen) {
@@ -73,38 +124,52 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const state::NodeId parent = record.parent();
   const std::string name(record.name());
   const absl::Time now = runtime::Loop::Current().Now();
-  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, now)) {
+  const uint64_t epoch = client_.GetEpoch(path);
+  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, epoch, now)) {
     ++counters_.attribute_hits;
     NoteSeen(node, seen->attributes, seen->epoch);
     co_return AttributesReply{.attributes = StatOf(seen->attributes, ino, options_),
                               .timeout = attributes_.Left(*seen, now)};
   }
   ++counters_.attribute_misses;
-  const bool is_link = node == state::kRootNode || client_.IsKnownLink(path);
-  const Deadline until = is_link ? deadline.Within(kLastKnownAfter) : deadline;
-  const absl::StatusOr<Sight> sight = co_await Look(path, until);
+  const bool is_root = node == state::kRootNode;
+  const bool may_guess = is_root || client_.IsKnownLink(path);
+  const Deadline until = may_guess ? deadline.Within(kLastKnownAfter) : deadline;
+  absl::StatusOr<Sight> sight = co_await Look(path, until);
   if (!sight.ok()) {
     // A dead link must not stop who walks the tree above it.
-    const bool may_guess = is_link && !absl::IsCancelled(sight.status());
-    if (!may_guess) co_return sight.status();
-    ++counters_.last_known_answers;
-    const auto known = last_known_.find(node);
-    co_return AttributesReply{.attributes = known != last_known_.end()
-                                                ? known->second
-                                                : SyntheticDirectory(ino, options_),
-                              .timeout = absl::ZeroDuration()};
+    if (!may_guess || absl::IsCancelled(sight.status())) co_return sight.status();
+    if (is_root) co_return LastKnown(node, ino);
+    // Dead, or not there any more: the server of the directory above knows.
+    sight = co_await LookAtName(path, until);
+    if (IsNoSuchName(sight.status())) {
+      client_.ForgetLink(path);
+      co_return sight.status();
+    }
+    if (!sight.ok() || sight->is_link) co_return LastKnown(node, ino);
   }
+  const bool is_link = is_root || sight->is_link;
+  if (may_guess && !is_link) client_.ForgetLink(path);  // Something else has taken its place.
   AttributesReply reply{.attributes = StatOf(sight->attributes, ino, options_),
                         .timeout = is_link ? absl::ZeroDuration() : options_.actimeo};
   if (is_link) {
     // Whatever stands at the target's root, to the mount a link is a directory.
     if (!S_ISDIR(reply.attributes.st_mode)) reply.attributes = SyntheticDirectory(ino, options_);
-    last_known_[node] = reply.attributes;
+    if (last_known_.size() >= kMostLastKnown) last_known_.clear();
+    if (tables_.inodes().Contains(node)) last_known_[node] = reply.attributes;
   } else {
     attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
     NoteSeen(node, sight->attributes, sight->epoch);
   }
   co_return reply;
+}
+
+AttributesReply Filesystem::Impl::LastKnown(state::NodeId node, uint64_t ino) {
+  ++counters_.last_known_answers;
+  const auto known = last_known_.find(node);
+  return {
+      .attributes = known != last_known_.end() ? known->second : SyntheticDirectory(ino, options_),
+      .timeout = absl::ZeroDuration()};
 }
 
 Task<absl::StatusOr<std::string>> Filesystem::Impl::ReadLink(state::NodeId node,

@@ -103,12 +103,17 @@ class Filesystem::Impl {
   // --- Attributes
 
   struct Sight {
-    ServerAttributes attributes;
+    ServerAttributes attributes;  // Not of links that LookAtName saw: those are in their targets.
     uint64_t epoch = 0;
     bool is_link = false;
   };
-  // One look at the server.
+  // One look at the path; a link's is one at its target.
   runtime::Task<absl::StatusOr<Sight>> Look(dfs::DfsPath path, runtime::Deadline deadline);
+  // One look at the path's name by the server of the directory above: what a link leads to, dead or
+  // not, is not touched. An NTSTATUS that IsNoSuchName: there is no such name.
+  runtime::Task<absl::StatusOr<Sight>> LookAtName(dfs::DfsPath path, runtime::Deadline deadline);
+  // What GETATTR says of a link (or the root) whose target does not answer.
+  AttributesReply LastKnown(state::NodeId node, uint64_t ino);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
   void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
   static bool IsLinkTag(const ServerAttributes& seen);
@@ -132,12 +137,19 @@ class Filesystem::Impl {
   absl::Status AddEntry(state::NodeId directory, DirectoryStream& stream, uint64_t position,
                         bool plus, DirectorySink* sink, std::vector<state::NodeId>* given);
 
-  // --- State
+  // --- Statistics
 
   struct Statistics {
     struct statvfs values = {};
+    uint64_t epoch = 0;
     absl::Time until = absl::InfinitePast();
   };
+  // What was last known of the share that holds `path`; null: nothing.
+  const Statistics* FindStatistics(const dfs::DfsPath& path) const;
+
+  // --- State
+
+  static constexpr size_t kMostLastKnown = 65536;
 
   dfs::Client& client_;
   state::MountTables& tables_;
@@ -146,9 +158,10 @@ class Filesystem::Impl {
   AttributeCache attributes_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
-  absl::flat_hash_map<state::NodeId, struct stat> last_known_;  // Of the root and of links.
-  absl::flat_hash_map<uint64_t, Statistics> statistics_;        // By link epoch.
-  struct statvfs last_statistics_ = {};
+  // Of the root and of links that the kernel holds.
+  absl::flat_hash_map<state::NodeId, struct stat> last_known_;
+  // By what of a path is bound as one: the keys of links, roots and shares.
+  absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
 };
 

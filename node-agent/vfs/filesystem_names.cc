@@ -19,7 +19,9 @@ using runtime::Task;
 
 absl::StatusOr<std::string> Filesystem::Impl::WireName(std::string_view name) {
   std::u16string wire;
-  RETURN_IF_ERROR(smb::wire::AppendWireName(name, &wire));
+  const absl::Status status = smb::wire::AppendWireName(name, &wire);
+  if (absl::IsInvalidArgument(status)) return ErrnoError(EILSEQ, "a name that is not UTF-8");
+  RETURN_IF_ERROR(status);
   return smb::wire::Utf16ToUtf8(wire);
 }
 
@@ -84,7 +86,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
     co_return LinkEntry(node);
   }
   const absl::Time now = runtime::Loop::Current().Now();
-  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, now)) {
+  const uint64_t epoch = client_.GetEpoch(path);
+  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, epoch, now)) {
     ++counters_.attribute_hits;
     const AttributeCache::Seen copy = *seen;
     CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
@@ -98,10 +101,10 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
         .name_timeout = left};
   }
   ++counters_.attribute_misses;
-  CO_ASSIGN_OR_RETURN(const Sight sight, co_await Look(path, deadline));
+  CO_ASSIGN_OR_RETURN(const Sight sight, co_await LookAtName(path, deadline));
   CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
   tables_.inodes().AddLookup(node);
-  if (sight.is_link || IsLinkTag(sight.attributes)) {
+  if (sight.is_link) {
     client_.NoteLink(path);
     co_return LinkEntry(node);
   }
@@ -115,7 +118,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
 }
 
 void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
-  tables_.inodes().Forget(node, lookups);
+  if (tables_.inodes().Forget(node, lookups)) last_known_.erase(node);
 }
 
 }  // namespace dfscsi::vfs
