@@ -1,0 +1,153 @@
+// GETATTR, ACCESS, READLINK, xattrs.
+
+#include <errno.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "node-agent/vfs/filesystem_test_lab.h"
+
+namespace dfscsi::vfs {
+namespace {
+
+TEST(FilesystemAttributesTest, WhatTheServerSaysAsPosixSeesIt) {
+  FilesystemLab lab;
+  testing::ScriptedShare& share = lab.share("t1");
+  share.AddFile("file", 5000).last_write = absl::FromUnixSeconds(1'234'567);
+  share.AddDirectory("dir");
+  share.AddSymlink("symlink", "file");
+  lab.Mount("//t1/share", {.uid = 11, .gid = 12, .file_mode = 0640, .dir_mode = 0750});
+  const struct {
+    const char* path;
+    mode_t mode;
+    off_t size;
+    nlink_t links;
+  } kCases[] = {{"", S_IFDIR | 0750, 0, 2},
+                {"file", S_IFREG | 0640, 5000, 1},
+                {"dir", S_IFDIR | 0750, 0, 2},
+                {"symlink", S_IFLNK | 0777, 0, 1}};
+  for (const auto& test : kCases) {
+    const absl::StatusOr<AttributesReply> reply = lab.GetAttributes(lab.Walk(test.path));
+    ASSERT_TRUE(reply.ok()) << test.path << ": " << reply.status();
+    const struct stat& st = reply->attributes;
+    EXPECT_EQ(st.st_mode, test.mode) << test.path;
+    EXPECT_EQ(st.st_size, test.size) << test.path;
+    EXPECT_EQ(st.st_nlink, test.links) << test.path;
+    EXPECT_EQ(st.st_uid, 11u) << test.path;
+    EXPECT_EQ(st.st_gid, 12u) << test.path;
+  }
+  EXPECT_EQ(lab.GetAttributes(lab.Walk("file"))->attributes.st_mtim.tv_sec, 1'234'567);
+  EXPECT_EQ(lab.GetAttributes(lab.Walk("file"))->attributes.st_blocks, 16);
+}
+
+// What kubelet and df touch must not hang.
+TEST(FilesystemAttributesTest, RootAnswersWithinASecondFromLastKnownValues) {
+  FilesystemLab lab;
+  lab.share("t1").root()->last_write = absl::FromUnixSeconds(1'000'000);
+  lab.Mount("//t1/share");
+  ASSERT_TRUE(lab.GetAttributes(state::kRootNode).ok());
+  lab.RunFor(absl::Seconds(2));
+  lab.server("t1").options().silent = true;
+  const absl::Time began = lab.now();
+  const absl::StatusOr<AttributesReply> reply = lab.GetAttributes(state::kRootNode);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_LE(lab.now() - began, absl::Seconds(1));
+  EXPECT_EQ(reply->attributes.st_mtim.tv_sec, 1'000'000);
+  EXPECT_EQ(reply->timeout, absl::ZeroDuration());
+  EXPECT_EQ(lab.counters().last_known_answers, 1);
+}
+
+TEST(FilesystemAttributesTest, AFileWaitsForItsServer) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("file", 10);
+  lab.Mount("//t1/share");
+  const state::NodeId node = lab.Walk("file");
+  lab.RunFor(absl::Seconds(2));
+  lab.lab().Kill("t1");
+  lab.lab().world().After(absl::Seconds(20), [&] { lab.lab().Start("t1"); });
+  const absl::Time began = lab.now();
+  EXPECT_TRUE(lab.GetAttributes(node).ok());
+  EXPECT_GE(lab.now() - began, absl::Seconds(20));
+}
+
+// Attributes of the target that is left are not those of the one that serves now.
+TEST(FilesystemAttributesTest, AfterAFailoverAttributesAreThoseOfTheNewTarget) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("file", 10);
+  lab.share("t2").AddFile("file", 20);
+  lab.Mount("//root1/dfs", {.actimeo = absl::Hours(1)});
+  const state::NodeId link = lab.Walk("two");
+  const absl::StatusOr<EntryReply> file = lab.Lookup(link, "file");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->attributes.st_size, 10);
+  lab.lab().Kill("t1");
+  // Somebody notices.
+  ASSERT_EQ(ErrnoOf(lab.Lookup(link, "other").status()), ENOENT);
+  EXPECT_EQ(lab.GetAttributes(file->node)->attributes.st_size, 20);
+  EXPECT_EQ(lab.Lookup(link, "file")->attributes.st_size, 20);
+}
+
+TEST(FilesystemAttributesTest, ChangedDataIsToldToTheKernelOnce) {
+  FilesystemLab lab;
+  testing::ScriptedFile& file = lab.share("t1").AddFile("file", 10);
+  lab.Mount("//t1/share", {.actimeo = absl::ZeroDuration()});
+  const state::NodeId node = lab.Walk("file");
+  ASSERT_TRUE(lab.GetAttributes(node).ok());
+  EXPECT_EQ(lab.invalidation().changed[node], 0);
+  file.last_write += absl::Milliseconds(1);
+  ASSERT_TRUE(lab.GetAttributes(node).ok());
+  ASSERT_TRUE(lab.GetAttributes(node).ok());
+  EXPECT_EQ(lab.invalidation().changed[node], 1);
+  file.size = 11;
+  ASSERT_TRUE(lab.GetAttributes(node).ok());
+  EXPECT_EQ(lab.invalidation().changed[node], 2);
+  // The dead agent may not have told; the next one says it again, once, of what the kernel holds.
+  lab.TakeOver();
+  lab.filesystem().ResumeInvalidations();
+  EXPECT_EQ(lab.invalidation().changed[node], 3);
+}
+
+TEST(FilesystemAttributesTest, ReadLink) {
+  FilesystemLab lab;
+  testing::ScriptedShare& share = lab.share("t1");
+  share.AddFile("file", 10);
+  share.AddSymlink("relative", "dir/../file");
+  share.AddSymlink("absolute", "/etc/passwd");
+  lab.Mount("//t1/share");
+  EXPECT_EQ(lab.ReadLink(lab.Walk("relative")).value_or("?"), "dir/../file");
+  EXPECT_EQ(ErrnoOf(lab.ReadLink(lab.Walk("absolute")).status()), ELOOP);
+  EXPECT_EQ(ErrnoOf(lab.ReadLink(lab.Walk("file")).status()), EINVAL);
+}
+
+TEST(FilesystemAttributesTest, AccessAndXattrs) {
+  for (const bool read_only : {false, true}) {
+    FilesystemLab lab;
+    lab.Mount("//t1/share", {.read_only = read_only});
+    Filesystem& filesystem = lab.filesystem();
+    EXPECT_EQ(ErrnoOf(filesystem.Access(state::kRootNode, R_OK | X_OK)), 0);
+    EXPECT_EQ(ErrnoOf(filesystem.Access(state::kRootNode, R_OK | W_OK)), read_only ? EROFS : 0);
+    EXPECT_EQ(ErrnoOf(filesystem.RefuseChange()), read_only ? EROFS : EOPNOTSUPP);
+    const struct {
+      const char* name;
+      int error;
+    } kCases[] = {{"security.selinux", ENOSYS},
+                  {"system.posix_acl_access", ENOSYS},
+                  {"user.anything", EOPNOTSUPP},
+                  {"trusted.overlay", EOPNOTSUPP}};
+    for (const auto& test : kCases) {
+      const auto value = lab.Await<absl::StatusOr<std::string>>([&] {
+        return filesystem.GetXattr(state::kRootNode, test.name, runtime::Deadline::Never());
+      });
+      ASSERT_TRUE(value.has_value());
+      EXPECT_EQ(ErrnoOf(value->status()), test.error) << test.name;
+    }
+    const auto names = lab.Await<absl::StatusOr<std::string>>(
+        [&] { return filesystem.ListXattrs(state::kRootNode, runtime::Deadline::Never()); });
+    ASSERT_TRUE(names.has_value());
+    EXPECT_EQ(ErrnoOf(names->status()), ENOSYS);
+  }
+}
+
+}  // namespace
+}  // namespace dfscsi::vfs

@@ -1,0 +1,296 @@
+// OPEN, READ, LSEEK, FLUSH, RELEASE.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "node-agent/vfs/filesystem_test_lab.h"
+
+namespace dfscsi::vfs {
+namespace {
+
+using smb::wire::Command;
+using smb::wire::FileRange;
+using smb::wire::NtStatus;
+
+std::string Content(const std::string& path, uint64_t offset, size_t size, uint64_t version = 0) {
+  std::string bytes(size, '\0');
+  testing::FillContent(testing::ContentSeed(path, version), offset,
+                       {reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()});
+  return bytes;
+}
+
+TEST(FilesystemOpenFilesTest, ReadsUpToTheEnd) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("file", 3'000'000);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("file");
+  const struct {
+    uint64_t offset;
+    size_t size;
+    size_t expected;
+  } kCases[] = {{0, 10, 10},
+                {100, 2'500'000, 2'500'000},
+                {2'999'990, 100, 10},
+                {3'000'000, 10, 0},
+                {uint64_t{1} << 40, 10, 0}};
+  for (const auto& test : kCases) {
+    const absl::StatusOr<std::string> bytes = lab.Read(fh, test.offset, test.size);
+    ASSERT_TRUE(bytes.ok()) << test.offset << ": " << bytes.status();
+    EXPECT_EQ(*bytes == Content("file", test.offset, test.expected), true) << test.offset;
+  }
+  lab.filesystem().Release(fh);
+  EXPECT_EQ(ErrnoOf(lab.Read(fh, 0, 1).status()), EBADF);
+  EXPECT_EQ(ErrnoOf(lab.Seek(fh, 0, SEEK_DATA).status()), EBADF);
+  lab.filesystem().Release(fh);  // Run again after a takeover.
+  lab.RunFor(absl::Seconds(1));
+  EXPECT_EQ(lab.server("t1").opens(), 0);
+}
+
+TEST(FilesystemOpenFilesTest, OpenFlags) {
+  for (const bool read_only : {false, true}) {
+    FilesystemLab lab;
+    lab.share("t1").AddFile("file", 10);
+    lab.share("t1").AddDirectory("dir");
+    lab.share("t1").AddFile("denied", 10);
+    lab.Mount("//t1/share", {.read_only = read_only});
+    const int refused = read_only ? EROFS : EOPNOTSUPP;
+    const struct {
+      const char* path;
+      int flags;
+      int error;
+    } kCases[] = {{"file", O_RDONLY, 0},
+                  {"file", O_RDONLY | O_NOFOLLOW | O_DIRECT, 0},
+                  {"file", O_WRONLY, refused},
+                  {"file", O_RDWR, refused},
+                  {"file", O_RDONLY | O_TRUNC, refused},
+                  {"file", O_RDONLY | O_APPEND, refused},
+                  {"dir", O_RDONLY, EISDIR},
+                  {"denied", O_RDONLY, EACCES}};
+    for (const auto& test : kCases) {
+      const state::NodeId node = lab.Walk(test.path);
+      lab.share("t1").Find("denied")->denied = true;
+      EXPECT_EQ(ErrnoOf(lab.Open(node, test.flags).status()), test.error)
+          << test.path << " " << test.flags;
+      lab.share("t1").Find("denied")->denied = false;
+    }
+  }
+}
+
+TEST(FilesystemOpenFilesTest, PagesAreKeptWhileTheFileIsWhatItWas) {
+  FilesystemLab lab;
+  testing::ScriptedFile& file = lab.share("t1").AddFile("file", 10);
+  lab.Mount("//t1/share");
+  const state::NodeId node = lab.Walk("file");
+  const absl::StatusOr<OpenReply> first = lab.Open(node);
+  EXPECT_TRUE(first->keep_cache);
+  EXPECT_TRUE(first->no_flush);
+  file.last_write += absl::Seconds(1);
+  EXPECT_FALSE(lab.Open(node)->keep_cache);
+  EXPECT_TRUE(lab.Open(node)->keep_cache);
+}
+
+// Design §5's table, the row of reading: what stands at the path on the other target.
+TEST(FilesystemOpenFilesTest, OnAnotherTargetTheSameCopyIsReadAndNoOther) {
+  const struct {
+    const char* what;
+    std::optional<uint64_t> size;  // None: no such file.
+    absl::Duration later;
+    bool is_directory;
+    bool check_identity;
+    int error;
+  } kCases[] = {
+      {"the same", 1000, absl::ZeroDuration(), false, true, 0},
+      {"a rounded time", 1000, absl::Seconds(2), false, true, 0},
+      {"an earlier rounded time", 1000, -absl::Seconds(2), false, true, 0},
+      {"another time", 1000, absl::Milliseconds(2001), false, true, ESTALE},
+      {"an earlier time", 1000, -absl::Milliseconds(2001), false, true, ESTALE},
+      {"another size", 1001, absl::ZeroDuration(), false, true, ESTALE},
+      {"none", std::nullopt, absl::ZeroDuration(), false, true, ESTALE},
+      {"a directory", 0, absl::ZeroDuration(), true, true, ESTALE},
+      {"another time, unchecked", 1000, absl::Hours(1), false, false, 0},
+      {"another size, unchecked", 2000, absl::Hours(1), false, false, 0},
+      {"none, unchecked", std::nullopt, absl::ZeroDuration(), false, false, ESTALE},
+  };
+  for (const auto& test : kCases) {
+    FilesystemLab lab;
+    lab.share("t1").AddFile("file", 1000);
+    if (test.is_directory) {
+      lab.share("t2").AddDirectory("file");
+    } else if (test.size.has_value()) {
+      lab.share("t2").AddFile("file", *test.size).last_write += test.later;
+    }
+    lab.Mount("//root1/dfs", {.check_identity = test.check_identity});
+    const state::FileHandle fh = lab.OpenPath("two/file");
+    ASSERT_TRUE(lab.Read(fh, 0, 10).ok());
+    lab.lab().Kill("t1");
+    const absl::StatusOr<std::string> moved = lab.Read(fh, 100, 10);
+    EXPECT_EQ(ErrnoOf(moved.status()), test.error) << test.what << ": " << moved.status();
+    if (moved.ok()) EXPECT_EQ(*moved, Content("file", 100, 10)) << test.what;
+    // For ever, also when the first target is back.
+    lab.lab().Start("t1");
+    lab.lab().Kill("t2");
+    const absl::StatusOr<std::string> back = lab.Read(fh, 200, 10);
+    EXPECT_EQ(ErrnoOf(back.status()), test.error) << test.what << ": " << back.status();
+    EXPECT_EQ(lab.counters().stale_handles, test.error != 0 ? 1 : 0) << test.what;
+  }
+}
+
+TEST(FilesystemOpenFilesTest, ManyReadsAfterABreakOpenTheFileOnce) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("file", 100'000);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("file");
+  ASSERT_TRUE(lab.Read(fh, 0, 10).ok());
+  lab.server("t1").CloseConnections(testing::Closing::kReset);
+  lab.RunFor(absl::Milliseconds(10));
+  lab.server("t1").ClearLog();
+  struct Reader {
+    static runtime::Task<void> Run(Filesystem* filesystem, state::FileHandle file, uint64_t offset,
+                                   int* right) {
+      std::vector<uint8_t> bytes(100);
+      const absl::StatusOr<size_t> n = co_await filesystem->Read(
+          file, offset, absl::MakeSpan(bytes), runtime::Deadline::Never());
+      if (n.ok() && std::string(bytes.begin(), bytes.end()) == Content("file", offset, 100)) {
+        ++*right;
+      }
+    }
+  };
+  int right = 0;
+  for (int i = 0; i < 20; ++i) {
+    lab.lab().agent().Spawn(
+        Reader::Run(&lab.filesystem(), fh, static_cast<uint64_t>(i) * 1000, &right));
+  }
+  lab.RunFor(absl::Seconds(5));
+  EXPECT_EQ(right, 20);
+  EXPECT_EQ(lab.counters().rebinds, 1);
+  int opened = 0;
+  for (const testing::ScriptedRequest& request : lab.server("t1").log()) {
+    if (request.header.command == Command::kCreate && request.path == "file") ++opened;
+  }
+  EXPECT_EQ(opened, 1);
+}
+
+TEST(FilesystemOpenFilesTest, AHandleThatTheServerDroppedIsOpenedOnceMore) {
+  for (const bool for_ever : {false, true}) {
+    FilesystemLab lab;
+    testing::ScriptedFile& file = lab.share("t1").AddFile("file", 1000);
+    file.allocated = {{.offset = 0, .length_bytes = 500}};
+    lab.Mount("//t1/share");
+    const state::FileHandle fh = lab.OpenPath("file");
+    for (const Command command : {Command::kRead, Command::kIoctl}) {
+      testing::Rule rule{.command = command, .action = {.status = NtStatus::kFileClosed}};
+      if (!for_ever) rule.times = 1;
+      lab.server("t1").AddRule(rule);
+    }
+    EXPECT_EQ(ErrnoOf(lab.Read(fh, 0, 10).status()), for_ever ? EIO : 0);
+    EXPECT_EQ(ErrnoOf(lab.Seek(fh, 0, SEEK_HOLE).status()), for_ever ? EIO : 0);
+  }
+}
+
+TEST(FilesystemOpenFilesTest, OpenFilesOutliveTheAgent) {
+  for (const bool changed : {false, true}) {
+    FilesystemLab lab;
+    testing::ScriptedFile& file = lab.share("t1").AddFile("file", 1000);
+    lab.Mount("//t1/share");
+    const state::FileHandle fh = lab.OpenPath("file");
+    lab.TakeOver();
+    if (changed) file.last_write += absl::Seconds(10);
+    const absl::StatusOr<std::string> bytes = lab.Read(fh, 5, 10);
+    EXPECT_EQ(ErrnoOf(bytes.status()), changed ? ESTALE : 0) << bytes.status();
+    if (!changed) EXPECT_EQ(*bytes, Content("file", 5, 10));
+    const auto flushed = lab.Await<absl::Status>(
+        [&] { return lab.filesystem().Flush(fh, runtime::Deadline::Never()); });
+    EXPECT_EQ(ErrnoOf(*flushed), 0);
+    lab.filesystem().Release(fh);
+  }
+}
+
+TEST(FilesystemOpenFilesTest, ReadEndsWhenItIsCancelled) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("file", 1000);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("file");
+  lab.server("t1").options().silent = true;
+  runtime::CancelSource interrupt;
+  lab.lab().world().After(absl::Seconds(30),
+                          [&] { lab.lab().agent().RunNow([&] { interrupt.Cancel(); }); });
+  std::vector<uint8_t> bytes(10);
+  const auto n = lab.Await<absl::StatusOr<size_t>>(
+      [&] { return lab.filesystem().Read(fh, 0, absl::MakeSpan(bytes), interrupt.deadline()); });
+  ASSERT_TRUE(n.has_value());
+  EXPECT_TRUE(absl::IsCancelled(n->status())) << n->status();
+  lab.server("t1").options().silent = false;
+  EXPECT_EQ(lab.Read(fh, 0, 10).value_or("?"), Content("file", 0, 10));
+}
+
+TEST(FilesystemOpenFilesTest, SeekDataAndHole) {
+  FilesystemLab lab;
+  testing::ScriptedFile& file = lab.share("t1").AddFile("sparse", 1000);
+  file.allocated = {{.offset = 100, .length_bytes = 100}, {.offset = 300, .length_bytes = 700}};
+  lab.share("t1").AddFile("hole", 1000).allocated.emplace();
+  lab.share("t1").AddFile("plain", 1000);
+  lab.share("t1").AddFile("unable", 1000);
+  lab.server("t1").AddRule({.fsctl = smb::wire::Fsctl::kQueryAllocatedRanges,
+                            .path = "unable",
+                            .action = {.status = NtStatus::kInvalidDeviceRequest}});
+  lab.Mount("//t1/share");
+  const struct {
+    const char* path;
+    uint64_t offset;
+    int64_t data;  // Negative: the error.
+    int64_t hole;
+  } kCases[] = {
+      {"sparse", 0, 100, 0},           {"sparse", 99, 100, 99},
+      {"sparse", 100, 100, 200},       {"sparse", 199, 199, 200},
+      {"sparse", 200, 300, 200},       {"sparse", 300, 300, 1000},
+      {"sparse", 999, 999, 1000},      {"sparse", 1000, -ENXIO, -ENXIO},
+      {"hole", 0, -ENXIO, 0},          {"hole", 500, -ENXIO, 500},
+      {"plain", 0, 0, 1000},           {"plain", 999, 999, 1000},
+      {"plain", 2000, -ENXIO, -ENXIO}, {"unable", 5, 5, 1000},
+  };
+  for (const auto& test : kCases) {
+    const state::FileHandle fh = lab.OpenPath(test.path);
+    for (const int whence : {SEEK_DATA, SEEK_HOLE}) {
+      const absl::StatusOr<uint64_t> found = lab.Seek(fh, test.offset, whence);
+      const int64_t got = found.ok() ? static_cast<int64_t>(*found) : -ErrnoOf(found.status());
+      EXPECT_EQ(got, whence == SEEK_DATA ? test.data : test.hole)
+          << test.path << " from " << test.offset << (whence == SEEK_DATA ? " data" : " hole");
+    }
+  }
+  EXPECT_EQ(ErrnoOf(lab.Seek(lab.OpenPath("plain"), 0, SEEK_SET).status()), EINVAL);
+}
+
+// A server tells of 4,096 ranges in one answer: cut off, or none at all.
+TEST(FilesystemOpenFilesTest, SeekGoesOnBehindTheRangesOfOneAnswer) {
+  for (const bool cut_off : {true, false}) {
+    FilesystemLab lab;
+    lab.server("t1").options().cuts_ranges = cut_off;
+    constexpr uint64_t kBlock = 4096;
+    constexpr uint64_t kRanges = 10'000;
+    testing::ScriptedFile& touching = lab.share("t1").AddFile("touching", kBlock * kRanges * 2);
+    testing::ScriptedFile& broken = lab.share("t1").AddFile("broken", kBlock * kRanges * 2);
+    touching.allocated.emplace();
+    broken.allocated.emplace();
+    for (uint64_t i = 0; i < kRanges; ++i) {
+      touching.allocated->push_back({.offset = i * kBlock, .length_bytes = kBlock});
+      broken.allocated->push_back({.offset = 2 * i * kBlock, .length_bytes = kBlock});
+    }
+    lab.Mount("//t1/share");
+    const state::FileHandle whole = lab.OpenPath("touching");
+    EXPECT_EQ(lab.Seek(whole, 0, SEEK_HOLE).value_or(1), kBlock * kRanges) << cut_off;
+    EXPECT_EQ(lab.Seek(whole, 3, SEEK_DATA).value_or(1), 3u) << cut_off;
+    EXPECT_EQ(ErrnoOf(lab.Seek(whole, kBlock * kRanges, SEEK_DATA).status()), ENXIO) << cut_off;
+    const state::FileHandle holes = lab.OpenPath("broken");
+    EXPECT_EQ(lab.Seek(holes, 0, SEEK_HOLE).value_or(1), kBlock) << cut_off;
+    EXPECT_EQ(lab.Seek(holes, kBlock, SEEK_DATA).value_or(1), 2 * kBlock) << cut_off;
+  }
+}
+
+}  // namespace
+}  // namespace dfscsi::vfs
