@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
@@ -38,6 +39,7 @@ absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages) {
     refused_names_ += reader.skipped();
   }
   complete_ = pages.complete;
+  most_entries_held_ = std::max(most_entries_held_, window_.size());
   return absl::OkStatus();
 }
 

@@ -59,9 +59,9 @@ class DirectoryStream {
 
   // Tells the server, later, that the handle is done with.
   void CloseLater();
-  // How many entries are in memory: some pages, whatever the directory's length and whoever reads
-  // it how slowly.
-  size_t entries_held() const { return window_.size(); }
+  // The most entries that were in memory at once: some pages, whatever the directory's length and
+  // however slowly it is read.
+  size_t most_entries_held() const { return most_entries_held_; }
   int64_t relisted() const { return relisted_; }
   int64_t refused_names() const { return refused_names_; }
 
@@ -90,6 +90,7 @@ class DirectoryStream {
   absl::flat_hash_set<uint64_t> skip_;  // Names given out by an earlier listing.
   int64_t relisted_ = 0;
   int64_t refused_names_ = 0;
+  size_t most_entries_held_ = 0;
 };
 
 }  // namespace dfscsi::vfs

@@ -208,6 +208,7 @@ class Filesystem {
     int64_t stale_handles = 0;  // Handles lost to a different file.
     int64_t relisted_directories = 0;
     int64_t last_known_answers = 0;  // Answers from last known values, the target being silent.
+    int64_t last_known_kept = 0;     // Now: links, and the root, of which such values are kept.
     int64_t refused_names = 0;       // Names from a server that must not reach the kernel.
   };
   const Counters& counters() const;

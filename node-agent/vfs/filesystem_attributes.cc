@@ -157,6 +157,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
     if (!S_ISDIR(reply.attributes.st_mode)) reply.attributes = SyntheticDirectory(ino, options_);
     if (last_known_.size() >= kMostLastKnown) last_known_.clear();
     if (tables_.inodes().Contains(node)) last_known_[node] = reply.attributes;
+    counters_.last_known_kept = static_cast<int64_t>(last_known_.size());
   } else {
     attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
     NoteSeen(node, sight->attributes, sight->epoch);

@@ -75,7 +75,9 @@ TEST(FilesystemLinksTest, ALinkWhoseTargetDiesKeepsItsLastKnownAttributes) {
   EXPECT_EQ(dead->attributes.st_mtim.tv_sec, 1'000'000);
   EXPECT_EQ(lab.counters().last_known_answers, 1);
   // Forgotten by the kernel, it is forgotten here.
+  EXPECT_EQ(lab.counters().last_known_kept, 1);
   lab.filesystem().Forget(link, 1);
+  EXPECT_EQ(lab.counters().last_known_kept, 0);
   EXPECT_EQ(lab.GetAttributes(lab.Walk("two"))->attributes.st_mtim.tv_sec, 0);
 }
 

@@ -118,7 +118,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
 }
 
 void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
-  if (tables_.inodes().Forget(node, lookups)) last_known_.erase(node);
+  if (!tables_.inodes().Forget(node, lookups)) return;
+  last_known_.erase(node);
+  counters_.last_known_kept = static_cast<int64_t>(last_known_.size());
 }
 
 }  // namespace dfscsi::vfs
