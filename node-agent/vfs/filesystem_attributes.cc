@@ -46,6 +46,7 @@ Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u1
                               ServerAttributes* seen, uint64_t* epoch, bool* is_link,
                               Deadline deadline) {
   *epoch = directory.epoch;
+  *is_link = false;  // It may have run on another target before.
   std::u16string path = directory.path;
   if (!path.empty()) path.push_back(u'\\');
   path += name;
