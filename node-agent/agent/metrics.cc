@@ -182,7 +182,7 @@ void AddDfs(Page& page, const MetricsSource& source) {
   using Mount = MetricsSource::Mount;
   Each(page, source, "suspicions_total", "Times a target was silent for too long.",
        [](const Mount& m) { return m.client.counters().suspicions; });
-  Each(page, source, "failovers_total", "Times a silent target was left for another one.",
+  Each(page, source, "failovers_total", "Times a link went from one target to another.",
        [](const Mount& m) { return m.client.counters().failovers; });
   Each(page, source, "lost_targets_total", "Times a target's connection or session was lost.",
        [](const Mount& m) { return m.client.counters().lost_targets; });

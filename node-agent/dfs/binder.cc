@@ -269,6 +269,7 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
 }
 
 void Binder::Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path) {
+  if (link.epoch != 0 && !(link.target_path == target_path)) ++failovers_;
   link.tree = std::move(tree);
   link.target_path = std::move(target_path);
   link.lost_since = absl::InfinitePast();

@@ -69,6 +69,8 @@ class Binder {
   // Notified whenever a link is bound.
   runtime::Condition& bound() { return bound_; }
   int64_t referral_requests() const { return referrals_.requests_sent(); }
+  // Times a link that one target served was bound to another one.
+  int64_t failovers() const { return failovers_; }
 
  private:
   // A target that was reached: it is up, or it says that the path goes on elsewhere.
@@ -132,6 +134,7 @@ class Binder {
   ReferralSource referrals_;
   runtime::Condition bound_;
   uint64_t last_epoch_ = 0;
+  int64_t failovers_ = 0;
   runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
   std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
 };

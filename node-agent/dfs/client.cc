@@ -160,6 +160,7 @@ class Client::Impl {
 
   ClientCounters counters() const {
     ClientCounters counters = counters_;
+    counters.failovers = binder_.failovers();
     counters.referral_requests = binder_.referral_requests();
     return counters;
   }
@@ -293,7 +294,6 @@ class Client::Impl {
           co_await binder_.Bind(link->prefix, {.not_covered_by = nullptr, .avoid = suspect},
                                 &failure, search.deadline().Within(kSearchTime));
       if (found.ok()) {
-        ++counters_.failovers;
         sessions_.Retire(*suspect);
         co_return;
       }

@@ -76,7 +76,7 @@ struct ClientOptions {
 
 struct ClientCounters {
   int64_t suspicions = 0;        // A server was silent for too long.
-  int64_t failovers = 0;         // … and another target was found meanwhile.
+  int64_t failovers = 0;         // A link went from one target to another, for whatever reason.
   int64_t lost_targets = 0;      // A target said goodbye, or its connection broke.
   int64_t moved_operations = 0;  // Operations that were run again on another target.
   int64_t referral_requests = 0;

@@ -487,6 +487,7 @@ TEST(EngineSimulationTest, ReadersMoveSoon) {
     simulation.StartReaders();
     world.RunFor(absl::Seconds(3));
     const std::vector<int64_t> before = simulation.done();
+    const int64_t failovers = simulation.engine().client().counters().failovers;
     if (hang) {
       simulation.server(2).process->Freeze();
     } else {
@@ -497,6 +498,7 @@ TEST(EngineSimulationTest, ReadersMoveSoon) {
         world.RunUntil([&] { return simulation.AllGotOnSince(before); }, absl::Seconds(20)));
     EXPECT_LT(world.now() - began, hang ? absl::Seconds(3) : absl::Milliseconds(500));
     EXPECT_FALSE(simulation.failed());
+    EXPECT_GT(simulation.engine().client().counters().failovers, failovers);
   }
 }
 
