@@ -38,6 +38,8 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
     const state::InodeTable::Node record = tables_.inodes().Get(node);
     const state::NodeIdentity* const before = record.identity();
     reply.keep_cache = before != nullptr && !DataDiffers(*before, identity);
+    // The kernel still believes the size that it was told last, and would cut this file to it.
+    reply.direct_io = before != nullptr && !reply.keep_cache;
   }
   NoteSeen(node, file->seen(), identity.epoch);
   absl::StatusOr<state::FileHandle> fh = tables_.handles().Open({
