@@ -114,6 +114,19 @@ class Client::Impl {
     }
   }
 
+  // Run, which a soft mount also ends where an operation hangs on a server that is silent while no
+  // other one is up.
+  Task<absl::Status> RunInTime(DfsPath path, Operation operation, RunOptions options,
+                               Deadline deadline) {
+    // A moment more than Run itself allows, so that its error, which says why, comes first.
+    constexpr absl::Duration kMargin = absl::Milliseconds(50);
+    const absl::Time give_up = runtime::Loop::Current().Now() + options_.give_up_after + kMargin;
+    const absl::Status status =
+        co_await Run(std::move(path), std::move(operation), options, deadline.Before(give_up));
+    if (!absl::IsDeadlineExceeded(status) || deadline.when() <= give_up) co_return status;
+    co_return absl::UnavailableError("no target answered in time");
+  }
+
   bool IsKnownLink(const DfsPath& path) const {
     if (path.size() <= 2) return true;
     const absl::Time now = runtime::Loop::Current().Now();
@@ -346,7 +359,7 @@ Client::~Client() = default;
 
 Task<absl::Status> Client::Run(DfsPath path, Operation operation, RunOptions options,
                                Deadline deadline) {
-  return impl_->Run(std::move(path), std::move(operation), options, std::move(deadline));
+  return impl_->RunInTime(std::move(path), std::move(operation), options, std::move(deadline));
 }
 
 bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }
