@@ -28,8 +28,8 @@ std::string KeyOf(const smb::Options& options) {
   std::string key = absl::StrCat(
       static_cast<int>(options.lowest_dialect), "/", static_cast<int>(options.highest_dialect), "/",
       static_cast<int>(options.signing), "/", static_cast<int>(options.encryption), "/",
-      options.port, "/", absl::ToInt64Microseconds(options.connect_timeout), "/",
-      absl::ToInt64Microseconds(options.address_stagger), "/",
+      options.port, "/", options.port_host, "/", absl::ToInt64Microseconds(options.connect_timeout),
+      "/", absl::ToInt64Microseconds(options.address_stagger), "/",
       absl::ToInt64Microseconds(options.suspect_after), "/",
       absl::ToInt64Microseconds(options.idle_timeout), "/", options.max_read_bytes);
   for (const auto id : options.signing_algorithms)

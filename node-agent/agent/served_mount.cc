@@ -20,6 +20,9 @@ absl::StatusOr<MountPlan> MakePlan(v1::StoredMount stored, smb::Credential crede
   if (stored.inode_key().size() != options.vfs.key.size()) {
     return absl::InvalidArgumentError("the inode key must have 16 bytes");
   }
+  if (options.smb.port != smb::Options().port) {
+    options.smb.port_host = std::string(source.HostName());  // Not that of its links' targets.
+  }
   memcpy(options.vfs.key.data(), stored.inode_key().data(), options.vfs.key.size());
   return MountPlan{.stored = std::move(stored),
                    .source = std::move(source),

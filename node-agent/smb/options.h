@@ -4,6 +4,7 @@
 #define NODE_AGENT_SMB_OPTIONS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -34,6 +35,8 @@ struct Options {
                                          wire::CipherId::kAes128Ccm, wire::CipherId::kAes256Ccm};
   wire::Guid client_guid = {};
   uint16_t port = 445;
+  // The one host that `port` is for, others being asked on 445; empty: it is for all.
+  std::string port_host = {};
 
   // One try to make a connection: name, TCP, NEGOTIATE, SESSION_SETUP, TREE_CONNECT, each within
   // this.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
@@ -64,7 +65,9 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
                                                                           Deadline deadline) {
   *phase = ConnectPhase::kResolve;
   const size_t at = host.find('@');  // host@port, as in UNC paths of WebDAV and some NAS.
-  uint16_t port = options_.port;
+  const bool has_own_port =
+      options_.port_host.empty() || absl::EqualsIgnoreCase(host, options_.port_host);
+  uint16_t port = has_own_port ? options_.port : Options().port;
   std::string name = host;
   if (at != std::string::npos) {
     int number = 0;
