@@ -118,6 +118,17 @@ class Capture:
         """Number of TCP connections on which SMB2 was spoken."""
         return len({packet['tcp.stream'] for packet in self.packets()})
 
+    def attempts(self, client):
+        """When that address tried to connect; repetitions of a lost SYN do not count."""
+        text = self._lab.run_in('switch', [
+            'tshark', '-r', self._file, '-Y', f'tcp.flags.syn==1 && tcp.flags.ack==0 && ip.src=={client}',
+            '-T', 'fields', '-e', 'frame.time_epoch', '-e', 'tcp.stream'], timeout=120).stdout
+        first = {}
+        for line in text.splitlines():
+            at, stream = line.split('\t')
+            first.setdefault(stream, float(at))
+        return sorted(first.values())
+
     def negotiated(self):
         """Dialect, signing algorithm and cipher of each NEGOTIATE reply, in order."""
         found = []

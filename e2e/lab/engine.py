@@ -1,5 +1,6 @@
 """The programs under test, on the lab's client: mounts made by dfsctl, and the processes behind them."""
 
+import json
 import os
 import re
 import secrets
@@ -97,6 +98,60 @@ class Engine:
             if match and not line.startswith('#'):
                 found[match.group(1)] = float(match.group(2))
         return found
+
+    def counter(self, name, **labels):
+        """The sum of a metric's values with these labels: counter('failovers_total', mount='/mnt')."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(value for key, value in self.metrics().items()
+                   if key.split('{')[0] == 'dfscsi_' + name and all(label in key for label in wanted))
+
+    def listed(self, command, what=None):
+        """What a listing command says: listed('referrals'), 'mounts', 'targets', ('targets', 'connections')."""
+        return json.loads(self.dfsctl(command, '--json').stdout)[what or command]
+
+    def hint(self, prefix):
+        """Host and share of the cached referral's hint; None: there is no such referral."""
+        for referral in self.listed('referrals'):
+            if referral['prefix'].lower() == prefix.lower():
+                return next((t['path'] for t in referral['targets'] if t['hint']), None)
+        return None
+
+    def state_of(self, target):
+        """up, down, denied or unknown; the worst of all records of a target."""
+        states = {listed['state'] for listed in self.listed('targets') if listed['path'] == target}
+        return next((s for s in ('denied', 'down', 'unknown', 'up') if s in states), None)
+
+    def log_text(self):
+        """What mounter and agents have logged."""
+        text = ''
+        for program in PROGRAMS:
+            path = self._lab.path('client', f'/run/dfs-csi-local/{program}.log')
+            if os.path.exists(path):
+                with open(path, errors='replace') as file:
+                    text += file.read()
+        return text
+
+    def check_idle(self):
+        """Nothing is open, waiting or broken in the agent once the applications are gone."""
+        def idle():
+            metrics = self.metrics()
+            held = {key: value for key, value in metrics.items() if value and (
+                key.startswith(('dfscsi_open_handles', 'dfscsi_fuse_requests_in_flight'))
+                or (key.startswith('dfscsi_arena_slots') and 'state="used"' in key))}
+            broken.update((key, value) for key, value in metrics.items() if value and key.startswith(
+                ('dfscsi_fuse_faults', 'dfscsi_escaped_exceptions')))
+            left.clear()
+            left.update(held)
+            return not held
+        left, broken = {}, {}
+        try:
+            self._lab.wait_until(idle, 5, 'the agent holds nothing')
+        except TimeoutError:
+            raise LabError(f'the agent still holds {left}') from None
+        if broken:
+            raise LabError(f'faults of the agent: {broken}')
+        if any(password in self.log_text() for password in PASSWORDS.values()):
+            raise LabError('a password stands in a log')
 
     def stop(self):
         """Unmounts what is mounted and ends the programs. Raises if one of them would not end."""

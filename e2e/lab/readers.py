@@ -100,7 +100,12 @@ class Readers:
             if start < until:
                 longest = max(longest, until - max(start + self._pause, since))
             stalls[mode] = max(0.0, longest)
-        return Seen(count, max(stalls.values()), stalls, errors, wrong, self.served_by(until))
+        return Seen(count, max(stalls.values(), default=0.0), stalls, errors, wrong, self.served_by(until))
+
+    def counts(self, since):
+        """How many operations that began after that instant have succeeded, by mode."""
+        return {mode: sum(one.begin >= since and one.outcome == 'ok' for one in list(self._operations[mode]))
+                for mode in self._modes}
 
     def served_by(self, at=None):
         """The target that the latest `open` before that instant read from; None if unknown."""

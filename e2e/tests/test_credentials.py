@@ -1,0 +1,142 @@
+"""Targets that refuse the user, hosts that may not be given the credential, targets that demand more: F."""
+
+import errno
+import os
+
+import pytest
+
+from lab import CRYPTO, Application, Trial
+
+LAB = {'big_mib': 16}
+ROOT = '//root1/dfs'
+POINT = '/mnt/dfs'
+LOG_ON = 2  # SESSION_SETUPs of one NTLM log-on.
+
+
+@pytest.fixture(name='app')
+def application(lab, engine):
+    """An application; afterwards nobody holds anything in the agent."""
+    with Application(lab) as made:
+        yield made
+    engine.check_idle()
+
+
+@pytest.fixture(name='passwords', autouse=True)
+def put_passwords_back(lab):
+    yield
+    for host in ('t1', 't2', 't3'):
+        lab.set_password(host, 'dfsuser', 'dfspass')
+
+
+def who(app, name):
+    return app.do(f"read('{POINT}/{name}/who')").decode().strip()
+
+
+@pytest.mark.parametrize('how', ['log_on', 'share'])
+def test_f01_first_target_denies(lab, engine, app, how):
+    if how == 'log_on':
+        lab.set_password('t1', 'dfsuser', 'another-password')
+    else:
+        lab.configure('t1', {'invalid users': 'dfsuser'})
+    engine.mount(f'{ROOT}/two')
+    assert app.do(f"read('{POINT}/who')") == b't2\n'
+    target = '//t1.lab.test' if how == 'log_on' else '//t1.lab.test/share'
+    assert engine.state_of(target) == 'denied'
+    assert engine.counter('target_failures_total', **{'class': 'denied'}) == 1
+    assert engine.counter('target_failures_total', **{'class': 'transport'}) == 0
+
+
+def test_f02_all_targets_deny(lab, engine, app):
+    """EACCES, not EHOSTDOWN; and one log-on for each target however often it is tried."""
+    for host in ('t1', 't2', 't3'):
+        lab.set_password(host, 'dfsuser', 'another-password')
+    engine.mount(ROOT)
+    with lab.capture('t1') as first, lab.capture('t3') as last:
+        for _ in range(20):
+            assert app.errno_of(f"read('{POINT}/three/who')") == errno.EACCES
+            assert app.errno_of(f"os.listdir('{POINT}/three')") == errno.EACCES
+    assert first.commands()['SESSION_SETUP'] == last.commands()['SESSION_SETUP'] == LOG_ON
+    assert app.do(f"read('{POINT}/readme.txt')") == b'a file in root1 itself\n'
+
+
+def test_f02_a_new_agent_does_not_try_again(lab, engine, app):
+    """The log-on guard: a refused password is not sent again by whoever takes over."""
+    for host in ('t1', 't2', 't3'):
+        lab.set_password(host, 'dfsuser', 'another-password')
+    engine.mount(ROOT)
+    with lab.capture('t1') as seen:
+        assert app.errno_of(f"read('{POINT}/three/who')") == errno.EACCES
+        pid = engine.kill_active_agent()
+        lab.wait_until(lambda: engine.active_agent() not in (None, pid), 10, 'the standby is active')
+        for _ in range(5):
+            assert app.errno_of(f"read('{POINT}/three/who')") == errno.EACCES
+    assert seen.commands()['SESSION_SETUP'] == LOG_ON
+
+
+def test_f03_a_file_that_denies_is_no_reason_to_move(lab, engine, app):
+    engine.mount(ROOT)
+    os.chmod(lab.data('t1', 'share/hello.txt'), 0)
+    try:
+        with lab.capture('t2') as seen:
+            assert app.errno_of(f"read('{POINT}/two/hello.txt')") == errno.EACCES
+            assert who(app, 'two') == 't1'
+    finally:
+        os.chmod(lab.data('t1', 'share/hello.txt'), 0o666)
+    assert seen.connections() == 0
+    assert engine.counter('failovers_total') == 0
+
+
+def test_f05_a_host_outside_the_allowed_targets(lab, engine, app):
+    """It is passed over, and where it is the only one EACCES; no connection is made to it."""
+    engine.mount(ROOT, options='allowed_targets=root1:t2.lab.test')
+    with lab.capture('t1') as seen:
+        assert who(app, 'two') == 't2'
+        assert app.errno_of(f"read('{POINT}/single/who')") == errno.EACCES
+    assert seen.attempts(lab.address('client')) == []
+
+
+@pytest.mark.parametrize('variant,clear', [('3.1.1-aes-256-gcm', False), ('3.0-cmac', True)])
+def test_f09_h06_next_target_demands_something_else(lab, engine, variant, clear):
+    """Signing, encryption and dialect are those of each connection; nothing in the clear before."""
+    lab.configure('t2', CRYPTO[variant])
+    engine.mount(ROOT)
+    with Trial(lab, engine, f'{POINT}/two', watch='t2') as trial:
+        trial.fail('kill', 't1')
+        trial.wait_for('t2').check(0.5, serves='t2', failovers=1)
+    after = [request for request in trial.seen.requests()
+             if not set(request.commands) & {'NEGOTIATE', 'SESSION_SETUP'}]
+    assert after and all(request.signed or request.encrypted for request in after)
+    if not clear:
+        assert not set(trial.seen.commands()) & {'CREATE', 'READ', 'TREE_CONNECT'}
+    assert trial.seen.negotiated()[-1].dialect == variant.split('-')[0]
+    engine.check_idle()
+
+
+def test_f10_a_target_below_the_least_dialect(lab, engine):
+    lab.configure('t2', CRYPTO['2.1-hmac-sha256'])
+    engine.mount(ROOT, options='vers=3.1.1')
+    with Trial(lab, engine, f'{POINT}/three') as trial:
+        trial.fail('kill', 't1')
+        trial.wait_for('t3').check(0.5, serves='t3', failovers=1)
+    engine.check_idle()
+
+
+def test_f11_a_guest_session_is_refused(lab, engine, app):
+    lab.configure('t2', {'map to guest': 'Bad Password', 'guest account': 'dfsuser2'})
+    lab.set_password('t2', 'dfsuser', 'another-password')
+    engine.mount(ROOT)
+    lab.fail('kill', 't1')
+    with lab.capture('t2') as seen:
+        assert who(app, 'three') == 't3'
+    assert seen.commands()['SESSION_SETUP'] >= LOG_ON and seen.commands()['CREATE'] == 0
+
+
+def test_f15_first_tree_connect_is_signed(lab, engine, app):
+    """Although neither side asks for signing: [MS-SMB2] 3.2.4.1.1, an unsigned one is refused."""
+    lab.configure('t1', CRYPTO['plain'])
+    with lab.capture('t1') as seen:
+        engine.mount('//t1/share', options='signing=if_required')
+        assert app.do(f"read('{POINT}/who')") == b't1\n'
+    first = next(request for request in seen.requests() if 'TREE_CONNECT' in request.commands)
+    assert first.signed
+    assert not any(r.signed for r in seen.requests() if 'READ' in r.commands)
