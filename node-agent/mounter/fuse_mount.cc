@@ -16,8 +16,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "node-agent/base/log.h"
@@ -26,6 +24,8 @@ namespace dfscsi::mounter {
 namespace {
 
 using state::Error;
+using state::kFileSystemType;
+using state::MountInfo;
 
 // Debian 12's <linux/fuse.h> is 7.38; what is used of it has not changed up to here.
 constexpr uint32_t kFuseMinor = 45;
@@ -33,22 +33,6 @@ constexpr uint32_t kPageBytes = 4096;
 
 Error Failure(int error, const std::string& text) {
   return Error{error, absl::StrCat(text, ": ", strerror(error))};
-}
-
-// A request that waits longer than this (Linux 6.14) would be aborted by the kernel, and with it
-// the mount.
-std::optional<Error> CheckNoRequestTimeout() {
-  for (const char* name : {"default_request_timeout", "max_request_timeout"}) {
-    int seconds = 0;
-    const std::string text = ReadFile(absl::StrCat("/proc/sys/fs/fuse/", name));
-    if (absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &seconds) && seconds != 0) {
-      return Error{EOPNOTSUPP,
-                   absl::StrCat("fs.fuse.", name, " is ", seconds,
-                                ": the kernel would abort mounts that wait for a dead server; "
-                                "set it to 0")};
-    }
-  }
-  return std::nullopt;
 }
 
 // The deepest mount that holds `path`; the latest where several cover each other.
@@ -119,40 +103,6 @@ void SetReadAhead(uint32_t dev_minor, uint32_t kib) {
 
 }  // namespace
 
-std::string ReadFile(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text;
-  char buffer[16 * 1024];
-  ssize_t n;
-  while (fd && (n = read(fd.get(), buffer, sizeof(buffer))) > 0) {
-    text.append(buffer, static_cast<size_t>(n));
-  }
-  return text;
-}
-
-std::vector<MountInfo> ParseMountInfo(std::string_view text) {
-  std::vector<MountInfo> mounts;
-  for (absl::string_view line :
-       absl::StrSplit(absl::string_view(text.data(), text.size()), '\n', absl::SkipEmpty())) {
-    const std::vector<absl::string_view> halves = absl::StrSplit(line, absl::MaxSplits(" - ", 1));
-    const std::vector<absl::string_view> fields = absl::StrSplit(halves[0], ' ');
-    if (halves.size() != 2 || fields.size() < 6) continue;
-    const std::pair<absl::string_view, absl::string_view> dev = absl::StrSplit(fields[2], ':');
-    MountInfo mount;
-    if (!absl::SimpleAtoi(dev.first, &mount.dev_major) ||
-        !absl::SimpleAtoi(dev.second, &mount.dev_minor)) {
-      continue;
-    }
-    // Space, tab, newline and backslash are written as \ooo.
-    if (!absl::CUnescape(fields[4], &mount.mount_point)) continue;
-    mount.type = std::string(halves[1].substr(0, halves[1].find(' ')));
-    mounts.push_back(std::move(mount));
-  }
-  return mounts;
-}
-
-std::vector<MountInfo> ReadMountInfo() { return ParseMountInfo(ReadFile("/proc/self/mountinfo")); }
-
 std::optional<MountRoot> MountRoot::Open(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd || path.empty() || path[0] != '/') return std::nullopt;
@@ -188,11 +138,10 @@ std::optional<Error> MountRoot::Mount(const state::MountRequest& request, Made* 
   const std::string& point = request.mount_point;
   std::string relative;
   if (auto error = Relative(point, &relative)) return error;
-  if (auto error = CheckNoRequestTimeout()) return error;
   if (request.max_write < kPageBytes || request.max_write > 1 << 20) {
     return Error{EINVAL, absl::StrCat("max_write ", request.max_write, " is out of range")};
   }
-  const std::vector<MountInfo> mounts = ReadMountInfo();
+  const std::vector<MountInfo> mounts = state::ReadMountInfo();
   if (const MountInfo* on = Covering(mounts, point)) {
     if (on->mount_point == point) {
       return Error{EBUSY, absl::StrCat(point, ": is a mount point already (", on->type, ")")};
@@ -220,7 +169,7 @@ std::optional<Error> MountRoot::Mount(const state::MountRequest& request, Made* 
   }
   std::optional<Error> error = AnswerInit(made->fuse_fd.get(), request, made);
   if (!error) {
-    const std::vector<MountInfo> now = ReadMountInfo();
+    const std::vector<MountInfo> now = state::ReadMountInfo();
     const MountInfo* const mounted = Covering(now, point);
     if (mounted == nullptr || mounted->mount_point != point || mounted->type != kFileSystemType) {
       error = Error{EIO, absl::StrCat(point, ": the new mount is not in mountinfo")};
@@ -236,7 +185,7 @@ std::optional<Error> MountRoot::Mount(const state::MountRequest& request, Made* 
 std::optional<Error> MountRoot::Unmount(const std::string& mount_point, bool force) const {
   std::string relative;
   if (auto error = Relative(mount_point, &relative)) return error;
-  const std::vector<MountInfo> mounts = ReadMountInfo();
+  const std::vector<MountInfo> mounts = state::ReadMountInfo();
   const MountInfo* const top = Covering(mounts, mount_point);
   if (top == nullptr || top->mount_point != mount_point) {
     return Error{EINVAL, absl::StrCat(mount_point, ": is not a mount point")};

@@ -10,25 +10,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <vector>
+#include <utility>
 
 #include "node-agent/base/unique_fd.h"
+#include "node-agent/state/mount_info.h"
 #include "node-agent/state/mounter_protocol.h"
 
 namespace dfscsi::mounter {
-
-inline constexpr std::string_view kFileSystemType = "fuse.dfs-csi";
-
-// One line of /proc/self/mountinfo.
-struct MountInfo {
-  uint32_t dev_major = 0;
-  uint32_t dev_minor = 0;
-  std::string mount_point;
-  std::string type;
-};
-std::vector<MountInfo> ParseMountInfo(std::string_view text);
-std::vector<MountInfo> ReadMountInfo();
 
 // The folder below which all mount points must lie.
 class MountRoot {
@@ -58,9 +46,6 @@ class MountRoot {
   std::string path_;  // Without a slash at its end; "" for "/".
   UniqueFd fd_;
 };
-
-// "" if it cannot be read.
-std::string ReadFile(const std::string& path);
 
 // True: the connection is over (unmounted or aborted). Asks the device, not the mount.
 bool IsGone(int fuse_fd);

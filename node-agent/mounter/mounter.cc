@@ -2,15 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +14,6 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/state/mount_tables.h"
@@ -30,32 +25,9 @@ using state::Envelope;
 using state::Message;
 using state::Role;
 
-constexpr absl::Duration kTick = absl::Milliseconds(500);
-// How long an agent that has nothing waits for one that kept the mounts of an earlier mounter.
-constexpr absl::Duration kEscrowWait = absl::Seconds(3);
-// An agent that drains and has a successor is not waited for longer.
-constexpr absl::Duration kDrainLimit = absl::Seconds(5);
-// An agent that was active under an earlier mounter, lives, and does not come back.
-constexpr absl::Duration kReconnectLimit = absl::Seconds(10);
 constexpr size_t kMaxPeers = 60;
-constexpr char kBuildId[] = DFSCSI_BUILD_ID;
 
-absl::Time MonotonicNow() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return absl::TimeFromTimespec(now);
-}
-
-std::string BootId() { return ReadFile("/proc/sys/kernel/random/boot_id"); }
-
-// Field 22 of /proc/PID/stat; the name before it may hold spaces and brackets. 0: no such process.
-uint64_t StartTime(pid_t pid) {
-  const std::string stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
-  const size_t bracket = stat.rfind(')');
-  if (bracket == std::string::npos) return 0;
-  const std::vector<std::string> fields = absl::StrSplit(stat.substr(bracket + 2), ' ');
-  return fields.size() > 19 ? strtoull(fields[19].c_str(), nullptr, 10) : 0;
-}
+std::string BootId() { return state::ReadFile("/proc/sys/kernel/random/boot_id"); }
 
 }  // namespace
 
@@ -64,7 +36,7 @@ uint64_t StartTime(pid_t pid) {
 Mounter::Mounter(Options options, MountRoot root)
     : options_(std::move(options)),
       root_(std::move(root)),
-      started_at_(MonotonicNow()),
+      started_at_(Now()),
       ticked_at_(started_at_) {}
 
 absl::StatusOr<std::unique_ptr<Mounter>> Mounter::Start(const Options& options) {
@@ -85,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Mounter>> Mounter::Start(const Options& options) 
   if (epoll_ctl(mounter->epoll_.get(), EPOLL_CTL_ADD, mounter->listener_.fd(), &event) != 0) {
     return absl::ErrnoToStatus(errno, "epoll");
   }
-  mounter->expects_escrow_ = ReadFile(dir + "/mounts.live") == BootId();
+  mounter->expects_escrow_ = state::ReadFile(dir + "/mounts.live") == BootId();
   return mounter;
 }
 
@@ -118,10 +90,7 @@ absl::Status Mounter::Run(int stop_fd) {
     for (int i = 0; i < n; ++i) {
       const uint64_t number = events[i].data.u64;
       if (number == kStop) return absl::OkStatus();
-      if (number == 0) {
-        Accept();
-        continue;
-      }
+      if (number == 0) Accept();
       const auto found = peers_.find(number);
       if (found == peers_.end()) continue;
       if (events[i].events & EPOLLOUT) {
@@ -130,7 +99,7 @@ absl::Status Mounter::Run(int stop_fd) {
       }
       if (events[i].events & ~EPOLLOUT) ReadFrom(*found->second);
     }
-    if (idle) ticked_at_ = MonotonicNow();
+    if (idle) ticked_at_ = Now();
     Tick();
   }
 }
@@ -200,6 +169,11 @@ void Mounter::Broadcast(const Message& message, const Peer* asker, uint64_t requ
   for (auto& [number, peer] : peers_) {
     if (peer->welcomed) Send(*peer, message, peer.get() == asker ? request_id : 0, fds);
   }
+}
+
+void Mounter::Fail(Peer& peer, uint64_t request_id, const state::Error& error) {
+  LogWarning("pid ", peer.pid, ": ", error.text);
+  Send(peer, error, request_id);
 }
 
 void Mounter::Refuse(Peer& peer, int error, const std::string& text) {
@@ -285,7 +259,7 @@ absl::Status Mounter::HandleAgent(Peer& peer, const Envelope& envelope) {
   if (std::holds_alternative<state::Draining>(envelope.message)) {
     LogInfo("agent pid ", peer.pid, " drains");
     peer.draining = true;
-    peer.drain_since = MonotonicNow();
+    peer.drain_since = Now();
   } else if (const auto* gone = std::get_if<state::ReportGone>(&envelope.message)) {
     // Looked at here: an agent's word is not enough to give up a mount.
     const auto found = mounts_.find(gone->mount_id);
@@ -308,142 +282,22 @@ absl::Status Mounter::HandleAgent(Peer& peer, const Envelope& envelope) {
   }
   if (!failed.ok()) {
     const int error = absl::IsResourceExhausted(failed) ? ENOSPC : EINVAL;
-    Send(peer, state::Error{error, std::string(failed.message())}, id);
+    Fail(peer, id, {error, std::string(failed.message())});
   }
   return absl::OkStatus();
-}
-
-// ---- admission and escrow ----
-
-std::string Mounter::WhyUnreadable(const state::Hello& hello) const {
-  if (hello.arena_layout != memory_->arena_layout()) {
-    return absl::StrCat("the request arena has layout ", memory_->arena_layout(),
-                        ", this agent uses ", hello.arena_layout);
-  }
-  for (const auto& [id, mount] : mounts_) {
-    const uint32_t layout = mount.entry.tables_layout;
-    if (layout > hello.tables_layout || layout < hello.tables_oldest_readable) {
-      return absl::StrCat("the tables of mount ", id, " have layout ", layout,
-                          ", this agent reads ", hello.tables_oldest_readable, " to ",
-                          hello.tables_layout);
-    }
-  }
-  return "";
-}
-
-// Decides, for each agent that said Hello, whether it is welcomed, gives back what it holds, or
-// waits.
-void Mounter::Admit() {
-  for (auto& [number, peer] : peers_) {
-    if (!peer->IsAgent() || peer->welcomed || peer->closing || escrow_) continue;
-    const state::Hello& hello = *peer->hello;
-    const bool foreign = memory_ && hello.state_id != 0 && hello.state_id != memory_->state_id();
-    if (foreign && hello.escrow_mounts != 0 && !mounts_.empty()) {
-      Refuse(*peer, EEXIST, "it holds mounts of another life of the mounter");
-    } else if (hello.state_id != 0 && (!memory_ || (foreign && hello.escrow_mounts != 0))) {
-      escrow_ = Escrow();
-      escrow_->giver = number;
-      escrow_->since = MonotonicNow();
-      Send(*peer, state::EscrowWanted());
-    } else if (memory_) {
-      Welcome(*peer);
-    } else if (!expects_escrow_ || MonotonicNow() - started_at_ > kEscrowWait) {
-      absl::StatusOr<state::NodeMemory> memory = state::NodeMemory::Create(hello.arena_layout);
-      if (!memory.ok()) {
-        Refuse(*peer, ENOMEM, std::string(memory.status().message()));
-        continue;
-      }
-      memory_ = std::make_unique<state::NodeMemory>(*std::move(memory));
-      Welcome(*peer);
-    }
-  }
-  ChooseActive();
-}
-
-void Mounter::Welcome(Peer& peer) {
-  if (const std::string why = WhyUnreadable(*peer.hello); !why.empty()) {
-    return Refuse(peer, EPROTO, why);
-  }
-  for (peer.line = 1; peer.line < state::Heartbeat::kLines; ++peer.line) {
-    if (std::none_of(peers_.begin(), peers_.end(), [&](const auto& other) {
-          return other.second->welcomed && other.second->line == peer.line;
-        })) {
-      break;
-    }
-  }
-  memory_->heartbeat().Clear(peer.line);
-  state::Welcome welcome;
-  welcome.state_id = memory_->state_id();
-  welcome.heartbeat_line = peer.line;
-  welcome.granted_steps = memory_->granted_steps();
-  welcome.build_id = kBuildId;
-  Send(peer, welcome, 0, memory_->fds());
-  for (const auto& [id, mount] : mounts_) {
-    Send(peer, mount.entry, 0, {mount.fuse_fd.get(), mount.tables.get()});
-  }
-  Send(peer, state::ListEnd{static_cast<uint32_t>(mounts_.size())});
-  peer.welcomed = true;
-}
-
-// EscrowNode, MountEntry…, EscrowEnd: nothing counts before the end.
-absl::Status Mounter::HandleEscrow(Envelope envelope) {
-  if (const auto* node = std::get_if<state::EscrowNode>(&envelope.message)) {
-    ASSIGN_OR_RETURN(state::NodeMemory memory,
-                     state::NodeMemory::Adopt(*node, std::move(envelope.fds)));
-    escrow_->memory = std::make_unique<state::NodeMemory>(std::move(memory));
-  } else if (auto* entry = std::get_if<state::MountEntry>(&envelope.message)) {
-    if (envelope.fds.size() != 2 || !IsFuseDevice(envelope.fds[0].get()) ||
-        !state::SharedMemory::Map(envelope.fds[1].get(), state::kTablesBytes).ok()) {
-      return absl::InvalidArgumentError("escrow: not the fds of a mount");
-    }
-    Mount& mount = escrow_->mounts[entry->mount_id];
-    mount = {std::move(*entry), std::move(envelope.fds[0]), std::move(envelope.fds[1])};
-  } else if (std::holds_alternative<state::EscrowEnd>(envelope.message) && escrow_->memory) {
-    TakeEscrow();
-  } else {
-    return absl::InvalidArgumentError("escrow: another message in between");
-  }
-  return absl::OkStatus();
-}
-
-void Mounter::TakeEscrow() {
-  Escrow escrow = *std::exchange(escrow_, std::nullopt);
-  // Agents of an empty state that was made meanwhile start again with this one.
-  for (auto& [number, peer] : peers_) {
-    if (peer->welcomed) shutdown(peer->socket.fd(), SHUT_RDWR);
-    peer->closing = peer->closing || peer->welcomed;
-    peer->welcomed = false;
-  }
-  active_ = 0;
-  memory_ = std::move(escrow.memory);
-  mounts_ = std::move(escrow.mounts);
-  const state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
-  if (note.pid != 0 && StartTime(note.pid) == note.start_time) {
-    earlier_active_.reset(static_cast<int>(syscall(SYS_pidfd_open, note.pid, 0)));
-  }
-  NoteLiveMounts();
-  LogInfo("took back ", mounts_.size(), " mounts");
-  Admit();
 }
 
 // ---- mounts ----
 
 void Mounter::DoMount(Peer& peer, const state::MountRequest& request, uint64_t request_id) {
-  absl::StatusOr<UniqueFd> tables = state::CreateSharedMemory("dfs-tables", state::kTablesBytes);
-  MountRoot::Made made;
-  std::optional<state::Error> error;
   if (request.config.size() > state::kMaxConfigBytes) {
-    error = state::Error{EINVAL, "the mount's configuration is too long"};
-  } else if (!tables.ok()) {
-    error = state::Error{ENOMEM, std::string(tables.status().message())};
-  } else {
-    error = root_.Mount(request, &made);
+    return Fail(peer, request_id, {EINVAL, "the mount's configuration is too long"});
   }
-  if (error) {
-    LogWarning("mount: ", error->text);
-    Send(peer, *error, request_id);
-    return;
-  }
+  absl::StatusOr<UniqueFd> tables = state::CreateSharedMemory("dfs-tables", state::kTablesBytes);
+  if (!tables.ok()) return Fail(peer, request_id, {ENOMEM, std::string(tables.status().message())});
+  MountRoot::Made made;
+  const std::optional<state::Error> error = root_.Mount(request, &made);
+  if (error) return Fail(peer, request_id, *error);
   state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
   Mount& mount = mounts_[++note.last_mount_id];
   memory_->heartbeat().SetNote(note);
@@ -478,11 +332,7 @@ void Mounter::DoUnmount(Peer& peer, const state::UnmountRequest& request, uint64
     // Also one that no agent serves any more, whose mounter and agents all died.
     error = root_.Unmount(point, request.force);
   }
-  if (error) {
-    LogWarning("unmount: ", error->text);
-    Send(peer, *error, request_id);
-    return;
-  }
+  if (error) return Fail(peer, request_id, *error);
   LogInfo("unmounted ", point);
   if (found != mounts_.end()) {
     found->second.entry.detached = true;
@@ -503,110 +353,6 @@ void Mounter::DropMount(uint32_t mount_id) {
   NoteLiveMounts();
   LogInfo("mount ", mount_id, " on ", point, " is gone");
   Broadcast(state::MountGone{mount_id, point});
-}
-
-// ---- who is active ----
-
-Mounter::Peer* Mounter::active() {
-  const auto found = peers_.find(active_);
-  return found == peers_.end() ? nullptr : found->second.get();
-}
-
-void Mounter::ChooseActive() {
-  if (active_ != 0 || memory_ == nullptr || EarlierActiveLives()) return;
-  state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
-  Peer* best = nullptr;
-  for (auto& [number, peer] : peers_) {  // The latest: an upgrade comes after what it replaces.
-    if (peer->welcomed && !peer->draining && !peer->closing) best = peer.get();
-  }
-  if (best == nullptr && note.pid == 0) return;
-  note.pid = 0;
-  if (best == nullptr) {
-    LogWarning("no agent: ", mounts_.size(), " mounts wait for one");
-    return memory_->heartbeat().SetNote(note);
-  }
-  ++note.last_generation;
-  note.pid = best->pid;
-  note.start_time = StartTime(best->pid);
-  memory_->heartbeat().SetNote(note);
-  active_ = best->number;
-  best->alive_at = MonotonicNow();
-  Send(*best, state::Activate{note.last_generation});
-  LogInfo("agent pid ", best->pid, " is active, generation ", note.last_generation);
-}
-
-// After a restart of the mounter: the agent that was active before, and may still be writing to the
-// arena, must be back, or dead, before another one is activated.
-bool Mounter::EarlierActiveLives() {
-  if (!earlier_active_) return false;
-  const state::Heartbeat::MounterNote note = memory_->heartbeat().GetNote();
-  for (auto& [number, peer] : peers_) {
-    if (!peer->welcomed || peer->pid != note.pid ||
-        peer->hello->active_generation != note.last_generation) {
-      continue;
-    }
-    earlier_active_.reset();
-    active_ = number;
-    peer->alive_at = MonotonicNow();
-    Send(*peer, state::Activate{note.last_generation});
-    LogInfo("agent pid ", peer->pid, " goes on, generation ", note.last_generation);
-    return true;
-  }
-  pollfd dead = {earlier_active_.get(), POLLIN, 0};
-  if (poll(&dead, 1, /*ms=*/0) != 1) return true;
-  earlier_active_.reset();
-  return false;
-}
-
-void Mounter::Kill(int pidfd, const std::string& why) {
-  const bool sent = syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;
-  LogError("agent killed: ", why,
-           sent ? "" : "; it cannot be killed: ", sent ? "" : strerror(errno));
-}
-
-void Mounter::CheckHeartbeat(absl::Time now) {
-  Peer* const peer = active();
-  if (peer == nullptr || peer->killed) return;
-  const uint64_t beats = memory_->heartbeat().Count(peer->line);
-  if (beats != peer->beats) {
-    peer->beats = beats;
-    peer->alive_at = now;
-  }
-  if (now - peer->alive_at > state::kHeartbeatTimeout) {
-    peer->killed = true;
-    Kill(peer->pidfd.get(), absl::StrCat("pid ", peer->pid, " has no heartbeat"));
-  } else if (peer->draining && now - peer->drain_since > kDrainLimit &&
-             std::any_of(peers_.begin(), peers_.end(), [&](const auto& entry) {
-               return entry.second->welcomed && !entry.second->draining;
-             })) {
-    peer->killed = true;
-    Kill(peer->pidfd.get(), absl::StrCat("pid ", peer->pid, " drains, and another is ready"));
-  }
-}
-
-void Mounter::Tick() {
-  const absl::Time now = MonotonicNow();
-  if (now - ticked_at_ > 3 * kTick) {
-    // This process slept (stopped, no CPU): others may have slept, too.
-    if (Peer* peer = active()) peer->alive_at = now;
-  }
-  if (now - ticked_at_ < kTick) return;
-  ticked_at_ = now;
-  CheckHeartbeat(now);
-  // Unmounted by others. Not by epoll on the fds: each request to an agent would wake this process.
-  std::vector<uint32_t> gone;
-  for (const auto& [id, mount] : mounts_) {
-    if (IsGone(mount.fuse_fd.get())) gone.push_back(id);
-  }
-  for (const uint32_t id : gone) DropMount(id);
-  if (escrow_ && now - escrow_->since > kReconnectLimit) {
-    Refuse(*peers_.at(escrow_->giver), ETIMEDOUT, "it does not give back what it holds");
-  }
-  if (earlier_active_ && now - started_at_ > kReconnectLimit) {
-    Kill(earlier_active_.get(), "it was active and does not reconnect");
-  }
-  Admit();
-  ChooseActive();
 }
 
 }  // namespace dfscsi::mounter

@@ -82,6 +82,10 @@ class Mounter {
 
   Mounter(Options options, MountRoot root);
 
+  static constexpr char kBuildId[] = DFSCSI_BUILD_ID;
+  static constexpr absl::Duration kTick = absl::Milliseconds(500);
+  static absl::Time Now();  // Of the monotonic clock.
+
   bool MayBe(uid_t uid, state::Role role) const;
   void Accept();
   void PollFor(Peer& peer);
@@ -94,6 +98,7 @@ class Mounter {
             const std::vector<int>& fds = {});
   void Broadcast(const state::Message& message, const Peer* asker = nullptr,
                  uint64_t request_id = 0, const std::vector<int>& fds = {});
+  void Fail(Peer& peer, uint64_t request_id, const state::Error& error);
   void Refuse(Peer& peer, int error, const std::string& text);
   void Close(uint64_t number);
 
