@@ -321,6 +321,15 @@ void Agent::Forget(uint32_t mount_id) {
 
 Task<void> Agent::StartService() {
   while (!draining_) {
+    if (credential_socket_ == nullptr) {
+      auto listening = CredentialSocket::Listen(loop_, flags_.socket_dir);
+      if (!listening.ok()) {
+        LogError("credential.sock: ", listening.status().message());
+        (void)co_await runtime::Sleep(absl::Seconds(1), Deadline::Never());
+        continue;
+      }
+      credential_socket_ = *std::move(listening);
+    }
     using Started = std::shared_ptr<Service>;
     std::function<absl::StatusOr<Started>()> start =
         [this, dir = flags_.socket_dir]() -> absl::StatusOr<Started> {
@@ -421,6 +430,7 @@ Task<void> Agent::WatchIdle() {
     if (generation_ != 0) {
       co_await engine_->SaveCache(Deadline::After(kSaveTime));
       (void)unlink(absl::StrCat(flags_.socket_dir, "/agent.sock").c_str());
+      (void)unlink(absl::StrCat(flags_.socket_dir, kCredentialSocketName).c_str());
     }
     Drain();
   }

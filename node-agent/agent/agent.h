@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "node-agent/agent/credential_socket.h"
 #include "node-agent/agent/engine.h"
 #include "node-agent/agent/mounter_link.h"
 #include "node-agent/agent/served_mount.h"
@@ -139,6 +140,8 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   runtime::Task<void> DrainAndStop();
   runtime::Task<void> WatchIdle();
 
+  // Takes the password that its caller gave on credential.sock.
+  absl::StatusOr<smb::Credential> CredentialOf(const v1::Credential& from);
   // The source can be reached with the plan's credential, and is a directory.
   runtime::Task<absl::Status> Reach(const MountPlan* plan, runtime::Deadline deadline);
   static runtime::Task<absl::Status> LookAt(dfs::Binding binding,
@@ -161,6 +164,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   uint32_t generation_ = 0;
   absl::Time active_since_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<CredentialSocket> credential_socket_;  // Listens before agent.sock does.
   std::shared_ptr<Service> service_;
 
   std::set<std::string> mounting_;  // Mount points at which Mount() is at work.

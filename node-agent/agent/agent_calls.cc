@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -58,21 +59,6 @@ absl::Status CheckKernelTimeouts() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<smb::Credential> CredentialOf(v1::Credential* from) {
-  smb::Credential credential;
-  credential.user = from->user();
-  credential.domain = from->domain();
-  credential.password = Secret(std::move(*from->mutable_password()));
-  from->clear_password();
-  if (!from->keytab().empty() || !from->credential_cache().empty()) {
-    return absl::InvalidArgumentError("Kerberos credentials are not implemented yet");
-  }
-  if (credential.user.empty()) {
-    return absl::InvalidArgumentError("no user name: guest and anonymous access are refused");
-  }
-  return credential;
-}
-
 // "1:2 a" … -> one line: what a server says may hold anything.
 absl::Status About(const std::string& source, const absl::Status& status) {
   absl::Status about(status.code(), absl::StrCat(source, ": ", std::string(status.message())));
@@ -100,11 +86,28 @@ Agent::KnownMount* Agent::FindByPath(const std::string& mount_point) {
   return nullptr;
 }
 
+absl::StatusOr<smb::Credential> Agent::CredentialOf(const v1::Credential& from) {
+  smb::Credential credential;
+  credential.user = from.user();
+  credential.domain = from.domain();
+  if (credential.user.empty()) {
+    return absl::InvalidArgumentError("no user name: guest and anonymous access are refused");
+  }
+  std::optional<Secret> password =
+      credential_socket_ == nullptr ? std::nullopt : credential_socket_->Take(from.ticket());
+  if (!password.has_value()) {
+    // Its caller tries again, with the agent that serves then.
+    return WithReason(absl::UnavailableError("this agent was not given the password"), v1::SYSTEM);
+  }
+  credential.password = *std::move(password);
+  return credential;
+}
+
 Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* response,
                                 Deadline deadline) {
   const Counted counted(calls_in_progress_);
   deadline = deadline.Within(kMountTime);
-  CO_ASSIGN_OR_RETURN(smb::Credential credential, CredentialOf(request.mutable_credential()));
+  CO_ASSIGN_OR_RETURN(smb::Credential credential, CredentialOf(request.credential()));
   v1::StoredMount stored;
   stored.set_source(request.source());
   *stored.mutable_options() = request.options();

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,15 +31,18 @@ absl::StatusOr<MountPlan> MakePlan(v1::StoredMount stored, smb::Credential crede
                    .credential = std::move(credential)};
 }
 
+// In both directions the message is wiped: its memory is not a Secret's.
 absl::StatusOr<Secret> EncodeCredential(const smb::Credential& credential) {
   v1::StoredSecret stored;
-  stored.mutable_credential()->set_user(credential.user);
-  stored.mutable_credential()->set_domain(credential.domain);
-  *stored.mutable_credential()->mutable_password() = std::string(credential.password.Expose());
-  Secret encoded(stored.SerializeAsString());
-  std::string* const password = stored.mutable_credential()->mutable_password();
-  explicit_bzero(password->data(), password->size());
-  if (encoded.Expose().size() > state::Vault::kMaxSecretBytes) {
+  stored.set_user(credential.user);
+  stored.set_domain(credential.domain);
+  const std::string_view password = credential.password.Expose();
+  stored.set_password(password.data(), password.size());
+  Secret encoded = Secret::WithRoom(stored.ByteSizeLong());
+  const bool written =
+      stored.SerializeToArray(encoded.data(), static_cast<int>(encoded.Expose().size()));
+  explicit_bzero(stored.mutable_password()->data(), password.size());
+  if (!written || encoded.Expose().size() > state::Vault::kMaxSecretBytes) {
     return absl::InvalidArgumentError("the credential is too long");
   }
   return encoded;
@@ -50,9 +54,9 @@ absl::StatusOr<smb::Credential> DecodeCredential(const Secret& secret) {
     return absl::DataLossError("the vault holds something else than a credential");
   }
   smb::Credential credential;
-  credential.user = stored.credential().user();
-  credential.domain = stored.credential().domain();
-  credential.password = Secret(std::move(*stored.mutable_credential()->mutable_password()));
+  credential.user = stored.user();
+  credential.domain = stored.domain();
+  credential.password = Secret(std::move(*stored.mutable_password()));
   return credential;
 }
 

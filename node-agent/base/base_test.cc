@@ -1,8 +1,14 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdio.h>
+#include <string.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
 #include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "node-agent/base/log.h"
@@ -48,6 +54,58 @@ TEST(SecretTest, AMovedFromSecretKeepsNothing) {
   Secret b = std::move(a);
   EXPECT_EQ(b.Expose(), "short");
   EXPECT_TRUE(a.empty());
+}
+
+TEST(SecretTest, TheStringItCameInIsWiped) {
+  for (const std::string_view text :
+       {"short", "a secret that is too long to lie within its string"}) {
+    std::string value(text);
+    const char* const bytes = value.data();
+    const Secret secret(std::move(value));
+    EXPECT_EQ(secret.Expose(), text);
+    EXPECT_TRUE(std::all_of(bytes, bytes + text.size(), [](char c) { return c == 0; })) << text;
+  }
+}
+
+TEST(SecretTest, MemoryThatIsGivenBackIsWiped) {
+  const std::string text(100, 'x');
+  const char* where = nullptr;
+  {
+    const Secret secret{std::string_view(text)};
+    where = secret.Expose().data();
+    EXPECT_EQ(where[text.size()], '\0');
+  }
+  // The first word links free memory; the pages stay mapped.
+  EXPECT_EQ(std::count(where, where + text.size(), 'x'), 0);
+}
+
+TEST(SecretTest, IsFilledInPlace) {
+  Secret secret = Secret::WithRoom(70'000);
+  memcpy(secret.data(), "abcdef", 6);
+  secret.Truncate(3);
+  EXPECT_EQ(secret.Expose(), "abc");
+  EXPECT_EQ(secret.data()[3], '\0');
+  const Secret copy = secret;
+  EXPECT_EQ(copy, secret);
+  EXPECT_NE(copy.Expose().data(), secret.Expose().data());
+  EXPECT_EQ(Secret::WithRoom(0).Expose(), "");
+}
+
+// Core files leave its pages out: "dd" of smaps.
+TEST(SecretTest, LiesInPagesThatNoCoreFileHolds) {
+  const Secret secret("canary");
+  const uintptr_t at = reinterpret_cast<uintptr_t>(secret.Expose().data());
+  std::ifstream smaps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    unsigned long from = 0, to = 0;
+    if (sscanf(line.c_str(), "%lx-%lx ", &from, &to) == 2) inside = from <= at && at < to;
+    if (inside && line.starts_with("VmFlags:")) {
+      EXPECT_NE(line.find(" dd"), std::string::npos) << line;
+      return;
+    }
+  }
+  FAIL() << "not in smaps";
 }
 
 absl::StatusOr<int> Half(int n) {

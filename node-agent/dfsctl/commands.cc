@@ -11,8 +11,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -29,7 +27,9 @@
 #include "node-agent/dfsctl/command_line.h"
 #include "node-agent/dfsctl/credentials_file.h"
 #include "node-agent/dfsctl/mounter_tool.h"
+#include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
+#include "node-agent/state/mount_info.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -41,7 +41,6 @@ namespace v1 = agent::v1;
 constexpr absl::Duration kMountTime = absl::Seconds(19);
 constexpr absl::Duration kCallTime = absl::Seconds(19);
 constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
-constexpr char kFileSystemType[] = "fuse.dfs-csi";
 
 void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
 
@@ -163,7 +162,7 @@ absl::StatusOr<Secret> AskPassword(const std::string& user) {
   }
   char* const typed = getpass(absl::StrCat("Password of ", user, ": ").c_str());
   if (typed == nullptr) return absl::InvalidArgumentError("no password");
-  Secret password{std::string(typed)};
+  Secret password(typed);
   explicit_bzero(typed, strlen(typed));
   return password;
 }
@@ -208,6 +207,20 @@ absl::Status CallAgent(const std::string& socket_dir,
   }
 }
 
+std::string StateDir(const CommandLine& line) {
+  return line.state_dir.value_or(line.socket_dir == kDefaultSocketDir
+                                     ? "/var/lib/dfs-csi-local"
+                                     : absl::StrCat(line.socket_dir, "/state"));
+}
+
+absl::Status MountOnce(const std::string& socket_dir, const Secret& password,
+                       v1::MountRequest* request, absl::Time deadline) {
+  ASSIGN_OR_RETURN(const PasswordTicket given, GivePassword(socket_dir, password, deadline));
+  request->mutable_credential()->set_ticket(given.ticket);
+  v1::MountResponse response;
+  return AgentStub(socket_dir).Call(&v1::Agent::Stub::Mount, *request, &response, deadline);
+}
+
 }  // namespace
 
 absl::Status Mount(const std::vector<std::string>& arguments) {
@@ -221,18 +234,12 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
   *request.mutable_options() = {line.options.begin(), line.options.end()};
   request.mutable_credential()->set_user(credential.user);
   request.mutable_credential()->set_domain(credential.domain);
-  *request.mutable_credential()->mutable_password() = std::string(credential.password.Expose());
 
-  const std::string state_dir = line.state_dir.value_or(
-      line.socket_dir == kDefaultSocketDir ? "/var/lib/dfs-csi-local"
-                                           : absl::StrCat(line.socket_dir, "/state"));
-  Programs programs(line.socket_dir, state_dir);
+  Programs programs(line.socket_dir, StateDir(line));
   while (true) {
     absl::Status status = programs.EnsureRunning(deadline);
-    v1::MountResponse response;
     if (status.ok()) {
-      status =
-          AgentStub(line.socket_dir).Call(&v1::Agent::Stub::Mount, request, &response, deadline);
+      status = MountOnce(line.socket_dir, credential.password, &request, deadline);
     }
     if (status.ok()) return status;
     const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
@@ -254,14 +261,10 @@ namespace {
 
 // No mounter knows of it any more; only this user's own rights are needed.
 absl::Status UnmountAlone(const std::string& mount_point, bool force) {
-  std::ifstream mountinfo("/proc/self/mountinfo");
-  bool found = false;
-  for (std::string text; std::getline(mountinfo, text);) {
-    const std::vector<std::string> fields = absl::StrSplit(text, ' ');
-    const auto dash = std::find(fields.begin(), fields.end(), "-");
-    found |= fields.size() > 5 && fields[4] == mount_point && dash != fields.end() &&
-             std::next(dash) != fields.end() && *std::next(dash) == kFileSystemType;
-  }
+  const std::vector<state::MountInfo> mounts = state::ReadMountInfo();
+  const bool found = std::any_of(mounts.begin(), mounts.end(), [&](const auto& mount) {
+    return mount.mount_point == mount_point && mount.type == state::kFileSystemType;
+  });
   if (!found) return BadMountPoint(mount_point, "nothing of ours is mounted there");
   if (umount2(mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW | (force ? MNT_FORCE : 0)) != 0) {
     return WithReason(absl::ErrnoToStatus(errno, mount_point), v1::SYSTEM);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -36,7 +37,7 @@ absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::s
     if (equals != absl::string_view::npos && (key == "username" || key == "user")) {
       credential.user = std::string(value);
     } else if (equals != absl::string_view::npos && (key == "password" || key == "pass")) {
-      credential.password = Secret(std::string(value));
+      credential.password = Secret(std::string_view(value.data(), value.size()));
     } else if (equals != absl::string_view::npos && (key == "domain" || key == "dom")) {
       credential.domain = std::string(value);
     } else {
@@ -66,15 +67,16 @@ absl::StatusOr<smb::Credential> ReadCredentialsFile(const std::string& path) {
         absl::StrCat("credentials file ", path, ": readable by everybody; chmod 600 it"));
   }
   constexpr size_t kMostBytes = 65536;
-  std::string text(kMostBytes, '\0');
-  const ssize_t n = read(fd.get(), text.data(), text.size());
+  // Wiped when this returns, whatever it returns.
+  Secret content = Secret::WithRoom(kMostBytes);
+  const ssize_t n = read(fd.get(), content.data(), kMostBytes);
   if (n < 0) {
     return absl::PermissionDeniedError(
         absl::StrCat("credentials file ", path, ": ", strerror(errno)));
   }
-  // Wiped when this returns, whatever it returns.
-  const Secret content(std::move(text));
-  return ParseCredentials(absl::string_view(content.Expose().data(), n),
+  content.Truncate(static_cast<size_t>(n));
+  const std::string_view text = content.Expose();
+  return ParseCredentials(absl::string_view(text.data(), text.size()),
                           absl::StrCat("credentials file ", path));
 }
 

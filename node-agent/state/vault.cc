@@ -100,7 +100,7 @@ std::optional<Secret> Vault::Get(uint32_t mount_id) const {
     if (newest == nullptr || cell.version > newest->version) newest = &cell;
   }
   if (newest == nullptr || newest->length > kMaxSecretBytes) return std::nullopt;
-  return Secret(std::string(newest->bytes, newest->length));
+  return Secret(std::string_view(newest->bytes, newest->length));
 }
 
 void Vault::Erase(uint32_t mount_id) {

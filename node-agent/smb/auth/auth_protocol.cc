@@ -74,7 +74,7 @@ class Reader {
     return bytes;
   }
   std::string String(size_t max_bytes) { return std::string(Bytes(max_bytes)); }
-  Secret SecretBytes(size_t max_bytes) { return Secret(String(max_bytes)); }
+  Secret SecretBytes(size_t max_bytes) { return Secret(Bytes(max_bytes)); }
   bool Bool() {
     const uint8_t value = Integer<uint8_t>();
     if (value > 1) Fail("a truth value is neither 0 nor 1");

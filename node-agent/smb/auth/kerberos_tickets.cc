@@ -295,7 +295,7 @@ std::optional<KerberosError> KerberosClient::FillFromKdc(const KerberosSource& s
     code = krb5_get_init_creds_opt_set_out_ccache(context_, options.get(), cache);
   }
   if (code == 0) {
-    // Secret keeps its bytes in a std::string, so a NUL follows them.
+    // A NUL follows a secret's bytes.
     code = source.keytab.empty()
                ? krb5_get_init_creds_password(context_, creds.address(), principal.get(),
                                               source.password.Expose().data(), nullptr, nullptr, 0,

@@ -207,7 +207,7 @@ std::optional<Failure> LogOn::AcquireCredential(const Begin& begin, const Offer&
   const std::string ccache = offer.kerberos ? offer.tickets.ccache_name : kNoCache;
   std::vector<gss_key_value_element_desc> elements = {{"ccache", ccache.c_str()},
                                                       {"client_keytab", kNoCache}};
-  // Secret keeps its bytes in a std::string, so a NUL follows them.
+  // A NUL follows a secret's bytes.
   if (offer.ntlm) elements.push_back({"ntlmssp_password", begin.password.Expose().data()});
   const gss_key_value_set_desc store = {static_cast<OM_uint32>(elements.size()), elements.data()};
   gss_OID_set_desc spnego = {1, &kSpnegoOid};
@@ -239,8 +239,7 @@ Reply LogOn::Advance(gss_buffer_t token) {
   if (GSS_ERROR(major)) {
     return FailGss(token == GSS_C_NO_BUFFER ? "cannot begin" : "the server's token", major, minor);
   }
-  Token reply{
-      .context_id = context_id_, .token = Secret(std::string(out.bytes())), .mechanism = offered_};
+  Token reply{.context_id = context_id_, .token = Secret(out.bytes()), .mechanism = offered_};
   if (reply.token.Expose().size() > kMaxTokenBytes) {
     return Fail(FailureClass::kNoMechanism, "the token does not fit into a SESSION_SETUP");
   }
@@ -271,7 +270,7 @@ Reply LogOn::Completed(gss_OID mechanism, uint32_t flags, Token token) {
   }
   const gss_buffer_desc& key = keys.get()->elements[0];
   token.complete = true;
-  token.session_key = Secret(std::string(static_cast<const char*>(key.value), key.length));
+  token.session_key = Secret(std::string_view(static_cast<const char*>(key.value), key.length));
   token.mechanism = is_kerberos ? Mechanism::kKerberos : Mechanism::kNtlm;
   if (is_kerberos) token.lifetime = ticket_end_ - absl::Now();
   return token;
