@@ -12,11 +12,13 @@ from .lab import LabError, PASSWORDS
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get('DFSCSI_BIN_DIR', os.path.join(ROOT, 'build', 'bin'))
 AGENT, MOUNTER, NOTIFIER, AUTH = 'dfs-node-agent', 'dfs-mounter', 'dfs-notifier', 'dfs-auth'
-PROGRAMS = (AGENT, MOUNTER, NOTIFIER, AUTH)
+KEEPER = 'dfs-keeper'
+SOCKET_DIR = '/run/dfs-csi-local'
+PROGRAMS = (KEEPER, AGENT, MOUNTER, NOTIFIER, AUTH)
 
 
 class Engine:
-    """`dfsctl mount` starts mounter, agent and standby where none run; stop() ends all of them."""
+    """`dfsctl mount` starts mounter, agent, standby and keeper where none run; stop() ends all of them."""
 
     def __init__(self, lab, bin_dir=BIN):
         self._lab = lab
@@ -24,6 +26,7 @@ class Engine:
         self._points = []
         # Its own: what one test's agents learn of the namespace must not help the next one's.
         self.state_dir = f'/run/dfs-csi-state-{secrets.token_hex(3)}'
+        self._logs_end_at = {path: os.path.getsize(path) for path in self._logs()}
 
     def program(self, name):
         path = os.path.join(self._bin, name)
@@ -89,6 +92,27 @@ class Engine:
         pid = self._lab.wait_until(self.active_agent, 10, 'an agent is active')
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def _logs(self):
+        folder = self._lab.path('client', SOCKET_DIR)
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return [os.path.join(folder, name) for name in names if name.endswith('.log')]
+
+    def sanitizer_reports(self):
+        """Lines of the programs' logs, of this object's time, that a sanitizer wrote."""
+        found = []
+        for path in self._logs():
+            with open(path, errors='replace') as file:
+                file.seek(self._logs_end_at.get(path, 0))
+                found += [f'{os.path.basename(path)}: {line.strip()}' for line in file
+                          if re.search(r'ERROR: \w+Sanitizer|: runtime error: ', line)]
+        return found
+
+    def end_keeper(self):
+        """From now on nobody starts anew what dies."""
+        for pid in self.pids(KEEPER):
+            os.kill(pid, signal.SIGTERM)
+        self._lab.wait_until(lambda: not self.pids(KEEPER), 10, 'the keeper has ended')
 
     def metrics(self):
         """{'name{labels}': value} of dfsctl metrics."""
@@ -162,8 +186,8 @@ class Engine:
             except (LabError, subprocess.TimeoutExpired) as error:
                 problems.append(str(error))
         self._points.clear()
-        # Agents before their mounter, so that nobody starts anew what is being ended.
-        for program in (AGENT, NOTIFIER, AUTH, MOUNTER):
+        # The keeper, then agents before their mounter, so that nobody starts anew what is being ended.
+        for program in (KEEPER, AGENT, NOTIFIER, AUTH, MOUNTER):
             for pid in self.pids(program):
                 try:
                     os.kill(pid, signal.SIGTERM)
@@ -174,5 +198,6 @@ class Engine:
         except TimeoutError:
             left = {program: self.pids(program) for program in PROGRAMS if self.pids(program)}
             problems.append(f'these did not end by SIGTERM: {left}')
+        problems += self.sanitizer_reports()
         if problems:
             raise LabError('; '.join(problems))

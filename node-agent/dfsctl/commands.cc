@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@
 #include "node-agent/dfsctl/agent_stub.h"
 #include "node-agent/dfsctl/command_line.h"
 #include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/dfsctl/keeper.h"
 #include "node-agent/dfsctl/mounter_tool.h"
 #include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
@@ -40,6 +42,7 @@ namespace v1 = agent::v1;
 // From the command line to its answer.
 constexpr absl::Duration kMountTime = absl::Seconds(19);
 constexpr absl::Duration kCallTime = absl::Seconds(19);
+constexpr absl::Duration kKeeperTime = absl::Seconds(5);
 constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
 
 void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
@@ -223,6 +226,12 @@ absl::Status MountOnce(const std::string& socket_dir, const Secret& password,
 
 }  // namespace
 
+absl::Status Keep(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 0));
+  prctl(PR_SET_NAME, "dfs-keeper");
+  return Keeper(line.socket_dir, StateDir(line)).Run();
+}
+
 absl::Status Mount(const std::vector<std::string>& arguments) {
   const absl::Time deadline = absl::Now() + kMountTime;
   ASSIGN_OR_RETURN(CommandLine line, ParseCommandLine(arguments, 2, 2));
@@ -241,7 +250,14 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
     if (status.ok()) {
       status = MountOnce(line.socket_dir, credential.password, &request, deadline);
     }
-    if (status.ok()) return status;
+    if (status.ok()) {
+      const absl::Status kept = programs.EnsureKeeper(absl::Now() + kKeeperTime);
+      if (!kept.ok()) {
+        fprintf(stderr, "dfsctl: mounted, but an agent that dies is not started anew: %s\n",
+                std::string(kept.message()).c_str());
+      }
+      return absl::OkStatus();
+    }
     const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
     if (absent && absl::Now() + absl::Seconds(1) < deadline) {
       absl::SleepFor(absl::Milliseconds(20));

@@ -14,6 +14,9 @@ namespace dfscsi::dfsctl {
 // mount SOURCE MOUNTPOINT [-o OPTIONS] [--credentials FILE] [--socket-dir DIR] [--state-dir DIR]
 // Starts the programs if need be. On an error nothing is left: no mount, no program it started.
 absl::Status Mount(const std::vector<std::string>& arguments);
+// keep [--socket-dir DIR] [--state-dir DIR]: what mount starts (keeper.h). Does not end by itself
+// while something is mounted.
+absl::Status Keep(const std::vector<std::string>& arguments);
 // unmount MOUNTPOINT [--force]. Works while no agent runs, and while no mounter runs.
 absl::Status Unmount(const std::vector<std::string>& arguments);
 // mounts [--json]

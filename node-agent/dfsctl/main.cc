@@ -1,6 +1,7 @@
 // dfsctl: the administrator's tool.
 
 #include <stdio.h>
+#include <sys/prctl.h>
 
 #include <string>
 #include <string_view>
@@ -18,56 +19,102 @@ struct Command {
   std::string_view name;
   absl::Status (*run)(const std::vector<std::string>& arguments);
   std::string_view usage;
+  std::string_view help;
 };
 
 constexpr Command kCommands[] = {
-    {"mount", Mount, "mount SOURCE MOUNTPOINT [--credentials FILE] [-o OPTIONS] [--state-dir DIR]"},
-    {"unmount", Unmount, "unmount MOUNTPOINT [--force]"},
-    {"mounts", Mounts, "mounts [--json]"},
-    {"referrals", Referrals, "referrals [PATH] [--json]"},
-    {"targets", Targets, "targets [--json]"},
-    {"cache", Cache, "cache flush"},
-    {"metrics", Metrics, "metrics"},
-    {"version", Version, "version [--json]"},
-    {"get", Get, "get SOURCE [FILE] --credentials FILE [-o OPTIONS]"},
-    {"ls", Ls, "ls SOURCE --credentials FILE [-o OPTIONS]"},
+    {"mount", Mount, "mount SOURCE MOUNTPOINT [--credentials FILE] [-o OPTIONS] [--state-dir DIR]",
+     "Mounts SOURCE on the existing folder MOUNTPOINT, and returns when it can be read. Starts "
+     "the\n"
+     "programs that this needs where none run: dfs-mounter, two dfs-node-agent, dfs-keeper. They\n"
+     "end by themselves some seconds after the last unmount. Mounting the same again is no error.\n"
+     "\n"
+     "  --credentials FILE  lines username=, password=, domain=; mode 0600. Without it the user "
+     "is\n"
+     "                      that of -o username=, and the password is asked for\n"
+     "  -o OPTIONS          words of mount.cifs, with commas between them; docs/options.md. "
+     "Often:\n"
+     "                      ro  vers=3.1.1  seal  uid=1000  gid=1000  file_mode=0644\n"
+     "                      dir_mode=0755  actimeo=1s  hard | soft,op_timeout=60s\n"
+     "  --state-dir DIR     where the referral cache is kept (/var/lib/dfs-csi-local)\n"},
+    {"unmount", Unmount, "unmount MOUNTPOINT [--force]",
+     "Takes the mount out of the tree. Files that are open in it go on until they are closed;\n"
+     "with --force they end with an error, and so does what waits for a server.\n"},
+    {"mounts", Mounts, "mounts [--json]", "What is mounted, and which server serves it now.\n"},
+    {"referrals", Referrals, "referrals [PATH] [--json]",
+     "The referral cache; given a PATH, the way from it to a target, fetched if need be.\n"},
+    {"targets", Targets, "targets [--json]",
+     "Every target that is known, how it does, and the connections.\n"},
+    {"cache", Cache, "cache flush", "Forgets cached referrals; those in use are fetched again.\n"},
+    {"metrics", Metrics, "metrics", "Counters of the engine, in the text format of Prometheus.\n"},
+    {"version", Version, "version [--json]",
+     "Of this program, and of the active agent if there is one.\n"},
+    {"keep", Keep, "keep [--state-dir DIR]",
+     "dfs-keeper, which mount starts: while something is mounted it starts anew the agent or the\n"
+     "mounter that died. SIGTERM ends it and leaves everything else as it is.\n"},
+    {"get", Get, "get SOURCE [FILE] --credentials FILE [-o OPTIONS]",
+     "Copies a file from a server to FILE, or to standard output, without a mount.\n"},
+    {"ls", Ls, "ls SOURCE --credentials FILE [-o OPTIONS]",
+     "Lists a folder of a server, without a mount.\n"},
 };
 
 constexpr char kNotes[] =
     "\n"
-    "SOURCE: //host/share[/path], or //namespace/root[/path]. All but get and ls take\n"
-    "--socket-dir DIR (default /run/dfs-csi-local): the folder of the sockets and logs of the\n"
-    "programs that mount starts. OPTIONS: docs/options.md. A credentials file has the lines\n"
-    "username=, password= and domain=, and is readable by its owner (and group) only.\n"
+    "dfsctl help COMMAND says more. SOURCE: //host/share[/path], or //namespace/root[/path]. All "
+    "but\n"
+    "get and ls take --socket-dir DIR (default /run/dfs-csi-local): the folder of the sockets and\n"
+    "logs of the programs that mount starts. OPTIONS: docs/options.md. A credentials file has the\n"
+    "lines username=, password= and domain=, and is readable by its owner (and group) only.\n"
     "\n"
     "Exit codes: 0 done; 1 other; 2 usage, options or credentials file; 3 wrong user or password;\n"
     "4 unknown host; 5 no server reached; 6 unknown share; 7 missing path; 8 access denied;\n"
     "9 links in a loop; 10 dangling link; 11 dialect, signing or encryption; 12 mount point;\n"
     "13 this machine.\n";
 
-int Usage(FILE* to, int exit_code) {
-  fputs("usage:\n", to);
+int Usage() {
+  fputs("usage:\n", stdout);
   for (const Command& command : kCommands) {
-    fprintf(to, "  dfsctl %s\n", std::string(command.usage).c_str());
+    fprintf(stdout, "  dfsctl %s\n", std::string(command.usage).c_str());
   }
-  fputs(kNotes, to);
-  return exit_code;
+  fputs(kNotes, stdout);
+  return kExitOk;
+}
+
+int Help(const Command& command) {
+  fprintf(stdout, "usage: dfsctl %s\n\n%s", std::string(command.usage).c_str(),
+          std::string(command.help).c_str());
+  return kExitOk;
+}
+
+bool AsksForHelp(std::string_view word) { return word == "--help" || word == "-h"; }
+
+const Command* Find(std::string_view name) {
+  for (const Command& command : kCommands) {
+    if (command.name == name) return &command;
+  }
+  fprintf(stderr, "dfsctl: unknown command %s; dfsctl help lists them\n",
+          std::string(name).c_str());
+  return nullptr;
 }
 
 int Main(int argc, char** argv) {
-  if (argc < 2) return Usage(stderr, kExitUsage);
-  const std::string_view name = argv[1];
-  if (name == "--help" || name == "-h" || name == "help") return Usage(stdout, kExitOk);
-  for (const Command& command : kCommands) {
-    if (command.name != name) continue;
-    const absl::Status status = command.run({argv + 2, argv + argc});
-    if (!status.ok()) {
-      fprintf(stderr, "dfsctl: %s\n", std::string(status.message()).c_str());
-    }
-    return ExitCodeOf(status);
+#if !__has_feature(address_sanitizer)  // Its leak checker needs ptrace.
+  // Passwords pass through here: no core file, no ptrace.
+  prctl(PR_SET_DUMPABLE, 0);
+#endif
+  if (argc < 2) {
+    fputs("dfsctl: a command is missing; dfsctl help lists them\n", stderr);
+    return kExitUsage;
   }
-  fprintf(stderr, "dfsctl: unknown command %s\n", argv[1]);
-  return Usage(stderr, kExitUsage);
+  const std::string_view name = argv[1];
+  if (AsksForHelp(name) || (name == "help" && argc == 2)) return Usage();
+  const bool help = name == "help" || (argc > 2 && AsksForHelp(argv[2]));
+  const Command* const command = Find(name == "help" ? argv[2] : name);
+  if (command == nullptr) return kExitUsage;
+  if (help) return Help(*command);
+  const absl::Status status = command->run({argv + 2, argv + argc});
+  if (!status.ok()) fprintf(stderr, "dfsctl: %s\n", std::string(status.message()).c_str());
+  return ExitCodeOf(status);
 }
 
 }  // namespace

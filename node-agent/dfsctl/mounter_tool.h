@@ -24,6 +24,9 @@ class MounterTool {
   // kNotFound: nothing of ours is mounted there.
   absl::Status Unmount(const std::string& mount_point, bool force);
 
+  // Readable while nothing was asked: the mounter has hung up.
+  int fd() const { return socket_.fd(); }
+
  private:
   explicit MounterTool(state::MessageSocket socket) : socket_(std::move(socket)) {}
   absl::StatusOr<state::Message> Ask(const state::Message& message);

@@ -26,7 +26,6 @@ namespace dfscsi::dfsctl {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(5);
-constexpr uint32_t kAgents = 2;
 
 absl::Status SystemError(int error, const std::string& what) {
   return agent::WithReason(absl::ErrnoToStatus(error, what), agent::v1::SYSTEM);
@@ -39,9 +38,21 @@ absl::Status MakeFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
-// One dfsctl at a time looks what is missing and starts it.
-absl::StatusOr<UniqueFd> Lock(const std::string& socket_dir, absl::Time deadline) {
-  const std::string path = absl::StrCat(socket_dir, "/dfsctl.lock");
+std::string ProgramPath(const std::string& name) {
+  std::error_code error;
+  return (std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / name).string();
+}
+
+// Looking at who holds it takes nothing away from who wants it.
+UniqueFd OpenKeeperLock(const std::string& socket_dir) {
+  const std::string path = absl::StrCat(socket_dir, "/keeper.lock");
+  return UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> Programs::Lock(absl::Time deadline) const {
+  const std::string path = absl::StrCat(socket_dir_, "/dfsctl.lock");
   UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) return SystemError(errno, path);
   while (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -56,16 +67,23 @@ absl::StatusOr<UniqueFd> Lock(const std::string& socket_dir, absl::Time deadline
   return lock;
 }
 
-std::string ProgramPath(const std::string& name) {
-  std::error_code error;
-  return (std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / name).string();
+UniqueFd Programs::TryLockKeeper(const std::string& socket_dir) {
+  UniqueFd lock = OpenKeeperLock(socket_dir);
+  flock64 whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  if (lock && fcntl(lock.get(), F_OFD_SETLK, &whole) != 0) lock.reset();
+  return lock;
 }
 
-}  // namespace
+bool Programs::KeeperRuns() const {
+  const UniqueFd lock = OpenKeeperLock(socket_dir_);
+  flock64 whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  return lock && fcntl(lock.get(), F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+}
 
 // A daemon: a session of its own, nothing of ours open, its folder /.
-absl::Status Programs::Start(const std::string& name, const std::vector<std::string>& arguments) {
-  const std::string path = ProgramPath(name);
+absl::StatusOr<pid_t> Programs::Start(const std::string& name, const std::string& program,
+                                      const std::vector<std::string>& arguments) {
+  const std::string path = ProgramPath(program);
   const std::string log = absl::StrCat(socket_dir_, "/", name, ".log");
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
@@ -88,22 +106,33 @@ absl::Status Programs::Start(const std::string& name, const std::vector<std::str
     error = posix_spawnattr_setflags(
         &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
   }
-  std::vector<std::string> words = {name};
+  std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   char path_variable[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-  char* const environment[] = {path_variable, nullptr};
+  std::vector<char*> environment = {path_variable};
+#if __has_feature(address_sanitizer)
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (strstr(*variable, "SAN_") != nullptr) environment.push_back(*variable);
+  }
+#endif
+  environment.push_back(nullptr);
   pid_t pid = -1;
   if (error == 0) {
-    error = posix_spawn(&pid, path.c_str(), &actions, &attributes, argv.data(), environment);
+    error = posix_spawn(&pid, path.c_str(), &actions, &attributes, argv.data(), environment.data());
   }
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (error != 0) return SystemError(error, absl::StrCat("cannot start ", path));
-  started_.push_back({pid, name});
-  return absl::OkStatus();
+  return pid;
+}
+
+absl::StatusOr<pid_t> Programs::StartAgent() {
+  return Start("dfs-node-agent", "dfs-node-agent",
+               {absl::StrCat("--socket_dir=", socket_dir_),
+                absl::StrCat("--state_dir=", state_dir_), "--exit_when_idle"});
 }
 
 std::string Programs::LastLogLine(const std::string& name) const {
@@ -127,8 +156,10 @@ absl::Status Programs::EnsureMounter(absl::Time deadline) {
   if (!absl::IsUnavailable(mounter.status())) {
     return agent::WithReason(mounter.status(), agent::v1::SYSTEM);
   }
-  RETURN_IF_ERROR(
-      Start("dfs-mounter", {absl::StrCat("--socket-dir=", socket_dir_), "--exit-when-idle"}));
+  ASSIGN_OR_RETURN(const pid_t pid,
+                   Start("dfs-mounter", "dfs-mounter",
+                         {absl::StrCat("--socket-dir=", socket_dir_), "--exit-when-idle"}));
+  started_.push_back({pid, "dfs-mounter"});
   while (true) {
     if (MounterTool::Connect(socket_dir_).ok()) return absl::OkStatus();
     if (waitpid(started_.back().pid, nullptr, WNOHANG) == started_.back().pid) {
@@ -153,9 +184,8 @@ absl::Status Programs::EnsureAgents(absl::Time deadline) {
       ASSIGN_OR_RETURN(const state::StatusReply status, mounter->GetStatus());
       if (!std::exchange(started, true)) {
         for (uint32_t i = status.agents; i < kAgents; ++i) {
-          RETURN_IF_ERROR(Start("dfs-node-agent",
-                                {absl::StrCat("--socket_dir=", socket_dir_),
-                                 absl::StrCat("--state_dir=", state_dir_), "--exit_when_idle"}));
+          ASSIGN_OR_RETURN(const pid_t pid, StartAgent());
+          started_.push_back({pid, "dfs-node-agent"});
         }
       }
       if (status.active_pid != 0) return absl::OkStatus();
@@ -182,15 +212,32 @@ absl::Status Programs::EnsureAgents(absl::Time deadline) {
 absl::Status Programs::EnsureRunning(absl::Time deadline) {
   RETURN_IF_ERROR(MakeFolder(socket_dir_));
   if (!state_dir_.empty()) RETURN_IF_ERROR(MakeFolder(state_dir_));
-  ASSIGN_OR_RETURN(const UniqueFd lock, Lock(socket_dir_, deadline));
+  ASSIGN_OR_RETURN(const UniqueFd lock, Lock(deadline));
   RETURN_IF_ERROR(EnsureMounter(deadline));
   return EnsureAgents(deadline);
+}
+
+absl::Status Programs::EnsureKeeper(absl::Time deadline) {
+  ASSIGN_OR_RETURN(const UniqueFd lock, Lock(deadline));
+  // A keeper ends only under this lock, and not while something is mounted.
+  if (KeeperRuns()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const pid_t pid, Start("dfs-keeper", "dfsctl",
+                                          {"keep", absl::StrCat("--socket-dir=", socket_dir_),
+                                           absl::StrCat("--state-dir=", state_dir_)}));
+  while (!KeeperRuns()) {
+    if (waitpid(pid, nullptr, WNOHANG) == pid || absl::Now() > deadline) {
+      return absl::InternalError(
+          absl::StrCat("dfs-keeper did not start: ", LastLogLine("dfs-keeper")));
+    }
+    absl::SleepFor(kPoll);
+  }
+  return absl::OkStatus();
 }
 
 void Programs::StopIfUnused() {
   if (started_.empty()) return;
   const absl::Time deadline = absl::Now() + absl::Seconds(3);
-  const absl::StatusOr<UniqueFd> lock = Lock(socket_dir_, deadline);
+  const absl::StatusOr<UniqueFd> lock = Lock(deadline);
   if (!lock.ok()) return;
   {
     absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir_);

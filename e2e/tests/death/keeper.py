@@ -56,6 +56,7 @@ class Keeper:
             return file.read()
 
     def __enter__(self):
+        self._engine.end_keeper()  # Of the local mode: this is another keeper's place.
         self._thread.start()
         return self
 

@@ -219,6 +219,7 @@ def test_no_agent_for_long_then_one(lab, engine):
     mount = engine.mount(SOURCE)
     with Readers(lab, f'{mount}/single', modes=('open', 'fresh', 'held')) as readers:
         begin = time.monotonic()
+        engine.end_keeper()
         while engine.pids('dfs-node-agent'):
             for pid in engine.pids('dfs-node-agent'):
                 os.kill(pid, 9)

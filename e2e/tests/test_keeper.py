@@ -1,0 +1,134 @@
+"""Outside Kubernetes: dfs-keeper starts anew who dies, and ends with the last mount."""
+
+import os
+import signal
+import time
+
+from lab import Readers
+
+LAB = {'big_mib': 8}
+SOURCE = '//root1/dfs'
+POINT = '/mnt/dfs'
+KILLS = 20
+SOCKET_DIR = '/run/dfs-csi-local'
+
+
+def wait_for_pair(lab, engine, not_among=()):
+    """An active agent and a standby, both alive."""
+    def pair():
+        pids = [pid for pid in engine.pids('dfs-node-agent') if pid not in not_among]
+        return len(pids) >= 2 and engine.active_agent() in pids
+    lab.wait_until(pair, 20, 'an active agent and a standby')
+
+
+def what_they_saw(lab, readers, begin):
+    """Of all readers since then, once they have gone on from here."""
+    now = time.monotonic()
+    lab.wait_until(lambda: readers.seen(now).operations > 10, 20, 'readers go on')
+    return readers.seen(begin)
+
+
+def test_the_active_agent_dies_again_and_again(lab, engine):
+    engine.mount(SOURCE, POINT)
+    dead = []
+    with Readers(lab, POINT + '/single', modes=('open', 'fresh', 'held')) as readers:
+        begin = time.monotonic()
+        for _ in range(KILLS):
+            wait_for_pair(lab, engine, dead)
+            dead.append(engine.kill_active_agent())
+        wait_for_pair(lab, engine, dead)
+        seen = what_they_saw(lab, readers, begin)
+    assert len(set(dead)) == KILLS
+    assert not seen.errors and not seen.wrong, seen
+    assert len(engine.pids('dfs-node-agent')) == 2  # Not more than wanted.
+
+
+def test_both_agents_die_at_once(lab, engine):
+    engine.mount(SOURCE, POINT)
+    wait_for_pair(lab, engine)
+    with Readers(lab, POINT + '/single', modes=('open', 'fresh', 'held')) as readers:
+        begin = time.monotonic()
+        for _ in range(3):
+            dead = engine.pids('dfs-node-agent')
+            for pid in dead:
+                os.kill(pid, signal.SIGKILL)
+            wait_for_pair(lab, engine, dead)
+        seen = what_they_saw(lab, readers, begin)
+    assert not seen.errors and not seen.wrong, seen
+
+
+def test_the_standby_and_the_mounter_die(lab, engine):
+    engine.mount(SOURCE, POINT)
+    wait_for_pair(lab, engine)
+    with Readers(lab, POINT + '/single', modes=('open', 'fresh', 'held')) as readers:
+        begin = time.monotonic()
+        active = engine.active_agent()
+        standby = [pid for pid in engine.pids('dfs-node-agent') if pid != active]
+        for pid in standby:
+            os.kill(pid, signal.SIGKILL)
+        wait_for_pair(lab, engine, standby)
+        assert engine.active_agent() == active
+        dead = engine.pids('dfs-mounter')
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        lab.wait_until(lambda: set(engine.pids('dfs-mounter')) - set(dead), 20, 'another mounter')
+        lab.wait_until(lambda: POINT in engine.dfsctl('mounts', check=False).stdout, 20,
+                       'it knows the mount')
+        # The new one sees an agent die, too.
+        dead = [engine.kill_active_agent()]
+        wait_for_pair(lab, engine, dead)
+        seen = what_they_saw(lab, readers, begin)
+    assert not seen.errors and not seen.wrong, seen
+
+
+def test_a_planned_upgrade_is_followed_by_a_new_standby(lab, engine):
+    engine.mount(SOURCE, POINT)
+    wait_for_pair(lab, engine)
+    old = engine.active_agent()
+    os.kill(old, signal.SIGTERM)
+    lab.wait_until(lambda: old not in engine.pids('dfs-node-agent'), 10, 'the old agent has ended')
+    wait_for_pair(lab, engine, [old])
+
+
+def test_what_it_starts_inherits_nothing(lab, engine):
+    """Neither the keeper's connection to the mounter nor its locks: only an agent's own descriptors."""
+    engine.mount(SOURCE, POINT)
+    wait_for_pair(lab, engine)
+    [keeper] = engine.pids('dfs-keeper')
+    dead = [engine.kill_active_agent()]
+    wait_for_pair(lab, engine, dead)
+
+    def descriptors(pid):
+        return {fd: os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')}
+    kept = {link for fd, link in descriptors(keeper).items() if int(fd) > 2}
+    assert kept and not any('fuse' in link or 'memfd' in link for link in kept), kept
+    for pid in engine.pids('dfs-node-agent'):
+        shared = {link for link in descriptors(pid).values() if link.startswith('socket:')} & kept
+        assert not shared, (pid, shared)
+        assert not any(link.endswith('.lock') for link in descriptors(pid).values())
+
+
+def test_it_ends_with_the_last_mount(lab, engine):
+    engine.mount(SOURCE, POINT)
+    engine.mount('//t1/share', '/mnt/second')
+    [keeper] = engine.pids('dfs-keeper')  # One, however many mounts there are.
+    engine.unmount(POINT)
+    engine.unmount('/mnt/second')
+    lab.wait_until(lambda: not lab.client_processes(), 60, 'everything has ended by itself')
+    with open(lab.path('client', f'{SOCKET_DIR}/dfs-keeper.log')) as file:
+        assert 'nothing is mounted' in file.read()
+    # And it is there again for the next mount.
+    engine.mount(SOURCE, POINT)
+    [again] = lab.wait_until(lambda: engine.pids('dfs-keeper'), 10, 'a keeper')
+    assert again != keeper
+
+
+def test_the_keeper_dies_itself(lab, engine):
+    """Nothing happens to the mount; the next `dfsctl mount` starts another."""
+    engine.mount(SOURCE, POINT)
+    [keeper] = lab.wait_until(lambda: engine.pids('dfs-keeper'), 10, 'a keeper')
+    os.kill(keeper, signal.SIGKILL)
+    lab.wait_until(lambda: not engine.pids('dfs-keeper'), 10, 'it is dead')
+    os.listdir(lab.path('client', POINT))
+    engine.mount('//t1/share', '/mnt/second')
+    lab.wait_until(lambda: engine.pids('dfs-keeper'), 10, 'a keeper')
