@@ -1,6 +1,7 @@
 """What people get wrong: one clear line, the documented exit code, within 20 s, and nothing left behind."""
 
 import os
+import re
 import stat
 import threading
 import time
@@ -11,7 +12,10 @@ LAB = {'big_mib': 0}
 SECONDS = 20
 # docs/options.md.
 (USAGE, WRONG_CREDENTIAL, UNKNOWN_HOST, UNREACHABLE, UNKNOWN_SHARE, MISSING_PATH, ACCESS_DENIED, LOOP,
- DANGLING, PROTOCOL, MOUNT_POINT) = range(2, 13)
+ DANGLING, PROTOCOL, MOUNT_POINT, SYSTEM) = range(2, 14)
+OPTIONS_PAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+                            'docs', 'options.md')
+_codes_seen = set()
 POINT = '/mnt/dfs'
 ROOT = '//root1/dfs'
 
@@ -38,6 +42,7 @@ def check(run, code, says, took):
     line = run.stderr.strip()
     print(f'{took:5.1f} s  exit {run.returncode}  {line}')
     assert run.returncode == code, f'exit code {run.returncode} instead of {code}: {line}'
+    _codes_seen.add(code)
     assert not run.stdout and len(line.splitlines()) == 1 and line.startswith('dfsctl: '), run
     for word in [says] if isinstance(says, str) else says:
         assert word.lower() in line.lower(), line
@@ -137,7 +142,10 @@ def test_malformed_source(refused, source):
     ('vers=1.0', 'vers=1.0'), ('vers=2.0', 'vers'), ('vers=4', 'vers'),
     ('op_timeout=soon', 'op_timeout'), ('suspect_after=0', 'suspect_after'),
     ('referral_ttl_min=2h,referral_ttl_max=1h', 'referral_ttl'),
-    ('password=Sesame', 'credentials file'), ('pass=Sesame', 'credentials file')])
+    ('password=Sesame', 'credentials file'), ('pass=Sesame', 'credentials file'),
+    ('guest', 'guest'), ('sec=ntlmv2i', 'sec'), ('vers=3.1.1,vers=1.0', 'vers=1.0'),
+    ('seal=yes', 'seal'), ('sing', ['sing', 'sign']), ('domian=X', ['domian', 'domain']),
+    ('file_mod=0644', ['file_mod', 'file_mode']), ('pasword=Sesame', ['pasword', 'nearest'])])
 def test_impossible_option(refused, options, says):
     refused('//t1/share', USAGE, says, options=options)
 
@@ -207,6 +215,50 @@ def test_mount_twice_of_the_same_is_one_mount(lab, engine):
     engine.unmount(POINT)
 
 
+@pytest.mark.parametrize('options', [
+    'vers=3.1.1', 'vers=3', 'vers=default', 'sec=ntlmssp', 'seal', 'sign', 'domain=WORKGROUP', 'workgroup=X,dom=',
+    'user=nobody,username=dfsuser', 'ro,uid=1,uid=1000,gid=1000,file_mode=0600,dir_mode=0700,soft,hard',
+    'rsize=65536,_netdev,nofail,noserverino,nobrl,iocharset=utf8'])
+def test_words_of_mount_cifs(lab, engine, options):
+    """Accepted; of a word that is given twice the last counts."""
+    if 'seal' in options:
+        lab.configure('t1', {'server smb encrypt': 'desired'})
+    engine.mount('//t1/share', POINT, options=options)
+    status = os.stat(lab.path('client', POINT + '/who'))
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == ((1000, 0o600) if 'uid=1000' in options else (0, 0o755))
+    engine.unmount(POINT)
+
+
+def test_sockets_that_cannot_be_made(lab, refused, engine):
+    for folder in ('/dev/null/below', '/proc/none', '/run/' + 'x' * 200):
+        refused(None, SYSTEM, folder[:20], arguments=[
+            '//t1/share', POINT, '--credentials', engine.credentials(), '--socket-dir', folder])
+    refused(None, USAGE, 'absolute', arguments=[
+        '//t1/share', POINT, '--credentials', engine.credentials(), '--socket-dir', 'relative'])
+
+
+@pytest.mark.parametrize('arguments', [['help'], ['--help'], ['-h']])
+def test_help_lists_every_command(engine, arguments):
+    run = engine.dfsctl(*arguments)
+    assert not run.stderr
+    for command in ('mount', 'unmount', 'mounts', 'referrals', 'targets', 'cache flush', 'metrics', 'version', 'get', 'ls'):
+        assert f'  dfsctl {command}' in run.stdout, command
+
+
+@pytest.mark.parametrize('arguments', [['help', 'mount'], ['mount', '--help'], ['mount', '-h']])
+def test_help_of_one_command(engine, arguments):
+    run = engine.dfsctl(*arguments)
+    assert run.stdout.startswith('usage: dfsctl mount SOURCE MOUNTPOINT') and not run.stderr
+    for word in ('--credentials', '-o OPTIONS', 'vers=', 'seal', 'soft', '--state-dir'):
+        assert word in run.stdout, word
+
+
+@pytest.mark.parametrize('arguments', [[], ['help', 'nonsense'], ['nonsense', '--help'], ['mont', 'x']])
+def test_a_command_that_there_is_not(engine, arguments):
+    run = engine.dfsctl(*arguments, check=False)
+    assert run.returncode == USAGE and len(run.stderr.splitlines()) == 1 and 'dfsctl help' in run.stderr, run
+
+
 @pytest.mark.parametrize('point', ['/mnt/dfs', '/mnt/none', '/proc', 'relative'])
 def test_unmount_of_what_is_not_ours(engine, lab, point):
     os.makedirs(lab.path('client', POINT), exist_ok=True)
@@ -254,3 +306,22 @@ def test_path_that_refuses_the_user(lab, refused):
 def test_share_that_refuses_the_user(lab, refused):
     lab.configure('t1', {'invalid users': 'dfsuser'})
     refused('//t1/share', ACCESS_DENIED, '//t1/share')
+
+
+def documented_codes():
+    """{exit code: its line} of docs/options.md."""
+    with open(OPTIONS_PAGE) as file:
+        table = file.read().split('## Exit codes of dfsctl', 1)[1]
+    return {int(number): text for number, text in re.findall(r'^\| (\d+) \| (.+) \|$', table, re.MULTILINE)}
+
+
+def test_every_documented_exit_code_is_provoked(engine, request):
+    """Here, by a refused mount; help lists the same ones."""
+    codes = documented_codes()
+    assert sorted(codes) == list(range(SYSTEM + 1))
+    listed = engine.dfsctl('help').stdout.split('Exit codes:', 1)[1]
+    assert sorted(map(int, re.findall(r'\b(\d+) [a-z]', listed))) == sorted(codes)
+    ran = {item.name for item in request.session.items if item.fspath == request.node.fspath}
+    if request.config.option.keyword or any('::' in argument for argument in request.config.args):
+        pytest.skip(f'only {len(ran)} of the tests before this one ran')
+    assert _codes_seen == set(codes) - {0, 1}

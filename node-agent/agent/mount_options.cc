@@ -143,6 +143,8 @@ const Option kOptions[] = {
     {"rw", Value::kNone, Later},
     {"vers", Value::kNeeded, SetDialect},
     {"sec", Value::kNeeded, SetSecurity},
+    {"guest", Value::kNone,
+     [](auto&, Parsed*) { return Impossible("is refused: every mount needs a user"); }},
     {"sign", Value::kNone, [](auto&, Parsed* p) { return SetSigning("required", p); }},
     {"nosign", Value::kNone, [](auto&, Parsed* p) { return SetSigning("if_required", p); }},
     {"signing", Value::kNeeded, SetSigning},
@@ -297,6 +299,7 @@ std::string NearestTo(std::string_view name) {
   };
   for (const Option& option : kOptions) consider(option.name);
   for (const auto& [alias, meant] : kAliases) consider(alias);
+  for (const std::string_view word : kOfTheCaller) consider(word);
   return std::string(nearest);
 }
 

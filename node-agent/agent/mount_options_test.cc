@@ -102,6 +102,8 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"failback=never", "not implemented yet"},
       {"sec=krb5", "not implemented yet"},
       {"sec=none", "must be ntlmssp"},
+      {"guest", "every mount needs a user"},
+      {"domian=x", "the nearest is domain"},
       {"uid=root", "needs a number"},
       {"uid=4294967295", "needs a number"},
       {"uid=-1", "needs a number"},
