@@ -1,4 +1,4 @@
-# What each target does: README.md. SUITE: unit e2e death fuzz asan tsan lint long (make test SUITE=unit).
+# What each target does: README.md. SUITE (make test SUITE=unit): e2e/run_tests.py lists them.
 SHELL := /bin/bash
 PYTHON := /usr/bin/python3
 CCACHE := $(if $(shell command -v ccache),,-DCMAKE_CXX_COMPILER_LAUNCHER=)

@@ -2,7 +2,9 @@
 """Runs the test stages of CI one after the other, and goes on after a failed one.
 
   run_tests.py [SUITE]     without SUITE: everything that CI runs
-                           unit e2e death fuzz asan tsan lint long
+                           unit e2e death fuzz asan tsan lint: a part of it, or one stage
+                           long: what takes hours; its stages alone: lint coverage simulation fuzz
+                           asan-e2e death cycles bench
 
 Prints a table of stages, then exactly one line "N passed, N failed[, N skipped]" that sums the test
 cases of all stages. The exit code is 0 only if nothing failed. A stage that ran no test at all has
@@ -31,7 +33,11 @@ IN_CI = os.environ.get('CI') == 'true'
 # A stage that takes this many times its budget is stuck and is ended.
 HARD_LIMIT = 2.5
 FUZZ_SECONDS = 15
-FUZZ_SECONDS_LONG = 120
+FUZZ_SECONDS_LONG = 60
+SIMULATION_SEEDS = 5000
+# What runs with the sanitized programs: every way through the engine, without tests of its speed and of
+# what its memory holds.
+ASAN_E2E = ('test_resolution.py', 'test_direct.py', 'test_bad_input.py', 'test_keeper.py')
 # Folders whose tests run under ThreadSanitizer: those that share state between threads, without gRPC
 # (whose uninstrumented library gives a thousand false reports).
 TSAN_FOLDERS = ('runtime', 'state', 'smb', 'dfs')
@@ -172,14 +178,27 @@ def ctest_cases(test, report):
     return inner
 
 
-def run_pytest(run, paths):
+def run_gtest(run, program, env):
+    """One GoogleTest program, without CTest's time limit."""
+    counts = Counts()
+    report = os.path.join(LOGS, os.path.basename(program) + '.xml')
+    code = run.command([program], env={'GTEST_OUTPUT': f'xml:{report}', 'GTEST_COLOR': 'no', **env},
+                       check=False)
+    if os.path.exists(report):
+        counts += gtest_cases(report)
+    if code != 0 and counts.failed == 0:
+        counts.fail(f'{os.path.basename(program)} ended with exit code {code}')
+    return counts
+
+
+def run_pytest(run, paths, env=None):
     counts = Counts()
     report = os.path.join(LOGS, run.name + '.xml')
     if os.path.exists(report):
         os.unlink(report)
     code = run.command(
         ['/usr/bin/python3', '-m', 'pytest', '-c', 'e2e/tests/pytest.ini', '--rootdir', 'e2e/tests',
-         '--junitxml', report, *paths], check=False)
+         '--junitxml', report, *paths], env=env, check=False)
     if os.path.exists(report):
         for case in ElementTree.parse(report).getroot().iter('testcase'):
             name = f"{case.get('classname')}.{case.get('name')}"
@@ -199,7 +218,7 @@ def stage_release(run, options):
 
 
 def stage_unit(run, options):
-    return run_ctest(run, 'build/release', ['-LE', '^(death|e2e|long)$'])
+    return run_ctest(run, 'build/release', ['-LE', '^(death|e2e|long|simulation)$'])
 
 
 def stage_asan_build(run, options):
@@ -215,7 +234,7 @@ SANITIZER_ENV = {
 
 
 def stage_asan(run, options):
-    return run_ctest(run, 'build/asan', ['-LE', '^(death|e2e|long)$'], SANITIZER_ENV)
+    return run_ctest(run, 'build/asan', ['-LE', '^(death|e2e|long|simulation)$'], SANITIZER_ENV)
 
 
 def stage_tsan(run, options):
@@ -226,7 +245,7 @@ def stage_tsan(run, options):
     configure_and_build(run, 'tsan', [f'node-agent/{f}/all' for f in folders])
     counts = Counts()
     for folder in folders:
-        counts += run_ctest(run, f'build/tsan/node-agent/{folder}', ['-LE', '^(death|e2e|long)$'],
+        counts += run_ctest(run, f'build/tsan/node-agent/{folder}', ['-LE', '^(death|e2e|long|simulation)$'],
                             SANITIZER_ENV)
     return counts
 
@@ -318,8 +337,30 @@ def stage_death(run, options):
     return ctest_and_pytest(run, 'death')
 
 
-def stage_long(run, options):
+def stage_cycles(run, options):
+    """e2e/tests/long/: mounting, opening and killing thousands of times."""
     return ctest_and_pytest(run, 'long')
+
+
+def stage_simulation(run, options):
+    return run_gtest(run, 'build/release/tests/engine_simulation_test',
+                     {'DFSCSI_SIM_SEEDS': os.environ.get('DFSCSI_SIM_SEEDS', str(SIMULATION_SEEDS))})
+
+
+def stage_asan_e2e(run, options):
+    """e2e tests with the programs of the asan build; what a sanitizer writes into their logs fails the
+    test (lab/engine.py)."""
+    require_root()
+    # Programs that hide their memory cannot be searched for leaks; the unit tests are.
+    return run_pytest(run, [f'e2e/tests/{name}' for name in ASAN_E2E], {
+        **SANITIZER_ENV, 'DFSCSI_BIN_DIR': os.path.join(BUILD, 'asan', 'bin'),
+        'ASAN_OPTIONS': 'detect_leaks=0:abort_on_error=0:detect_stack_use_after_return=1'})
+
+
+def stage_bench(run, options):
+    require_root()
+    run.command(['/usr/bin/python3', 'e2e/bench.py'])
+    return Counts(passed=1)
 
 
 def stage_coverage(run, options):
@@ -346,6 +387,11 @@ class Stage:
     suites: tuple
     needs: tuple = ()
     has_cases: bool = True  # False: a build, which counts only when it fails.
+    long_minutes: float = None  # The budget in suite long; None: the same.
+
+    def word(self):
+        """Its name on the command line."""
+        return self.name.replace(' ', '-')
 
 
 # In the order in which they run. The budgets are what each may take on a machine with two cores.
@@ -354,15 +400,30 @@ STAGES = [
           has_cases=False),
     Stage('unit', 3, stage_unit, ('ci', 'unit'), ('release build',)),
     Stage('e2e', 9, stage_e2e, ('ci', 'e2e'), ('release build',)),
-    Stage('death', 4, stage_death, ('ci', 'death'), ('release build',)),
+    Stage('death', 4, stage_death, ('ci', 'death', 'long'), ('release build',), long_minutes=30),
     Stage('asan build', 10, stage_asan_build, ('ci', 'asan', 'fuzz', 'long'), has_cases=False),
     Stage('asan', 4, stage_asan, ('ci', 'asan'), ('asan build',)),
-    Stage('fuzz', 3, stage_fuzz, ('ci', 'fuzz', 'long'), ('asan build',)),
+    Stage('fuzz', 5, stage_fuzz, ('ci', 'fuzz', 'long'), ('asan build',), long_minutes=20),
     Stage('tsan', 5, stage_tsan, ('ci', 'tsan')),
+    Stage('asan e2e', 20, stage_asan_e2e, ('long',), ('asan build',)),
     Stage('coverage', 15, stage_coverage, ('long',)),
     Stage('lint', 45, stage_lint, ('lint', 'long')),
-    Stage('long', 60, stage_long, ('long',), ('release build',)),
+    Stage('simulation', 30, stage_simulation, ('long',), ('release build',)),
+    Stage('cycles', 120, stage_cycles, ('long',), ('release build',)),
+    Stage('bench', 60, stage_bench, ('long',), ('release build',)),
 ]
+
+
+def choose(suite):
+    """The stages of a suite; or one stage, after those that it needs."""
+    chosen = [stage for stage in STAGES if suite in stage.suites]
+    if chosen:
+        return chosen
+    names = {stage.name for stage in STAGES if stage.word() == suite}
+    for stage in reversed(STAGES):
+        if stage.name in names:
+            names.update(stage.needs)
+    return [stage for stage in STAGES if stage.name in names]
 
 
 @dataclasses.dataclass
@@ -383,7 +444,8 @@ def print_tail(path, lines=120):
 
 
 def run_stage(stage, options, broken):
-    budget = stage.budget_minutes * (10 if options.suite == 'long' else 1)
+    at_length = options.suite in ('long', 'death')
+    budget = (stage.long_minutes if at_length else None) or stage.budget_minutes
     print(f'== {stage.name} (budget {budget:g} min)', flush=True)
     start = time.monotonic()
     result = Result(stage.name, 0, budget, Counts())
@@ -427,7 +489,7 @@ def print_table(results):
 
 
 def main():
-    suites = sorted({suite for stage in STAGES for suite in stage.suites} - {'ci'})
+    suites = sorted({suite for stage in STAGES for suite in (*stage.suites, stage.word())} - {'ci'})
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('suite', nargs='?', default='ci', choices=['ci', *suites])
     parser.add_argument('--setup-status', type=int, default=0, help=argparse.SUPPRESS)
@@ -441,11 +503,10 @@ def main():
         setup.counts.fail('setup: cmake/setup_debian.sh failed')
     results = [setup]
     broken = set()
-    for stage in STAGES:
-        if options.suite in stage.suites:
-            results.append(run_stage(stage, options, broken))
-            if results[-1].counts.failed:
-                broken.add(stage.name)
+    for stage in choose(options.suite):
+        results.append(run_stage(stage, options, broken))
+        if results[-1].counts.failed:
+            broken.add(stage.name)
 
     total = Counts()
     for result in results:

@@ -116,5 +116,41 @@ def test_a_failed_pytest_is_counted(monkeypatch, tmp_path):
 def test_suites_of_the_command_line_exist():
     run = subprocess.run([sys.executable, run_tests.__file__, 'nonsense'], capture_output=True, text=True)
     assert run.returncode == 2
-    for suite in ('unit', 'e2e', 'death', 'fuzz', 'asan', 'tsan', 'lint', 'long'):
+    for suite in ('unit', 'e2e', 'death', 'fuzz', 'asan', 'tsan', 'lint', 'long', 'coverage', 'simulation',
+                  'asan-e2e', 'cycles', 'bench'):
         assert f"'{suite}'" in run.stderr
+
+
+@pytest.mark.parametrize('suite,want', [
+    ('ci', ['build', 'a']), ('a', ['build', 'a']), ('long', ['other build', 'b c', 'd']),
+    ('b-c', ['build', 'other build', 'b c']), ('d', ['d']), ('other-build', ['build', 'other build']),
+])
+def test_a_stage_alone_runs_after_what_it_needs(monkeypatch, suite, want):
+    monkeypatch.setattr(run_tests, 'STAGES', [
+        Stage('build', 1, passes, ('ci', 'a'), has_cases=False), Stage('a', 1, passes, ('ci', 'a'), ('build',)),
+        Stage('other build', 1, passes, ('long',), ('build',)),
+        Stage('b c', 1, passes, ('long',), ('other build',)), Stage('d', 1, passes, ('long',))])
+    assert [stage.name for stage in run_tests.choose(suite)] == want
+
+
+def test_every_stage_comes_after_what_it_needs():
+    """And suite long holds all that the hours are for."""
+    seen = set()
+    for stage in run_tests.STAGES:
+        assert set(stage.needs) <= seen, stage.name
+        seen.add(stage.name)
+    assert {'lint', 'coverage', 'fuzz', 'asan e2e', 'death', 'cycles', 'simulation', 'bench'} <= {
+        stage.name for stage in run_tests.choose('long')}
+
+
+def test_a_program_that_crashes_is_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_tests, 'LOGS', str(tmp_path))
+    run = run_tests.Run('x', run_tests.time.monotonic() + 60)
+    program = tmp_path / 'program'
+    program.write_text('#!/bin/sh\ncat > ${GTEST_OUTPUT#xml:} <<EOF\n' + GTEST.format(more='') + '\nEOF\n')
+    program.chmod(0o755)
+    counts = run_tests.run_gtest(run, str(program), {})
+    assert (counts.passed, counts.failed, counts.skipped) == (1, 0, 1)
+    program.write_text('#!/bin/sh\nkill -9 $$\n')
+    (tmp_path / 'program.xml').unlink()
+    assert run_tests.run_gtest(run, str(program), {}).failed == 1
