@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import E2E, leftovers
-from lab import CRYPTO, Lab, LabError, Probe, Readers, live_labs, reap
+from lab import CRYPTO, Engine, Lab, LabError, Probe, Readers, live_labs, reap
 from lab.faults import MODES
 from lab.namespaces import start_time
 from lab.samba import nt_hash
@@ -460,3 +460,22 @@ class TestTraces:
         with Lab(big_mib=16):
             took = time.monotonic() - start
         assert took < 10  # 0.6 s on a quiet machine.
+
+
+def test_a_report_of_a_sanitizer_fails_the_test_that_made_it(lab):
+    """Whatever a program writes into its log: only what is new counts."""
+    folder = lab.path('client', '/run/dfs-csi-local')
+    os.makedirs(folder, exist_ok=True)
+
+    def write(line):
+        with open(f'{folder}/dfs-node-agent.log', 'a') as file:
+            file.write(line + '\n')
+    write('==7==ERROR: AddressSanitizer: heap-use-after-free')
+    engine = Engine(lab)
+    write('AddressSanitizer is mentioned')
+    engine.stop()
+    for line in ('==9==ERROR: AddressSanitizer: stack-overflow', 'a.cc:1:2: runtime error: shift exponent'):
+        engine = Engine(lab)
+        write(line)
+        with pytest.raises(LabError, match='Sanitizer|runtime error'):
+            engine.stop()
