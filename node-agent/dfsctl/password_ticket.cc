@@ -39,13 +39,16 @@ absl::StatusOr<PasswordTicket> GivePassword(const std::string& socket_dir, const
   const timeval patience = absl::ToTimeval(left);
   const int fd = given.connection.get();
   given.ticket.resize(agent::kTicketBytes);
-  if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0 ||
-      setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0 ||
-      connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      send(fd, message.data(), message.Expose().size(), MSG_NOSIGNAL) < 0 ||
-      recv(fd, given.ticket.data(), given.ticket.size(), 0) !=
-          static_cast<ssize_t>(given.ticket.size())) {
-    return agent::WithReason(absl::UnavailableError(absl::StrCat(path, ": no agent listens")),
+  ssize_t answered = -1;
+  if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0 &&
+      setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) == 0 &&
+      connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
+      send(fd, message.data(), message.Expose().size(), MSG_NOSIGNAL) >= 0) {
+    answered = recv(fd, given.ticket.data(), given.ticket.size(), 0);
+  }
+  if (answered != static_cast<ssize_t>(given.ticket.size())) {
+    const char* const why = answered < 0 ? strerror(errno) : "the agent hung up";
+    return agent::WithReason(absl::UnavailableError(absl::StrCat(path, ": ", why)),
                              agent::v1::SYSTEM);
   }
   return given;
