@@ -19,8 +19,9 @@
 namespace dfscsi::agent {
 namespace {
 
-// Reply buffers that are kept ready; beyond it a buffer is mapped when it is needed.
-constexpr size_t kBufferBytes = 64 << 20;
+// Reply buffers that are kept ready: what the read-ahead of 16 sequential readers has in flight.
+// Beyond it a buffer is mapped when it is needed, which costs as much as the rest of its read.
+constexpr size_t kBufferBytes = 128 << 20;
 constexpr size_t kLargestCacheFile = 256 << 20;
 
 // Equal keys: the same pool will do.

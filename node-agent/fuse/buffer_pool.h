@@ -3,8 +3,9 @@
 // A write(2) to /dev/fuse that meets a page which is not present, in a process that is being
 // killed, ends the *application's* request with EIO, and nobody can run it again. So replies are
 // never written from fresh memory: buffers come from private mappings that were populated when they
-// were made, and go back to be used again. Data arrives from the network in the same bytes that the
-// kernel then takes: nothing is copied in between.
+// were made (with huge pages, where the system has some), and go back to be used again. Data
+// arrives from the network in the same bytes that the kernel then takes: nothing is copied in
+// between.
 //
 // The pool holds up to `max_bytes`. A buffer beyond that is a mapping of its own that costs
 // addresses only, until data arrives in it (which makes exactly those pages present): 8,000 READs
@@ -80,7 +81,7 @@ class BufferPool {
   size_t overflow_bytes() const { return overflow_bytes_; }
 
  private:
-  static constexpr size_t kChunkBytes = kMaxBufferBytes;
+  static constexpr size_t kChunkBytes = 2 << 20;  // A huge page.
   static constexpr std::array<size_t, 3> kClassBytes = {16 << 10, 128 << 10, 1 << 20};
 
   // One mapping, cut into buffers of one class.
