@@ -30,7 +30,7 @@ namespace {
 // How long a mount request looks for a target before it says that there is none. A round that began
 // before may take 10 s more (a referral and a target, 5 s each), and all must be over in 20.
 constexpr absl::Duration kReachTime = absl::Seconds(8);
-constexpr uint32_t kReadAheadKb = 2048;
+constexpr uint32_t kReadAheadKb = 4096;
 constexpr uint32_t kTimeGranularity = 100;  // Nanoseconds: FILETIME's.
 
 struct Counted {
