@@ -138,8 +138,8 @@ Connection::Outgoing Connection::EncodeFrame(const std::shared_ptr<CallState>& c
 void Connection::Send(Outgoing frame) {
   ++frames_sent_;
   outgoing_.push_back(std::move(frame));
-  // Straight from here while the socket takes it: no turn of the loop in between.
-  if (!writing_ && !WriteSome()) outgoing_changed_.NotifyAll();
+  // WriteLoop runs behind what is ready now: requests that came in together leave in one write.
+  if (!writing_) outgoing_changed_.NotifyAll();
 }
 
 bool Connection::WriteSome() {
