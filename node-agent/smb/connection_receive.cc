@@ -80,16 +80,26 @@ class Connection::Receiver {
   // At least one byte; the end of the stream is an error.
   runtime::Task<absl::StatusOr<size_t>> ReadSome(absl::Span<const iovec> into) {
     while (true) {
-      CO_ASSIGN_OR_RETURN(const std::optional<size_t> n, connection_.stream_->TryRead(into));
-      if (!n.has_value()) {
+      if (drained_) {
+        drained_ = false;
         // Ends with the stream; Watch tells of silence.
         CO_RETURN_IF_ERROR(co_await connection_.stream_->WaitReadable(runtime::Deadline::Never()));
-        continue;
       }
-      if (*n == 0) co_return absl::UnavailableError("the server closed the connection");
-      connection_.NoteReceived();
-      co_return *n;
+      CO_ASSIGN_OR_RETURN(const size_t n, TryRead(into));
+      if (n > 0) co_return n;
     }
+  }
+
+  // 0: nothing now, wait first.
+  absl::StatusOr<size_t> TryRead(absl::Span<const iovec> into) {
+    ASSIGN_OR_RETURN(const std::optional<size_t> n, connection_.stream_->TryRead(into));
+    size_t room = 0;
+    for (const iovec& piece : into) room += piece.iov_len;
+    drained_ = n.value_or(0) < room;
+    if (!n.has_value()) return 0;
+    if (*n == 0) return absl::UnavailableError("the server closed the connection");
+    connection_.NoteReceived();
+    return *n;
   }
 
   runtime::Task<absl::Status> ReadWhole(uint32_t size) {
@@ -155,17 +165,16 @@ class Connection::Receiver {
       const bool last = rest.size() == length - filled;
       const iovec pieces[] = {{rest.data(), rest.size()},
                               {staging_.data(), last ? StageRoom() : 0}};
-      CO_ASSIGN_OR_RETURN(const std::optional<size_t> n, connection_.stream_->TryRead(pieces));
-      if (!n.has_value()) {
+      CO_ASSIGN_OR_RETURN(const size_t n, TryRead(pieces));
+      if (n == 0) {
         CO_RETURN_IF_ERROR(co_await connection_.stream_->WaitReadable(runtime::Deadline::Never()));
         continue;
       }
-      if (*n == 0) co_return absl::UnavailableError("the server closed the connection");
-      connection_.NoteReceived();
-      const size_t here = std::min(*n, rest.size());
+      const size_t here = std::min(n, rest.size());
       filled += here;
-      end_ = *n - here;
+      end_ = n - here;
     }
+    drained_ = false;
     if (whole) {
       Pending* const pending = connection_.FindPending(header.message_id);
       const wire::Bytes parts[] = {peek, pending->read_into.first(length)};
@@ -184,6 +193,9 @@ class Connection::Receiver {
   std::vector<uint8_t> staging_;
   size_t begin_ = 0;
   size_t end_ = 0;
+  // The last read, of a small answer, got less than it could take: nothing is there. While much
+  // data streams in, more has mostly come meanwhile.
+  bool drained_ = false;
   std::vector<uint8_t> sink_;  // Where abandoned data goes.
 };
 
