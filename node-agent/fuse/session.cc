@@ -246,7 +246,7 @@ void Session::Process(RequestSlot slot) {
 bool Session::IsOwnRequest(uint32_t pid) const {
   // The pid is that of the thread. 0: the kernel's own, or somebody outside our namespace.
   return config_.check_own_requests && pid != 0 &&
-         syscall(SYS_tgkill, getpid(), static_cast<pid_t>(pid), 0) == 0;
+         syscall(SYS_tgkill, own_pid_, static_cast<pid_t>(pid), 0) == 0;
 }
 
 // ---- Requests in flight ----

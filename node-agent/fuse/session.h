@@ -16,7 +16,9 @@
 #ifndef NODE_AGENT_FUSE_SESSION_H_
 #define NODE_AGENT_FUSE_SESSION_H_
 
+#include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdint>
@@ -164,6 +166,7 @@ class Session {
   static ssize_t ReadHook(int fd, void* buffer, size_t bytes, void* session);
 
   const Config config_;
+  const pid_t own_pid_ = getpid();
   vfs::Filesystem& filesystem_;
   ArenaRoom& room_;
   BufferPool& buffers_;
