@@ -1,0 +1,79 @@
+#include "node-agent/smb/connection.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "node-agent/smb/session.h"
+#include "node-agent/testing/scripted_lab.h"
+
+namespace dfscsi::smb {
+namespace {
+
+using runtime::Deadline;
+using runtime::Task;
+
+Deadline Soon() { return Deadline::After(absl::Seconds(60)); }
+
+// Passes everything on, and counts the writes.
+class CountedStream final : public runtime::Stream {
+ public:
+  CountedStream(std::unique_ptr<runtime::Stream> stream, std::shared_ptr<int> writes)
+      : stream_(std::move(stream)), writes_(std::move(writes)) {}
+  Progress TryRead(absl::Span<const iovec> into) override { return stream_->TryRead(into); }
+  Progress TryWrite(absl::Span<const iovec> from) override {
+    ++*writes_;
+    return stream_->TryWrite(from);
+  }
+  Task<absl::Status> WaitReadable(Deadline deadline) override {
+    return stream_->WaitReadable(std::move(deadline));
+  }
+  Task<absl::Status> WaitWritable(Deadline deadline) override {
+    return stream_->WaitWritable(std::move(deadline));
+  }
+  runtime::TcpProgress progress() override { return stream_->progress(); }
+  runtime::SocketAddress peer() const override { return stream_->peer(); }
+  void ResetOnClose() override { stream_->ResetOnClose(); }
+
+ private:
+  std::unique_ptr<runtime::Stream> stream_;
+  const std::shared_ptr<int> writes_;
+};
+
+Task<void> Echo(Connection* connection) {
+  std::vector<Request> requests;
+  requests.push_back(MakeEmptyRequest(wire::Command::kEcho));
+  const auto answered = co_await connection->Call(std::move(requests), Soon());
+  EXPECT_TRUE(answered.ok()) << answered.status();
+}
+
+// Logs on, and sends eight requests in one turn of the loop, in `used` writes.
+Task<void> EchoEightTimes(testing::ScriptedLab* lab, int* used) {
+  const auto writes = std::make_shared<int>(0);
+  auto stream = co_await runtime::Loop::Current().network().Connect(
+      {lab->host("t1").addresses().front(), 445}, Soon());
+  auto counted = std::make_unique<CountedStream>(*std::move(stream), writes);
+  auto connection = co_await Connection::Negotiate(std::move(counted), "t1", {}, Soon());
+  EXPECT_TRUE(connection.ok()) << connection.status();
+  auto session =
+      co_await Session::Setup(*connection, lab->authenticators(), lab->credential(), 0, Soon());
+  EXPECT_TRUE(session.ok()) << session.status();
+  *writes = 0;
+  runtime::TaskGroup group;
+  for (int i = 0; i < 8; ++i) group.Spawn(Echo(connection->get()));
+  EXPECT_TRUE((co_await group.WaitUntilEmpty(Soon())).ok());
+  *used = *writes;
+}
+
+TEST(ConnectionTest, RequestsOfTheSameTurnLeaveInOneWrite) {
+  testing::ScriptedLab lab(1);
+  lab.AddServer("t1");
+  int used = 0;
+  ASSERT_TRUE(lab.Run(EchoEightTimes(&lab, &used)));
+  EXPECT_LT(used, 4);  // The simulated socket may take a write in parts.
+}
+
+}  // namespace
+}  // namespace dfscsi::smb
