@@ -130,9 +130,12 @@ class Client::Impl {
   bool IsKnownLink(const DfsPath& path) const {
     if (path.size() <= 2) return true;
     const absl::Time now = runtime::Loop::Current().Now();
-    if (const ReferralCache::Entry entry = cache_.GetExact(path, path.size(), account_, now)) {
-      return entry->kind == EntryKind::kLink || entry->kind == EntryKind::kUnusable;
+    const ReferralCache::Entry entry = cache_.GetExact(path, path.size(), account_, now);
+    if (entry != nullptr &&
+        (entry->kind == EntryKind::kLink || entry->kind == EntryKind::kUnusable)) {
+      return true;
     }
+    // A link without any target has a negative entry; whether the name is there the note says.
     const auto noted = noted_links_.find(std::u16string(path.Key()));
     return noted != noted_links_.end() && now < noted->second;
   }
