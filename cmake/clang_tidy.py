@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -61,6 +62,11 @@ def read_dependencies(text, folder):
     return found
 
 
+def output_of(command):
+    words = shlex.split(command)
+    return words[words.index('-o') + 1]
+
+
 def key_of(path, command, dependencies, settings):
     """What a clean result depends on; None: not known."""
     if not dependencies:
@@ -82,7 +88,7 @@ def sources():
     found = {}
     for entry in commands:
         path = os.path.relpath(os.path.join(entry['directory'], entry['file']), repository.ROOT)
-        found[path] = key_of(path, entry['command'], deps.get(entry.get('output')), settings)
+        found[path] = key_of(path, entry['command'], deps.get(output_of(entry['command'])), settings)
     return found
 
 
@@ -137,9 +143,11 @@ def self_test():
             key_of('a.cc', 'cc', here + [os.path.abspath(repository.__file__)], 's')}
     if len(keys) != 6 or key_of('a.cc', 'cc', here * 2, 's') != same:
         wrong.append('a key misses something, or depends on what does not matter')
+    if output_of('clang++ -DA=\\"0.1\\" -O2 -o a/b.cc.o -c /x/b.cc') != 'a/b.cc.o':
+        wrong.append('the output of a command is read wrongly')
     if key_of('a.cc', 'cc', [], 's') is not None:
         wrong.append('a source whose headers are unknown has a key')
-    return repository.report(wrong, 3)
+    return repository.report(wrong, 4)
 
 
 if __name__ == '__main__':
