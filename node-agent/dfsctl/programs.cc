@@ -109,6 +109,7 @@ absl::StatusOr<pid_t> Programs::Start(const std::string& name, const std::string
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   char path_variable[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
