@@ -179,6 +179,12 @@ void AddCreate(Corpora& corpora) {
   request.lease = Lease{.v2 = false};
   request.name = u"x";
   corpora.Add("create", 0, "request_lease_v1", Body(EncodeCreateRequest, request));
+  request = {};
+  request.name = u"new";
+  request.allocation_bytes = 1 << 20;
+  request.attributes = {{.name = "USER.A", .value = "1"}, {.name = "USER.B", .value = ""}};
+  corpora.Add("create", 0, "request_new_file", Body(EncodeCreateRequest, request),
+              {{"allocation_short", 76, 4}, {"attribute_name_long", 64 + 32 + 24 + 5, 0xFF}});
 
   CreateResponse response;
   response.attributes = kAttributes;
@@ -253,6 +259,9 @@ void AddIoctl(Corpora& corpora) {
               Body(EncodeCopyChunkRequest, CopyChunkRequest{{}, {{1, 2, 3}, {4, 5, 6}}}),
               {{"many", 24, 3}});
   corpora.Add("ioctl", 8, "copy_response", Body(EncodeCopyChunkResponse, CopyChunkResponse{1, 2}));
+  corpora.Add("ioctl", 9, "sparse", BodyOf([](Writer& writer) { EncodeSetSparse(true, writer); }));
+  corpora.Add("ioctl", 10, "duplicate_extents",
+              Body(EncodeDuplicateExtents, DuplicateExtents{kFile, 0, 4096, 8192}));
 }
 
 void AddQuery(Corpora& corpora) {
@@ -326,6 +335,9 @@ void AddFileInformation(Corpora& corpora) {
               BodyOf([](Writer& writer) { EncodeDispositionExInformation(3, writer); }));
   corpora.Add(target, 11, "size",
               BodyOf([](Writer& writer) { EncodeSizeInformation(4096, writer); }));
+  corpora.Add(target, 14, "attribute_names",
+              Body(EncodeExtendedAttributeNames, std::vector<std::string>{"user.a", "B"}),
+              {{"length", 4, 0xFF}, {"no_nul", 11, 'x'}, {"empty_name", 4, 0}});
   const std::vector<ExtendedAttribute> attributes = {{0, "user.a", "1"}, {0x80, "B", "value"}};
   corpora.Add(target, 12, "attributes", Body(EncodeExtendedAttributes, attributes),
               {{"next_odd", 0, 17},

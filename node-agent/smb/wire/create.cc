@@ -15,6 +15,8 @@ constexpr std::string_view kContextDurable2 = "DH2Q";
 constexpr std::string_view kContextDurable2Reconnect = "DH2C";
 constexpr std::string_view kContextMaximalAccess = "MxAc";
 constexpr std::string_view kContextOnDiskId = "QFid";
+constexpr std::string_view kContextAllocation = "AlSi";
+constexpr std::string_view kContextAttributes = "ExtA";
 
 constexpr size_t kContextFixedSize = 16;
 constexpr size_t kLeaseV1Size = 32;
@@ -152,6 +154,10 @@ absl::Status ReadRequestContext(std::string_view name, Bytes data, CreateRequest
     request.query_maximal_access = true;
   } else if (name == kContextOnDiskId) {
     request.query_on_disk_id = true;
+  } else if (name == kContextAllocation) {
+    request.allocation_bytes = reader.U64();
+  } else if (name == kContextAttributes) {
+    ASSIGN_OR_RETURN(request.attributes, DecodeExtendedAttributes(data));
   }
   return CheckSize(reader.ok());
 }
@@ -217,6 +223,16 @@ void WriteRequestContexts(const CreateRequest& request, ContextWriter& list, Wri
   }
   if (request.query_on_disk_id) {
     list.Begin(kContextOnDiskId);
+    list.End();
+  }
+  if (request.allocation_bytes.has_value()) {
+    list.Begin(kContextAllocation);
+    writer.U64(*request.allocation_bytes);
+    list.End();
+  }
+  if (!request.attributes.empty()) {
+    list.Begin(kContextAttributes);
+    EncodeExtendedAttributes(request.attributes, writer);
     list.End();
   }
 }

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "node-agent/smb/wire/file_attributes.h"
+#include "node-agent/smb/wire/file_information.h"
 #include "node-agent/smb/wire/header.h"
 #include "node-agent/smb/wire/reader.h"
 #include "node-agent/smb/wire/writer.h"
@@ -127,6 +129,8 @@ struct CreateRequest {
   std::optional<DurableReconnect> durable_reconnect;  // DH2C
   bool query_maximal_access = false;                  // MxAc
   bool query_on_disk_id = false;                      // QFid
+  std::optional<uint64_t> allocation_bytes;           // AlSi: of a file that is created.
+  std::vector<ExtendedAttribute> attributes;          // ExtA: of a file that is created; not empty.
 };
 void EncodeCreateRequest(const CreateRequest& request, Writer& writer);
 absl::StatusOr<CreateRequest> DecodeCreateRequest(Bytes body);

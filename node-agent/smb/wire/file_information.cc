@@ -9,6 +9,7 @@ namespace dfscsi::smb::wire {
 namespace {
 
 constexpr size_t kExtendedAttributeFixedSize = 8;
+constexpr size_t kExtendedAttributeNameFixedSize = 5;
 constexpr size_t kStreamFixedSize = 24;
 // RenameInformation must have this size at least, whatever its name's length.
 constexpr size_t kRenameSmallestSize = 24;
@@ -247,6 +248,31 @@ absl::StatusOr<std::vector<ExtendedAttribute>> DecodeExtendedAttributes(Bytes bu
   }
   if (!list.status().ok()) return list.status();
   return attributes;
+}
+
+void EncodeExtendedAttributeNames(const std::vector<std::string>& names, Writer& writer) {
+  RecordListWriter list(4, &writer);
+  for (const std::string& name : names) {
+    list.Begin();
+    writer.Length8(name.size());
+    writer.Append(BytesOf(name));
+    writer.U8(0);
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> DecodeExtendedAttributeNames(Bytes input) {
+  RecordListReader list(input, kExtendedAttributeNameFixedSize, "FileGetEaInformation");
+  std::vector<std::string> names;
+  while (const std::optional<Bytes> record = list.Next()) {
+    Reader reader(*record);
+    reader.Skip(4);
+    const uint8_t length = reader.U8();
+    std::string& name = names.emplace_back(StringOf(reader.Take(length)));
+    if (reader.U8() != 0 || !reader.ok()) list.Fail("name without its NUL");
+    if (name.empty() || name.find('\0') != std::string::npos) list.Fail("bad name");
+  }
+  if (!list.status().ok()) return list.status();
+  return names;
 }
 
 void EncodeStreams(const std::vector<StreamInformation>& streams, Writer& writer) {

@@ -29,7 +29,13 @@ inline constexpr uint32_t kAttributeTagInformationSize = 8;
 inline constexpr uint32_t kAllInformationFixedSize = 100;
 inline constexpr uint32_t kAllInformationLeastOutput = 104;
 
-// Class 4. In SET_INFO a time of 0, and attributes of 0, mean: keep.
+// Of BasicInformation's times, in SET_INFO alone ([MS-FSCC] 2.4.7).
+inline constexpr uint64_t kTimeKeep = 0;
+inline constexpr uint64_t kTimeFreeze = ~uint64_t{0};  // Keep, and what this handle does leaves it.
+inline constexpr uint64_t kTimeThaw = ~uint64_t{1};    // Ends kTimeFreeze.
+
+// Class 4. In SET_INFO a time of kTimeKeep, and attributes of 0, mean: keep. To clear all
+// attributes set kAttributeNormal.
 struct BasicInformation {
   uint64_t creation_time = 0;
   uint64_t last_access_time = 0;
@@ -123,6 +129,11 @@ struct ExtendedAttribute {
 };
 void EncodeExtendedAttributes(const std::vector<ExtendedAttribute>& attributes, Writer& writer);
 absl::StatusOr<std::vector<ExtendedAttribute>> DecodeExtendedAttributes(Bytes buffer);
+
+// Which attributes QUERY_INFO of class 15 is to return (FileGetEaInformation, [MS-FSCC] 2.4.15.1):
+// its input. Without one the server returns all.
+void EncodeExtendedAttributeNames(const std::vector<std::string>& names, Writer& writer);
+absl::StatusOr<std::vector<std::string>> DecodeExtendedAttributeNames(Bytes input);
 
 // Class 22
 struct StreamInformation {

@@ -55,6 +55,9 @@ void FuzzOne(const FuzzInput& input) {
     case 13:
       RoundTrip(input.body, DecodeStreams, EncodeStreams);
       break;
+    case 14:
+      RoundTrip(input.body, DecodeExtendedAttributeNames, EncodeExtendedAttributeNames);
+      break;
     default:
       break;
   }

@@ -45,6 +45,7 @@ enum FsAttribute : uint32_t {
   kFsUnicodeOnDisk = 0x4,
   kFsSupportsSparseFiles = 0x40,
   kFsSupportsReparsePoints = 0x80,
+  kFsSupportsPosixUnlinkRename = 0x400,  // DispositionEx and RenameEx with their POSIX flags.
   kFsSupportsBlockRefcounting = 0x08000000,
 };
 struct FsAttributeInformation {

@@ -94,13 +94,20 @@ enum LockFlags : uint32_t {
   kLockUnlock = 0x4,
   kLockFailImmediately = 0x10,
 };
+// LockRequest::lock_sequence of a lock or unlock over a durable handle: the server answers one that
+// it has seen with the same number at the same index with success, and does not do it twice.
+// `index` 1 to 64, `number` 0 to 15 ([MS-SMB2] 3.3.5.14).
+constexpr uint32_t LockSequence(uint32_t index, uint32_t number) {
+  return index << 4 | (number & 0xF);
+}
+
 struct LockElement {
   uint64_t offset = 0;
   uint64_t length_bytes = 0;
   uint32_t flags = 0;
 };
 struct LockRequest {
-  // For durable handles: number in the low 4 bits, index (1..64) above; 0: none.
+  // For durable handles: LockSequence(); 0: none.
   uint32_t lock_sequence = 0;
   FileId file_id;
   std::vector<LockElement> locks;  // At least one.

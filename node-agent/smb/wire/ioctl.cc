@@ -162,6 +162,28 @@ absl::StatusOr<ZeroRange> DecodeZeroRange(Bytes input) {
   return range;
 }
 
+void EncodeSetSparse(bool sparse, Writer& writer) { writer.U8(sparse ? 1 : 0); }
+
+absl::StatusOr<bool> DecodeSetSparse(Bytes input) { return input.empty() || input.front() != 0; }
+
+void EncodeDuplicateExtents(const DuplicateExtents& request, Writer& writer) {
+  WriteFileId(request.source, writer);
+  writer.U64(request.source_offset);
+  writer.U64(request.target_offset);
+  writer.U64(request.length_bytes);
+}
+
+absl::StatusOr<DuplicateExtents> DecodeDuplicateExtents(Bytes input) {
+  Reader reader(input);
+  DuplicateExtents request;
+  request.source = ReadFileId(reader);
+  request.source_offset = reader.U64();
+  request.target_offset = reader.U64();
+  request.length_bytes = reader.U64();
+  if (!reader.ok()) return MalformedError("DUPLICATE_EXTENTS request", "too short");
+  return request;
+}
+
 void EncodeResumeKeyResponse(const ResumeKey& key, Writer& writer) {
   writer.Array(key);
   writer.U64(0);  // ContextLength, Context

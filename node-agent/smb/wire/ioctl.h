@@ -91,6 +91,21 @@ struct ZeroRange {
 void EncodeZeroRange(const ZeroRange& range, Writer& writer);
 absl::StatusOr<ZeroRange> DecodeZeroRange(Bytes input);
 
+// FSCTL_SET_SPARSE. An empty input means true ([MS-FSCC] 2.3.64).
+void EncodeSetSparse(bool sparse, Writer& writer);
+absl::StatusOr<bool> DecodeSetSparse(Bytes input);
+
+// FSCTL_DUPLICATE_EXTENTS_TO_FILE: shares blocks of `source` with the file that it is sent to. All
+// three numbers are multiples of the volume's cluster ([MS-FSCC] 2.3.7).
+struct DuplicateExtents {
+  FileId source;
+  uint64_t source_offset = 0;
+  uint64_t target_offset = 0;
+  uint64_t length_bytes = 0;
+};
+void EncodeDuplicateExtents(const DuplicateExtents& request, Writer& writer);
+absl::StatusOr<DuplicateExtents> DecodeDuplicateExtents(Bytes input);
+
 // FSCTL_SRV_REQUEST_RESUME_KEY: names the source file of a server-side copy.
 using ResumeKey = std::array<uint8_t, 24>;
 void EncodeResumeKeyResponse(const ResumeKey& key, Writer& writer);

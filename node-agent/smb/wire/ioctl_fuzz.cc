@@ -36,6 +36,12 @@ void FuzzOne(const FuzzInput& input) {
     case 8:
       RoundTrip(input.body, DecodeCopyChunkResponse, EncodeCopyChunkResponse);
       break;
+    case 9:
+      RoundTrip(input.body, DecodeSetSparse, EncodeSetSparse);
+      break;
+    case 10:
+      RoundTrip(input.body, DecodeDuplicateExtents, EncodeDuplicateExtents);
+      break;
     default:
       break;
   }
