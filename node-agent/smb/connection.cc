@@ -21,12 +21,33 @@ class Connection::CallGuard {
       : connection_(connection), call_(std::move(call)) {}
   CallGuard(const CallGuard&) = delete;
   ~CallGuard() {
-    if (!call_->done.is_set()) connection_.Abandon(call_);
+    if (!taken_) connection_.Abandon(call_);
   }
+  void Taken() { taken_ = true; }
 
  private:
   Connection& connection_;
   const std::shared_ptr<CallState> call_;
+  bool taken_ = false;  // Its caller has the responses.
+};
+
+// Gives back what a CREATE opened if its caller goes between the frames of one compound.
+class Connection::OpenedGuard {
+ public:
+  OpenedGuard() = default;
+  OpenedGuard(const OpenedGuard&) = delete;
+  ~OpenedGuard() {
+    if (on_late_) on_late_(created_);
+  }
+  void Opened(std::function<void(const Response&)> on_late, const Response& created) {
+    on_late_ = std::move(on_late);
+    created_ = created;
+  }
+  void Dismiss() { on_late_ = nullptr; }
+
+ private:
+  std::function<void(const Response&)> on_late_;
+  Response created_;
 };
 
 namespace {
@@ -79,7 +100,9 @@ runtime::Task<absl::Status> Connection::DoNegotiate(runtime::Deadline deadline) 
   request.security_mode = wire::kSigningEnabled;
   if (options_.signing == Signing::kRequired) request.security_mode |= wire::kSigningRequired;
   request.capabilities = wire::kCapDfs | wire::kCapLeasing | wire::kCapLargeMtu;
-  if (options_.highest_dialect >= wire::Dialect::k300) request.capabilities |= wire::kCapEncryption;
+  if (options_.highest_dialect >= wire::Dialect::k300) {
+    request.capabilities |= wire::kCapEncryption | wire::kCapPersistentHandles;
+  }
   request.client_guid = options_.client_guid;
   for (const wire::Dialect dialect :
        {wire::Dialect::k210, wire::Dialect::k300, wire::Dialect::k302, wire::Dialect::k311}) {
@@ -158,6 +181,10 @@ uint32_t Connection::max_read_bytes() const {
   return std::min(options_.max_read_bytes, negotiated_.max_read_bytes);
 }
 
+uint32_t Connection::max_write_bytes() const {
+  return std::min(options_.max_write_bytes, negotiated_.max_write_bytes);
+}
+
 uint32_t Connection::max_transact_bytes() const {
   return std::min<uint32_t>(1 << 20, negotiated_.max_transact_bytes);
 }
@@ -171,7 +198,9 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
       co_return absl::InvalidArgumentError("a name or a length does not fit into an SMB request");
     }
     charge += ChargeOf(request);
-    sign_of_life |= request.command == wire::Command::kEcho;
+    // An acknowledgment must not wait behind requests of ours that wait for it, at the server.
+    sign_of_life |=
+        request.command == wire::Command::kEcho || request.command == wire::Command::kOplockBreak;
   }
   if (requests.size() > 1 && charge > window_.largest_charge()) {
     co_return co_await CallOneByOne(std::move(requests), deadline);
@@ -184,10 +213,15 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   if (closed_) co_return absl::UnavailableError(close_reason_.message());
   auto call = std::make_shared<CallState>();
   call->requests = std::move(requests);
+  // A compound that closes what it opens leaves nothing to give back.
+  if (call->requests.size() > 1 && call->requests.back().command == wire::Command::kClose) {
+    call->requests.front().on_late = nullptr;
+  }
   Outgoing frame = EncodeFrame(call, first_id);
-  const CallGuard guard(*this, call);
+  CallGuard guard(*this, call);
   Send(std::move(frame));
   CO_RETURN_IF_ERROR(co_await call->done.WaitUntilSet(deadline));
+  guard.Taken();
   CO_RETURN_IF_ERROR(call->status);
   co_return std::move(call->responses);
 }
@@ -196,6 +230,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
     std::vector<Request> requests, runtime::Deadline deadline) {
   std::vector<Response> responses;
   std::optional<wire::FileId> opened;
+  OpenedGuard give_back;
   for (Request& request : requests) {
     const bool related = std::exchange(request.related, false);
     if (related && !opened.has_value()) {
@@ -205,6 +240,8 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
     }
     if (related) NameFile(*opened, request);
     const wire::Command command = request.command;
+    if (command == wire::Command::kClose) give_back.Dismiss();
+    const std::function<void(const Response&)> on_late = request.on_late;
     std::vector<Request> one;
     one.push_back(std::move(request));
     CO_ASSIGN_OR_RETURN(std::vector<Response> answered, co_await Call(std::move(one), deadline));
@@ -214,8 +251,10 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
       CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
                           wire::DecodeCreateResponse(response.body()));
       opened = created.file_id;
+      if (on_late) give_back.Opened(on_late, response);
     }
   }
+  give_back.Dismiss();
   co_return responses;
 }
 

@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -23,10 +25,18 @@
 #include "node-agent/smb/security.h"
 #include "node-agent/smb/sequence_window.h"
 #include "node-agent/smb/silence_clock.h"
+#include "node-agent/smb/wire/break.h"
 #include "node-agent/smb/wire/header.h"
 #include "node-agent/smb/wire/negotiate.h"
 
 namespace dfscsi::smb {
+
+struct Response {
+  wire::Header header;
+  std::vector<uint8_t> message;  // Header and body.
+  wire::Bytes body() const { return wire::Bytes(message).subspan(wire::kHeaderSize); }
+  size_t read_bytes = 0;  // Of READ: how many bytes of read_into were filled.
+};
 
 // One command of a frame, before the connection gives it a MessageId.
 struct Request {
@@ -37,12 +47,17 @@ struct Request {
   // one credit for each 64 KiB of them.
   uint32_t largest_payload_bytes = 0;
   bool must_sign = false;        // Even where signing is not required.
+  bool replay = false;           // It may have been executed before ([MS-SMB2] 3.2.4.1.10).
   bool well_formed = true;       // False: a name or length did not fit its field; Call refuses it.
   std::vector<uint8_t> message;  // Room for the header, then the body.
   // Of WRITE: sent behind `message`. Must live until the call returns.
   wire::Bytes payload;
   // Of READ: where the data goes. Must live until the call returns or is destroyed.
   wire::MutableBytes read_into;
+  // Called with the answer if it comes when nobody waits for it any more: gives back what the
+  // server gave us (a handle, a lock). Runs in the connection's reader, or in a destructor: it must
+  // neither wait nor end the connection.
+  std::function<void(const Response&)> on_late;
 };
 
 // Encodes a body behind the header's room: MakeRequest(kClose, EncodeCloseRequest, close).
@@ -59,13 +74,6 @@ Request MakeRequest(wire::Command command, Encode encode, const Body& body) {
 
 // ECHO, CANCEL, LOGOFF, TREE_DISCONNECT.
 Request MakeEmptyRequest(wire::Command command);
-
-struct Response {
-  wire::Header header;
-  std::vector<uint8_t> message;  // Header and body.
-  wire::Bytes body() const { return wire::Bytes(message).subspan(wire::kHeaderSize); }
-  size_t read_bytes = 0;  // Of READ: how many bytes of read_into were filled.
-};
 
 // The credits that a request costs ([MS-SMB2] 3.2.4.1.5).
 int ChargeOf(const Request& request);
@@ -89,8 +97,8 @@ class Connection {
   // Sends `requests` as one frame (a compound if more than one) and returns their responses, in
   // order. A response with an error status is a response; look at header.status.
   //
-  // If the caller is cancelled or destroyed the answer is discarded when it comes; a request that
-  // the server had already begun to wait over (STATUS_PENDING) is cancelled there. Errors:
+  // If the caller is cancelled or destroyed the answer goes to Request::on_late when it comes; a
+  // request that the server has begun to wait over (STATUS_PENDING) is cancelled there. Errors:
   //   kUnavailable  the frame was not sent: nothing was executed
   //   kAborted      it was sent, and the connection was lost: it may have been executed
   //   kDeadlineExceeded, kCancelled: as kAborted, if it had been sent
@@ -116,11 +124,21 @@ class Connection {
   const wire::NegotiateRequest& negotiate_request() const { return negotiate_request_; }
   runtime::SocketAddress peer() const { return stream_->peer(); }
   uint32_t max_read_bytes() const;
+  uint32_t max_write_bytes() const;
   uint32_t max_transact_bytes() const;
   // The most credits that one request may cost; it is split where it would cost more.
   int largest_charge() const { return window_.largest_charge(); }
   // Frames sent since the connection was made: a compound counts once.
   int64_t frames_sent() const { return frames_sent_; }
+
+  // For Session: where oplock and lease breaks go, which no request asked for. Called in the
+  // reader: it must neither wait nor end the connection. Null: they are ignored.
+  void set_break_handler(std::function<void(const wire::Break&)> handler) {
+    break_handler_ = std::move(handler);
+  }
+  // How often the session before this one was lost: what still comes of an older one, over an older
+  // connection, is refused by the server ([MS-SMB2] 3.3.5.2.10). 3.x.
+  void set_channel_sequence(uint16_t sequence) { channel_sequence_ = sequence; }
 
   // For Session: what signs and encrypts from now on.
   SecurityContext& security() { return security_; }
@@ -129,6 +147,7 @@ class Connection {
  private:
   struct CallState;
   class CallGuard;
+  class OpenedGuard;
   // One part of a frame in flight.
   struct Pending {
     std::shared_ptr<CallState> call;  // Null once the caller has gone.
@@ -136,6 +155,7 @@ class Connection {
     wire::SentRequest sent;
     int charge = 1;
     wire::MutableBytes read_into;
+    std::function<void(const Response&)> on_late;  // If call is null.
     bool large = false;
     bool encrypted = false;
     absl::Time sent_at;
@@ -170,6 +190,7 @@ class Connection {
   absl::Status HandleFrame(wire::MutableBytes frame);
   absl::Status HandlePlainFrame(wire::Bytes frame, bool was_encrypted);
   absl::Status HandlePart(const wire::Part& part, bool was_encrypted);
+  absl::Status HandleBreak(const wire::Part& part);
   absl::Status CheckSignature(const wire::Header& header, absl::Span<const wire::Bytes> parts,
                               bool was_encrypted, bool must_be_encrypted);
   // The READ in flight that `peek` (header and fixed body of a plain frame's only part) answers
@@ -208,6 +229,8 @@ class Connection {
   runtime::Condition health_changed_;
   SilenceClock silence_;
   runtime::Condition silence_changed_;  // Watch is to look again.
+  std::function<void(const wire::Break&)> break_handler_;
+  uint16_t channel_sequence_ = 0;
   bool echo_in_flight_ = false;
   int64_t frames_sent_ = 0;
 

@@ -287,13 +287,21 @@ absl::Status Connection::CheckSignature(const wire::Header& header,
   return absl::OkStatus();
 }
 
+// Neither signed nor, on some servers, encrypted ([MS-SMB2] 3.2.5.1.3): whoever forges one can make
+// us forget what we cached, not what we have not yet written.
+absl::Status Connection::HandleBreak(const wire::Part& part) {
+  ASSIGN_OR_RETURN(const wire::Break broken, wire::DecodeBreak(part.body));
+  if (break_handler_) break_handler_(broken);
+  return absl::OkStatus();
+}
+
 absl::Status Connection::HandlePart(const wire::Part& part, bool was_encrypted) {
   const wire::Header& header = part.header;
   if (header.message_id == wire::kUnsolicitedMessageId) {
     if (header.command != wire::Command::kOplockBreak) {
       return absl::DataLossError("an unasked-for answer");
     }
-    return absl::OkStatus();  // We hold no leases: there is nothing to give back.
+    return HandleBreak(part);
   }
   Pending* const pending = FindPending(header.message_id);
   if (pending == nullptr) return absl::DataLossError("an answer to nothing");
@@ -342,7 +350,10 @@ void Connection::Finish(uint64_t message_id, Response response) {
   const absl::Time now = runtime::Loop::Current().Now();
   if (!pending.sent.async_id.has_value()) silence_.OnAnswer(now, now - pending.sent_at);
   if (pending_.empty()) silence_.OnIdle();
-  if (pending.call == nullptr) return;
+  if (pending.call == nullptr) {
+    if (pending.on_late) pending.on_late(response);
+    return;
+  }
   CallState& call = *pending.call;
   call.responses[pending.index] = std::move(response);
   if (--call.remaining == 0) call.done.Set();

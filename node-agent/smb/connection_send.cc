@@ -42,6 +42,10 @@ void Connection::FillHeader(Request& request, uint64_t message_id, int charge) {
   header.tree_id = request.tree_id;
   header.session_id = security_.session_id;
   if (request.related) header.flags |= wire::kFlagRelated;
+  if (security_.dialect >= wire::Dialect::k300) {
+    header.channel_sequence = channel_sequence_;
+    if (request.replay) header.flags |= wire::kFlagReplay;
+  }
   std::vector<uint8_t> bytes;
   bytes.reserve(wire::kHeaderSize);
   wire::Writer writer(&bytes);
@@ -237,12 +241,17 @@ void Connection::Abandon(const std::shared_ptr<CallState>& call) {
     frame.payload = {};
   }
   uint64_t message_id = call->first_message_id;
-  for (const Request& request : call->requests) {
+  for (size_t i = 0; i < call->requests.size(); ++i) {
+    Request& request = call->requests[i];
     if (const auto found = pending_.find(message_id); found != pending_.end()) {
       Pending& pending = found->second;
       pending.call = nullptr;
       pending.read_into = {};
+      pending.on_late = std::move(request.on_late);
       if (pending.sent.async_id.has_value() && !closed_) SendCancel(pending);
+    } else if (request.on_late && !call->responses[i].message.empty()) {
+      // It had come, and its caller went before it could look.
+      request.on_late(call->responses[i]);
     }
     message_id += ChargeOf(request);
   }

@@ -50,6 +50,9 @@ struct Options {
   absl::Duration idle_timeout = absl::Minutes(1);
   // The largest READ on the wire, at most the server's maximum.
   uint32_t max_read_bytes = 1 << 20;
+  // The largest WRITE on the wire, at most the server's maximum: 1 MiB is four requests, so that
+  // the server writes one while the next comes.
+  uint32_t max_write_bytes = 1 << 18;
 };
 
 }  // namespace dfscsi::smb

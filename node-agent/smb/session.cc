@@ -16,9 +16,14 @@ Session::Session(std::shared_ptr<Connection> connection, AuthenticatorFactory& a
                  Credential credential)
     : connection_(std::move(connection)),
       authenticators_(authenticators),
-      credential_(std::move(credential)) {}
+      credential_(std::move(credential)) {
+  connection_->set_break_handler([this](const wire::Break& broken) { OnBreak(broken); });
+}
 
-Session::~Session() { connection_->Close(absl::UnavailableError("the session was given up")); }
+Session::~Session() {
+  connection_->set_break_handler(nullptr);
+  connection_->Close(absl::UnavailableError("the session was given up"));
+}
 
 runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Session::Setup(
     std::shared_ptr<Connection> connection, AuthenticatorFactory& authenticators,

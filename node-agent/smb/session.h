@@ -17,6 +17,7 @@
 #include "node-agent/smb/authenticator.h"
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/credential.h"
+#include "node-agent/smb/lease_table.h"
 #include "node-agent/smb/wire/session.h"
 
 namespace dfscsi::smb {
@@ -53,6 +54,13 @@ class Session : public std::enable_shared_from_this<Session> {
   runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
                                                             runtime::Deadline deadline);
 
+  LeaseTable& leases() { return leases_; }
+  // Tells the server that of this lease `state` remains; asked for by LeaseObserver::OnLeaseBreak.
+  // Never waits behind requests for credits. An NTSTATUS (UNSUCCESSFUL, OBJECT_NAME_NOT_FOUND …):
+  // the server knows of no such break; the lease is then as good as lost.
+  runtime::Task<absl::Status> AcknowledgeLease(wire::LeaseKey key, uint32_t state,
+                                               runtime::Deadline deadline);
+
   Connection& connection() { return *connection_; }
   uint64_t id() const { return id_; }
   bool usable() const { return usable_ && !connection_->closed(); }
@@ -71,12 +79,16 @@ class Session : public std::enable_shared_from_this<Session> {
                            const Secret& key, bool again);
   runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
   runtime::Task<absl::Status> ValidateNegotiate(uint32_t tree_id, runtime::Deadline deadline);
+  void OnBreak(const wire::Break& broken);
+  // Of `key`, or any of ours: servers look for one, but not at which.
+  uint32_t TreeForBreak(const wire::LeaseKey& key) const;
 
   const std::shared_ptr<Connection> connection_;
   AuthenticatorFactory& authenticators_;
   const Credential credential_;
   uint64_t id_ = 0;
   bool usable_ = true;
+  LeaseTable leases_;
   bool validated_ = false;
   int reauthentications_ = 0;
   runtime::Mutex reauthenticating_;

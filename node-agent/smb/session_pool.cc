@@ -157,6 +157,7 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   entry->session = nullptr;
   CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session,
                       co_await ConnectFresh(host, std::move(credential), phase, deadline));
+  session->connection().set_channel_sequence(entry->sessions++);
   entry->session = std::move(session);
   entry->used = runtime::Loop::Current().Now();
   co_return entry->session;
@@ -181,6 +182,7 @@ void SessionPool::Adopt(std::shared_ptr<Session> session, const std::string& hos
                         const std::string& identity) {
   std::shared_ptr<Entry>& slot = entries_[KeyOf(host, identity)];
   if (slot == nullptr) slot = std::make_shared<Entry>();
+  session->connection().set_channel_sequence(slot->sessions++);
   slot->session = std::move(session);
   slot->used = runtime::Loop::Current().Now();
 }

@@ -88,6 +88,7 @@ class SessionPool {
   struct Entry {
     std::shared_ptr<Session> session;
     runtime::Mutex connecting;
+    uint16_t sessions = 0;  // Made so far: the channel sequence of the next one.
     absl::Time used;
   };
 

@@ -7,6 +7,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/session.h"
+#include "node-agent/smb/tree_internal.h"
 #include "node-agent/smb/wire/fs_information.h"
 #include "node-agent/smb/wire/io.h"
 #include "node-agent/smb/wire/reparse.h"
@@ -17,8 +18,6 @@ namespace {
 using runtime::Deadline;
 using runtime::Task;
 
-// How long a message that nobody waits for may be on its way.
-constexpr absl::Duration kUnwaited = absl::Seconds(30);
 // The first listing of a directory asks for this much twice; a page after that is larger.
 constexpr uint32_t kFirstPageBytes = 65536;
 constexpr uint32_t kPageBytes = 262144;
@@ -30,23 +29,6 @@ wire::CreateRequest OpenToLook(std::u16string path) {
   create.options = wire::kOptionOpenReparsePoint;
   create.name = std::move(path);
   return create;
-}
-
-Request MakeCreate(const wire::CreateRequest& create) {
-  return MakeRequest(wire::Command::kCreate, wire::EncodeCreateRequest, create);
-}
-
-// Acts on the handle that the CREATE before it in the same frame opens.
-template <class Encode, class Body>
-Request MakeRelated(wire::Command command, Encode encode, Body body) {
-  body.file_id = wire::kNoFileId;
-  Request request = MakeRequest(command, encode, body);
-  request.related = true;
-  return request;
-}
-
-Request MakeRelatedClose() {
-  return MakeRelated(wire::Command::kClose, wire::EncodeCloseRequest, wire::CloseRequest{});
 }
 
 wire::QueryDirectoryRequest NextPage(wire::FileId file_id, uint32_t bytes) {
@@ -160,39 +142,6 @@ Task<absl::StatusOr<FileStatus>> Tree::Stat(std::u16string path, Deadline deadli
     if (!reader.ok()) co_return wire::MalformedError("reparse point", "too short");
   }
   co_return status;
-}
-
-Task<absl::StatusOr<OpenedFile>> Tree::Create(wire::CreateRequest request, Deadline deadline) {
-  CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(MakeCreate(request), deadline));
-  if (!wire::IsSuccess(response.header.status)) {
-    co_return wire::ToStatus(response.header.status, "CREATE");
-  }
-  OpenedFile opened;
-  CO_ASSIGN_OR_RETURN(opened.response, wire::DecodeCreateResponse(response.body()));
-  opened.file_id = opened.response.file_id;
-  co_return opened;
-}
-
-Task<absl::Status> Tree::Close(wire::FileId file_id, Deadline deadline) {
-  const wire::CloseRequest close{.file_id = file_id};
-  CO_ASSIGN_OR_RETURN(
-      const Response response,
-      co_await CallOne(MakeRequest(wire::Command::kClose, wire::EncodeCloseRequest, close),
-                       deadline));
-  if (!wire::IsSuccess(response.header.status)) {
-    co_return wire::ToStatus(response.header.status, "CLOSE");
-  }
-  co_return absl::OkStatus();
-}
-
-void Tree::CloseLater(wire::FileId file_id) {
-  if (!usable()) return;
-  struct Closer {
-    static Task<void> Run(std::shared_ptr<Tree> tree, wire::FileId id) {
-      (void)co_await tree->Close(id, Deadline::After(kUnwaited));
-    }
-  };
-  runtime::Loop::Current().Spawn(Closer::Run(shared_from_this(), file_id));
 }
 
 Task<absl::StatusOr<size_t>> Tree::ReadOnce(wire::FileId file_id, uint64_t offset,

@@ -1,0 +1,87 @@
+#include "node-agent/smb/lease_table.h"
+
+#include <utility>
+
+namespace dfscsi::smb {
+namespace {
+
+// Epochs go round: half of the circle lies ahead.
+bool IsNewer(uint16_t epoch, uint16_t than) {
+  return static_cast<int16_t>(static_cast<uint16_t>(epoch - than)) > 0;
+}
+
+}  // namespace
+
+LeaseTable::Ticket LeaseTable::Ask(const wire::LeaseKey& key, uint32_t tree_id,
+                                   std::weak_ptr<LeaseObserver> observer) {
+  Lease& lease = leases_[key];
+  lease.observer = std::move(observer);
+  lease.tree_id = tree_id;
+  return {.epoch = lease.epoch.value_or(0), .breaks = lease.breaks};
+}
+
+uint32_t LeaseTable::OnGranted(const wire::Lease& granted, Ticket ticket) {
+  const auto found = leases_.find(granted.key);
+  if (found == leases_.end()) return 0;
+  Lease& lease = found->second;
+  // A break has overtaken this answer on its way to us: what it left, or what was acknowledged.
+  const bool overtaken = lease.breaks != ticket.breaks;
+  const uint32_t left = overtaken ? granted.state & lease.broken_to : granted.state;
+  if (!granted.v2) {
+    lease.state = left;  // Version 1 has no epochs to tell which came first.
+  } else if (!lease.epoch.has_value() || IsNewer(granted.epoch, *lease.epoch)) {
+    lease.state = granted.state;
+    lease.epoch = granted.epoch;
+  } else if (overtaken) {
+    lease.state |= left;
+  } else if (granted.epoch == *lease.epoch) {
+    lease.state = granted.state;
+  }
+  return lease.state;
+}
+
+void LeaseTable::OnRefused(const wire::LeaseKey& key) {
+  const auto found = leases_.find(key);
+  if (found != leases_.end() && found->second.state == 0) leases_.erase(found);
+}
+
+LeaseTable::Broken LeaseTable::OnBreak(const wire::LeaseBreakNotification& notification) {
+  Broken broken{.lease_break = {.key = notification.key,
+                                .from = notification.current_state,
+                                .to = notification.new_state,
+                                .must_acknowledge = notification.ack_required},
+                .observer = nullptr};
+  const auto found = leases_.find(notification.key);
+  if (found == leases_.end()) return broken;
+  Lease& lease = found->second;
+  ++lease.breaks;
+  lease.broken_to = notification.new_state;
+  // Only ever down: a break that comes late, or twice, gives nothing.
+  lease.state &= notification.new_state;
+  if (notification.new_epoch != 0 &&
+      (!lease.epoch.has_value() || IsNewer(notification.new_epoch, *lease.epoch))) {
+    lease.epoch = notification.new_epoch;
+  }
+  broken.observer = lease.observer.lock();
+  return broken;
+}
+
+void LeaseTable::OnAcknowledged(const wire::LeaseKey& key, uint32_t state) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  found->second.state &= state;
+  found->second.broken_to &= state;
+}
+
+uint32_t LeaseTable::StateOf(const wire::LeaseKey& key) const {
+  const auto found = leases_.find(key);
+  return found == leases_.end() ? 0 : found->second.state;
+}
+
+std::optional<uint32_t> LeaseTable::TreeOf(const wire::LeaseKey& key) const {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return std::nullopt;
+  return found->second.tree_id;
+}
+
+}  // namespace dfscsi::smb

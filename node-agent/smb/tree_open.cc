@@ -1,0 +1,135 @@
+// CREATE with leases and durable handles, CLOSE.
+
+#include <utility>
+
+#include "node-agent/base/status_macros.h"
+#include "node-agent/smb/session.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/tree_internal.h"
+
+namespace dfscsi::smb {
+
+using runtime::Deadline;
+using runtime::Task;
+
+Request Tree::MakeCreate(const wire::CreateRequest& create) {
+  Request request = MakeRequest(wire::Command::kCreate, wire::EncodeCreateRequest, create);
+  // A tree that has gone has taken its handles with it.
+  request.on_late = [weak = weak_from_this()](const Response& response) {
+    const std::shared_ptr<Tree> tree = weak.lock();
+    if (tree == nullptr || !wire::IsSuccess(response.header.status)) return;
+    const absl::StatusOr<wire::CreateResponse> created =
+        wire::DecodeCreateResponse(response.body());
+    if (created.ok()) tree->CloseLater(created->file_id);
+  };
+  return request;
+}
+
+void Tree::FitToServer(wire::CreateRequest& request) const {
+  const wire::NegotiateResponse& negotiated = session_->connection().negotiated();
+  if (request.lease.has_value()) {
+    request.lease->v2 = negotiated.dialect >= wire::Dialect::k300;
+    request.oplock = wire::OplockLevel::kLease;
+    if ((negotiated.capabilities & wire::kCapLeasing) == 0) {
+      request.lease.reset();
+      request.oplock = wire::OplockLevel::kNone;
+    }
+  }
+  if (negotiated.dialect < wire::Dialect::k300) {
+    request.durable.reset();
+  } else if (request.durable.has_value() && continuously_available()) {
+    request.durable->flags |= wire::kDurablePersistent;
+  }
+}
+
+Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Deadline deadline,
+                                                CreateOptions options) {
+  FitToServer(request);
+  LeaseTable& leases = session_->leases();
+  LeaseTable::Ticket ticket;
+  if (request.lease.has_value()) {
+    ticket = leases.Ask(request.lease->key, tree_id_, std::move(options.observer));
+    request.lease->epoch = ticket.epoch;
+  }
+  Request message = MakeCreate(request);
+  message.replay = options.replay;
+  const absl::StatusOr<Response> response = co_await CallOne(std::move(message), deadline);
+  if (!response.ok() || !wire::IsSuccess(response->header.status)) {
+    if (request.lease.has_value()) leases.OnRefused(request.lease->key);
+    if (!response.ok()) co_return response.status();
+    co_return wire::ToStatus(response->header.status, "CREATE");
+  }
+  OpenedFile opened;
+  CO_ASSIGN_OR_RETURN(opened.response, wire::DecodeCreateResponse(response->body()));
+  opened.file_id = opened.response.file_id;
+  if (!request.lease.has_value()) co_return opened;
+  std::optional<wire::Lease>& granted = opened.response.lease;
+  if (opened.response.oplock == wire::OplockLevel::kLease && granted.has_value() &&
+      granted->key == request.lease->key) {
+    granted->state = leases.OnGranted(*granted, ticket);
+  } else {
+    granted.reset();
+    leases.OnRefused(request.lease->key);
+  }
+  co_return opened;
+}
+
+Task<absl::StatusOr<OpenedFile>> Tree::Create(wire::CreateRequest request, Deadline deadline,
+                                              CreateOptions options) {
+  co_return co_await DoCreate(std::move(request), std::move(deadline), std::move(options));
+}
+
+Task<absl::StatusOr<std::optional<OpenedFile>>> Tree::Reconnect(wire::CreateRequest request,
+                                                                wire::FileId old, Deadline deadline,
+                                                                CreateOptions options) {
+  if (!request.durable.has_value()) {
+    co_return absl::InvalidArgumentError("a handle that was not durable cannot be taken up");
+  }
+  FitToServer(request);
+  wire::DurableReconnect reconnect{.file_id = old, .create_guid = {}, .flags = 0};
+  if (request.durable.has_value()) {
+    reconnect.create_guid = request.durable->create_guid;
+    reconnect.flags = request.durable->flags & wire::kDurablePersistent;
+  }
+  // The volatile half is of the session that is gone ([MS-SMB2] 3.2.4.4).
+  reconnect.file_id.volatile_id = 0;
+  request.durable.reset();
+  request.durable_reconnect = reconnect;
+  request.query_maximal_access = false;
+  request.allocation_bytes.reset();
+  request.attributes.clear();
+  // It never makes or truncates anything: the handle exists, or there is none.
+  request.disposition = wire::Disposition::kOpen;
+  absl::StatusOr<OpenedFile> opened =
+      co_await DoCreate(std::move(request), std::move(deadline), std::move(options));
+  if (opened.ok()) co_return *std::move(opened);
+  const std::optional<wire::NtStatus> status = wire::NtStatusOf(opened.status());
+  if (status == wire::NtStatus::kObjectNameNotFound) {
+    co_return std::optional<OpenedFile>();
+  }
+  co_return opened.status();
+}
+
+Task<absl::Status> Tree::Close(wire::FileId file_id, Deadline deadline) {
+  const wire::CloseRequest close{.file_id = file_id};
+  CO_ASSIGN_OR_RETURN(
+      const Response response,
+      co_await CallOne(MakeRequest(wire::Command::kClose, wire::EncodeCloseRequest, close),
+                       deadline));
+  if (!wire::IsSuccess(response.header.status)) {
+    co_return wire::ToStatus(response.header.status, "CLOSE");
+  }
+  co_return absl::OkStatus();
+}
+
+void Tree::CloseLater(wire::FileId file_id) {
+  if (!usable()) return;
+  struct Closer {
+    static Task<void> Run(std::shared_ptr<Tree> tree, wire::FileId id) {
+      (void)co_await tree->Close(id, Deadline::After(kUnwaited));
+    }
+  };
+  runtime::Loop::Current().Spawn(Closer::Run(shared_from_this(), file_id));
+}
+
+}  // namespace dfscsi::smb
