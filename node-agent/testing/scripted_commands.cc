@@ -60,14 +60,21 @@ void ScriptedConnection::Execute(Call& call) {
       return SessionSetup(call);
     case Command::kLogoff:
       call.sign_reply = call.sign_reply && call.session->signer.has_value();
-      server_.sessions_.erase(call.session->id);
+      server_.EndSession(call.session->id, /*keep_durable=*/false);
       own_sessions_.erase(call.session->id);
       return ReplyEmpty(call);
     case Command::kTreeConnect:
       return TreeConnect(call);
     case Command::kTreeDisconnect:
-      std::erase_if(call.session->opens,
-                    [&](const auto& open) { return open.second.tree_id == call.header.tree_id; });
+      for (auto at = call.session->opens.begin(); at != call.session->opens.end();) {
+        if (at->second.tree_id != call.header.tree_id) {
+          ++at;
+          continue;
+        }
+        ScriptedOpen open = std::move(at->second);
+        at = call.session->opens.erase(at);
+        server_.opens_->End(std::move(open));
+      }
       call.session->trees.erase(call.header.tree_id);
       call.tree = nullptr;
       return ReplyEmpty(call);
@@ -77,7 +84,6 @@ void ScriptedConnection::Execute(Call& call) {
       return CloseOpen(call);
     case Command::kRead:
       return Read(call);
-    case Command::kFlush:
     case Command::kEcho:
       return ReplyEmpty(call);
     case Command::kIoctl:
@@ -92,8 +98,15 @@ void ScriptedConnection::Execute(Call& call) {
       call.action.delay = absl::InfiniteDuration();
       return;
     case Command::kWrite:
+      return Write(call);
+    case Command::kFlush:
+      return Flush(call);
     case Command::kSetInfo:
-      return ReplyError(call, NtStatus::kMediaWriteProtected);
+      return SetInfo(call);
+    case Command::kLock:
+      return Lock(call);
+    case Command::kOplockBreak:
+      return AcknowledgeBreak(call);
     default:
       return ReplyError(call, NtStatus::kNotSupported);
   }
@@ -124,6 +137,10 @@ void ScriptedConnection::Negotiate(Call& call) {
   response.capabilities = 0;
   if (options.dfs) response.capabilities |= smb::wire::kCapDfs;
   if (options.large_mtu) response.capabilities |= smb::wire::kCapLargeMtu;
+  if (options.leases) response.capabilities |= smb::wire::kCapLeasing;
+  if (*chosen >= Dialect::k300) {
+    response.capabilities |= request->capabilities & smb::wire::kCapPersistentHandles;
+  }
   response.max_transact_bytes = options.max_transact_bytes;
   response.max_read_bytes = options.max_read_bytes;
   response.max_write_bytes = options.max_write_bytes;
@@ -241,7 +258,7 @@ void ScriptedConnection::FinishLogOn(Call& call, ScriptedSession& session, const
   if (const auto previous = server_.sessions_.find(previous_session_id);
       previous != server_.sessions_.end() && previous->second.get() != &session) {
     previous->second->connection->ForgetSession(previous_session_id);
-    server_.sessions_.erase(previous);
+    server_.EndSession(previous_session_id, /*keep_durable=*/true);
   }
   Reply(call, smb::wire::EncodeSessionSetupResponse, response);
 }
@@ -272,6 +289,10 @@ void ScriptedConnection::TreeConnect(Call& call) {
       return ReplyError(call, tree.tree->connect_status);
     }
     response.share_type = tree.tree->type;
+    if (tree.tree->writable) response.maximal_access = 0x001f01ff;
+    if (tree.tree->persistent_handles) {
+      response.capabilities |= smb::wire::kShareCapContinuousAvailability;
+    }
     if (tree.tree->encrypt) response.share_flags |= smb::wire::kShareFlagEncryptData;
     if (tree.tree->dfs_root && server_.options_.dfs) {
       response.share_flags |= smb::wire::kShareFlagDfs | smb::wire::kShareFlagDfsRoot;
@@ -304,65 +325,6 @@ void ScriptedConnection::CheckCharge(Call& call, uint64_t payload_bytes) {
                                  payload_bytes, " bytes charged with ", call.header.credit_charge));
 }
 
-void ScriptedConnection::Create(Call& call) {
-  const absl::StatusOr<smb::wire::CreateRequest> request =
-      smb::wire::DecodeCreateRequest(call.body);
-  if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
-  if (call.tree->tree == nullptr) return ReplyError(call, NtStatus::kObjectNameNotFound);
-  std::u16string_view name = request->name;
-  if (call.header.Has(smb::wire::kFlagDfs)) {  // host\share\path
-    for (int i = 0; i < 2; ++i) name.remove_prefix(std::min(name.find(u'\\'), name.size() - 1) + 1);
-  }
-  const bool follow = (request->options & smb::wire::kOptionOpenReparsePoint) == 0;
-  const ScriptedShare::Found found = call.tree->tree->Walk(name, follow);
-  if (found.status == NtStatus::kStoppedOnSymlink) {
-    smb::wire::SymlinkError error{.unparsed_bytes = static_cast<uint16_t>(found.unparsed_units * 2),
-                                  .relative = found.file->relative,
-                                  .substitute_name = found.file->target,
-                                  .print_name = found.file->target};
-    std::vector<uint8_t> error_data;
-    smb::wire::Writer writer(&error_data);
-    smb::wire::EncodeSymlinkError(error, writer);
-    return ReplyError(call, found.status, error_data, negotiate_response_.dialect == Dialect::k311);
-  }
-  const bool makes = request->disposition != smb::wire::Disposition::kOpen &&
-                     request->disposition != smb::wire::Disposition::kOpenIf;
-  if (found.status == NtStatus::kObjectNameNotFound &&
-      request->disposition != smb::wire::Disposition::kOpen) {
-    return ReplyError(call, NtStatus::kMediaWriteProtected);
-  }
-  if (found.status != NtStatus::kSuccess) return ReplyError(call, found.status);
-  const ScriptedFile& file = *found.file;
-  if (makes) {
-    return ReplyError(call, request->disposition == smb::wire::Disposition::kCreate
-                                ? NtStatus::kObjectNameCollision
-                                : NtStatus::kMediaWriteProtected);
-  }
-  if (file.denied) return ReplyError(call, NtStatus::kAccessDenied);
-  if ((request->options & smb::wire::kOptionDirectory) != 0 && !file.is_directory()) {
-    return ReplyError(call, NtStatus::kNotADirectory);
-  }
-  if ((request->options & smb::wire::kOptionNonDirectory) != 0 && file.is_directory()) {
-    return ReplyError(call, NtStatus::kFileIsADirectory);
-  }
-  smb::wire::CreateResponse response;
-  response.attributes = file.Attributes();
-  response.flags = file.ReparseTag() != 0 ? 1 : 0;
-  response.file_id.volatile_id = ++server_.last_file_id_;
-  response.file_id.persistent_id = response.file_id.volatile_id ^ 0xf11e'0000'0000'0000;
-  if (request->query_on_disk_id)
-    response.on_disk_id = smb::wire::OnDiskId{.file = file.id, .volume = 1};
-  if (request->query_maximal_access) {
-    response.maximal_access = smb::wire::MaximalAccess{.access = 0x001200a9};
-  }
-  call.session->opens[response.file_id.volatile_id] = {
-      .tree_id = call.header.tree_id,
-      .file = found.file,
-      .path = absl::StrReplaceAll(smb::wire::Utf16ToUtf8(name), {{"\\", "/"}})};
-  call.earlier_file_id = response.file_id;
-  Reply(call, smb::wire::EncodeCreateResponse, response);
-}
-
 void ScriptedConnection::CloseOpen(Call& call) {
   const absl::StatusOr<smb::wire::CloseRequest> request = smb::wire::DecodeCloseRequest(call.body);
   if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
@@ -375,7 +337,16 @@ void ScriptedConnection::CloseOpen(Call& call) {
   }
   const smb::wire::FileId id =
       request->file_id == smb::wire::kNoFileId ? call.earlier_file_id : request->file_id;
-  call.session->opens.erase(id.volatile_id);
+  const auto found = call.session->opens.find(id.volatile_id);
+  ScriptedOpen closed = std::move(found->second);
+  call.session->opens.erase(found);
+  const std::shared_ptr<ScriptedFile> file = closed.file;
+  const bool was_there = !file->parent.expired();
+  ScriptedMutation removed;
+  if (was_there) removed = RecordMutation(call, closed);
+  if (was_there) server_.mutations_.pop_back();
+  server_.opens_->End(std::move(closed));
+  if (was_there && file->parent.expired()) server_.mutations_.push_back(std::move(removed));
   Reply(call, smb::wire::EncodeCloseResponse, response);
 }
 
@@ -391,6 +362,10 @@ void ScriptedConnection::Read(Call& call) {
   }
   const ScriptedFile& file = *open->file;
   if (file.kind != FileKind::kFile) return ReplyError(call, NtStatus::kInvalidDeviceRequest);
+  if (ScriptedOpens::IsLocked(file, open->id.persistent_id, request->offset, request->length_bytes,
+                              /*to_write=*/false)) {
+    return ReplyError(call, NtStatus::kFileLockConflict);
+  }
   const uint64_t n = request->offset >= file.size
                          ? 0
                          : std::min<uint64_t>(request->length_bytes, file.size - request->offset);
@@ -412,6 +387,7 @@ void ScriptedConnection::Ioctl(Call& call) {
   if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
   CheckCharge(call, std::max<uint64_t>(request->input.size(), uint64_t{request->max_input_bytes} +
                                                                   request->max_output_bytes));
+  if (ChangingIoctl(call, *request)) return;
   switch (request->code) {
     case smb::wire::Fsctl::kDfsGetReferrals:
       return Referral(call, *request);

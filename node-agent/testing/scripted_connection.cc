@@ -48,7 +48,7 @@ ScriptedConnection::ScriptedConnection(ScriptedServer& server,
 
 ScriptedConnection::~ScriptedConnection() {
   std::erase(server_.connections_, this);
-  for (const uint64_t id : own_sessions_) server_.sessions_.erase(id);
+  for (const uint64_t id : own_sessions_) server_.EndSession(id, /*keep_durable=*/true);
   if (closing_ == Closing::kReset) stream_->ResetOnClose();
 }
 
@@ -59,7 +59,7 @@ void ScriptedConnection::Close(Closing how) {
 }
 
 runtime::Task<void> ScriptedConnection::Run() {
-  tasks_.Spawn(Write());
+  tasks_.Spawn(WriteLoop());
   std::vector<uint8_t> frame;
   while (!end_.cancelled()) {
     std::array<uint8_t, smb::wire::kFramePrefixSize> prefix;
@@ -71,11 +71,13 @@ runtime::Task<void> ScriptedConnection::Run() {
     }
     frame.resize(*size);
     if (!(co_await stream_->ReadFull(frame.data(), frame.size(), end_.deadline())).ok()) break;
+    server_.opens_->SetNow(runtime::Loop::Current().Now());
     if (!HandleFrame(absl::MakeSpan(frame))) break;
   }
+  server_.opens_->SetNow(runtime::Loop::Current().Now());
 }
 
-runtime::Task<void> ScriptedConnection::Write() {
+runtime::Task<void> ScriptedConnection::WriteLoop() {
   while (true) {
     while (outgoing_.empty()) {
       if (!(co_await outgoing_changed_.WaitForNotify(end_.deadline())).ok()) co_return;
@@ -130,27 +132,124 @@ bool ScriptedConnection::HandleFrame(smb::wire::MutableBytes frame) {
     call.message = part->message;
     call.body = part->body;
     call.encrypted = decrypted_by != nullptr;
-    if (call.header.Has(smb::wire::kFlagRelated)) {
-      if (calls.empty()) {
-        server_.Violation(number_, "a related request without one before it");
-        return false;
-      }
-      const Call& before = calls.back();
-      if (call.header.session_id == smb::wire::kRelatedSessionId) {
-        call.header.session_id = before.header.session_id;
-      }
-      if (call.header.tree_id == smb::wire::kRelatedTreeId) {
-        call.header.tree_id = before.header.tree_id;
-      }
-      call.earlier_status = before.status;
-      call.earlier_file_id = before.earlier_file_id;
+    if (call.header.Has(smb::wire::kFlagRelated) && calls.empty()) {
+      server_.Violation(number_, "a related request without one before it");
+      return false;
     }
-    call.action = {};
-    if (!HandlePart(call)) return false;
-    if (call.header.command != Command::kCancel) calls.push_back(std::move(call));
+    calls.push_back(std::move(call));
   }
+  return HandleCalls(std::move(calls), plain);
+}
+
+bool ScriptedConnection::HandleCalls(std::vector<Call> calls, smb::wire::Bytes frame) {
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (i > 0) FollowOn(calls[i - 1], calls[i]);
+    if (!HandlePart(calls[i])) return false;
+    if (!calls[i].waits) continue;
+    // The frame's bytes are needed for longer than they are there.
+    auto batch = std::make_shared<Batch>();
+    batch->frame.assign(frame.begin(), frame.end());
+    const auto moved = [&](smb::wire::Bytes part) {
+      return part.empty()
+                 ? part
+                 : smb::wire::Bytes(batch->frame)
+                       .subspan(static_cast<size_t>(part.data() - frame.data()), part.size());
+    };
+    for (Call& call : calls) {
+      call.message = moved(call.message);
+      call.body = moved(call.body);
+    }
+    batch->calls = std::move(calls);
+    tasks_.Spawn(FinishLater(std::move(batch), i));
+    return !end_.cancelled();
+  }
+  std::erase_if(calls, [](const Call& call) { return call.header.command == Command::kCancel; });
   if (!calls.empty()) Answer(std::move(calls));
   return !end_.cancelled();
+}
+
+// Part `first` waits; what comes behind it in the frame waits for it.
+runtime::Task<void> ScriptedConnection::FinishLater(std::shared_ptr<Batch> batch, size_t first) {
+  std::vector<Call>& calls = batch->calls;
+  for (size_t i = first; i < calls.size(); ++i) {
+    if (i > first) {
+      FollowOn(calls[i - 1], calls[i]);
+      if (!HandlePart(calls[i])) {
+        Close(Closing::kClose);
+        co_return;
+      }
+    }
+    if (calls[i].waits) co_await WaitAndRepeat(&calls[i]);
+  }
+  for (Call& call : calls) {
+    if (call.no_reply || call.action.drop) {
+      if (call.action.close != Closing::kNothing) Close(call.action.close);
+      continue;
+    }
+    if (call.async_id != 0) call.action.credits = call.action.credits.value_or(0);
+    FinishReply(call);
+    if (call.async_id != 0) MarkAsync(call, call.async_id);
+    Send({&call});
+  }
+}
+
+runtime::Task<void> ScriptedConnection::WaitAndRepeat(Call* waiting) {
+  Call& call = *waiting;
+  const uint64_t message_id = call.header.message_id;
+  const auto cancel = std::make_shared<runtime::CancelSource>();
+  cancellable_[message_id] = cancel;
+  call.async_id = ++server_.last_async_id_;
+  async_ids_[call.async_id] = message_id;
+  SendInterim(call, call.async_id);
+  while (call.waits) {
+    const absl::Status woken = co_await server_.opens_->changed().WaitForNotify(
+        cancel->deadline().Before(call.waits_until));
+    server_.opens_->SetNow(runtime::Loop::Current().Now());
+    call.waits = false;
+    call.waits_until = absl::InfiniteFuture();
+    call.reply.clear();
+    if (absl::IsCancelled(woken)) {
+      ReplyError(call, NtStatus::kCancelled);
+      break;
+    }
+    call.status = CheckSession(call);
+    if (call.status == NtStatus::kSuccess) Execute(call);
+    if (!call.waits && call.reply.empty()) ReplyError(call, call.status);
+  }
+  cancellable_.erase(message_id);
+  async_ids_.erase(call.async_id);
+}
+
+void ScriptedConnection::MarkAsync(Call& call, uint64_t async_id) {
+  Header header = *smb::wire::DecodeHeader(call.reply);
+  header.flags |= smb::wire::kFlagAsync;
+  header.async_id = async_id;
+  smb::wire::EncodeHeader(header, absl::MakeSpan(call.reply).first(smb::wire::kHeaderSize));
+}
+
+void ScriptedConnection::SendBreak(const smb::wire::LeaseBreakNotification& notification) {
+  Header header;
+  header.command = Command::kOplockBreak;
+  header.flags = smb::wire::kFlagResponse;
+  header.message_id = smb::wire::kUnsolicitedMessageId;
+  std::vector<uint8_t> message;
+  smb::wire::Writer writer(&message);
+  smb::wire::EncodeHeader(header, writer);
+  smb::wire::EncodeLeaseBreakNotification(notification, writer);
+  Queue(std::move(message), {});
+}
+
+// What a part takes over from the one before it.
+void ScriptedConnection::FollowOn(const Call& before, Call& call) {
+  if (!call.header.Has(smb::wire::kFlagRelated)) return;
+  if (call.header.session_id == smb::wire::kRelatedSessionId) {
+    call.header.session_id = before.header.session_id;
+  }
+  if (call.header.tree_id == smb::wire::kRelatedTreeId) {
+    call.header.tree_id = before.header.tree_id;
+  }
+  call.earlier_status = before.status;
+  call.earlier_file_id = before.earlier_file_id;
 }
 
 bool ScriptedConnection::HandlePart(Call& call) {
@@ -186,7 +285,7 @@ bool ScriptedConnection::HandlePart(Call& call) {
     call.status = call.earlier_status;  // There is nothing to act on.
   }
   if (call.status == NtStatus::kSuccess) Execute(call);
-  if (call.reply.empty()) ReplyError(call, call.status);
+  if (!call.waits && call.reply.empty()) ReplyError(call, call.status);
   if (call.action.drop) call.no_reply = true;
   return !end_.cancelled();
 }
@@ -298,6 +397,22 @@ ScriptedRequest ScriptedConnection::Describe(const Call& call) {
       break;
     case Command::kRead:
       if (auto read = smb::wire::DecodeReadRequest(call.body); read.ok()) file_id = read->file_id;
+      break;
+    case Command::kWrite:
+      if (auto write = smb::wire::DecodeWriteRequest(call.body); write.ok()) {
+        file_id = write->file_id;
+      }
+      break;
+    case Command::kFlush:
+      if (auto flush = smb::wire::DecodeFlushRequest(call.body); flush.ok()) {
+        file_id = flush->file_id;
+      }
+      break;
+    case Command::kLock:
+      if (auto lock = smb::wire::DecodeLockRequest(call.body); lock.ok()) file_id = lock->file_id;
+      break;
+    case Command::kSetInfo:
+      if (auto set = smb::wire::DecodeSetInfoRequest(call.body); set.ok()) file_id = set->file_id;
       break;
     case Command::kQueryDirectory:
       if (auto query = smb::wire::DecodeQueryDirectoryRequest(call.body); query.ok()) {
@@ -427,12 +542,7 @@ runtime::Task<void> ScriptedConnection::AnswerLater(std::shared_ptr<Call> call) 
   if (absl::IsCancelled(slept)) ReplyError(*call, NtStatus::kCancelled);
   if (call->action.pending) call->action.credits = call->action.credits.value_or(0);
   FinishReply(*call);
-  if (async_id != 0) {
-    Header header = *smb::wire::DecodeHeader(call->reply);
-    header.flags |= smb::wire::kFlagAsync;
-    header.async_id = async_id;
-    smb::wire::EncodeHeader(header, absl::MakeSpan(call->reply).first(smb::wire::kHeaderSize));
-  }
+  if (async_id != 0) MarkAsync(*call, async_id);
   Send({call.get()});
 }
 

@@ -15,27 +15,20 @@
 #include "absl/types/span.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/network.h"
+#include "node-agent/smb/wire/break.h"
 #include "node-agent/smb/wire/cipher.h"
 #include "node-agent/smb/wire/create.h"
 #include "node-agent/smb/wire/crypto_key.h"
 #include "node-agent/smb/wire/header.h"
+#include "node-agent/smb/wire/io.h"
 #include "node-agent/smb/wire/negotiate.h"
 #include "node-agent/smb/wire/query.h"
 #include "node-agent/smb/wire/session.h"
 #include "node-agent/smb/wire/signer.h"
+#include "node-agent/testing/scripted_opens.h"
 #include "node-agent/testing/scripted_server.h"
 
 namespace dfscsi::testing {
-
-struct ScriptedOpen {
-  uint32_t tree_id = 0;
-  std::shared_ptr<ScriptedFile> file;
-  std::string path;
-  // The listing that QUERY_DIRECTORY goes through.
-  std::vector<std::shared_ptr<ScriptedFile>> listing;
-  size_t listed = 0;
-  bool listing_begun = false;
-};
 
 struct ScriptedTree {
   std::string share;              // As the client spelled it.
@@ -69,6 +62,8 @@ class ScriptedConnection {
   // Ends it on the loop's next turn.
   void Close(Closing how);
   void ForgetSession(uint64_t id) { own_sessions_.erase(id); }
+  const smb::wire::Guid& client() const { return negotiate_request_.client_guid; }
+  void SendBreak(const smb::wire::LeaseBreakNotification& notification);
 
  private:
   // One command while it is worked on.
@@ -91,6 +86,16 @@ class ScriptedConnection {
     bool sign_reply = false;
     bool no_reply = false;
     Action action;
+    // It cannot be answered yet: a lease must be broken, a lock be released. It is executed again
+    // whenever something has changed (ScriptedOpens), until `waits_until`.
+    bool waits = false;
+    absl::Time waits_until = absl::InfiniteFuture();
+    uint64_t async_id = 0;  // 0: it did not wait.
+  };
+  // A frame of which a part waits.
+  struct Batch {
+    std::vector<uint8_t> frame;
+    std::vector<Call> calls;
   };
   struct Outgoing {
     std::vector<uint8_t> bytes;
@@ -98,9 +103,14 @@ class ScriptedConnection {
   };
 
   // scripted_connection.cc: frames, signatures, credits.
-  runtime::Task<void> Write();
+  runtime::Task<void> WriteLoop();
   bool HandleFrame(smb::wire::MutableBytes frame);  // False: the connection ends.
+  bool HandleCalls(std::vector<Call> calls, smb::wire::Bytes frame);
   bool HandlePart(Call& call);
+  runtime::Task<void> FinishLater(std::shared_ptr<Batch> batch, size_t first);
+  runtime::Task<void> WaitAndRepeat(Call* call);  // In a batch that its caller holds.
+  static void FollowOn(const Call& before, Call& call);
+  static void MarkAsync(Call& call, uint64_t async_id);
   bool TakeMessageIds(const smb::wire::Header& header);
   uint16_t Grant(const Call& call);
   void FinishReply(Call& call);
@@ -135,7 +145,6 @@ class ScriptedConnection {
   void FinishLogOn(Call& call, ScriptedSession& session, const LogOnReply& reply,
                    uint64_t previous_session_id);
   void TreeConnect(Call& call);
-  void Create(Call& call);
   void Read(Call& call);
   void CloseOpen(Call& call);
   void Ioctl(Call& call);
@@ -147,6 +156,49 @@ class ScriptedConnection {
   smb::wire::NtStatus FileInformation(const ScriptedOpen& open, uint8_t info_class,
                                       smb::wire::Writer& writer);
   static smb::wire::NtStatus FsInformation(uint8_t info_class, smb::wire::Writer& writer);
+
+  // scripted_create.cc
+  void Create(Call& call);
+  smb::wire::NtStatus CheckCreate(Call& call, const smb::wire::CreateRequest& request,
+                                  const ScriptedShare::Found& found);
+  bool WaitsForLeases(Call& call, const smb::wire::CreateRequest& request,
+                      const ScriptedFile& file);
+  void Reconnect(Call& call, const smb::wire::CreateRequest& request);
+  bool Replayed(Call& call, const smb::wire::CreateRequest& request);
+  std::shared_ptr<ScriptedFile> MakeOrOverwrite(Call& call, const smb::wire::CreateRequest& request,
+                                                const ScriptedShare::Found& found,
+                                                smb::wire::CreateAction& action);
+  void GrantContexts(const smb::wire::CreateRequest& request, ScriptedOpen& open,
+                     smb::wire::CreateResponse& response);
+  void ReplyOpened(Call& call, const smb::wire::CreateRequest& request, ScriptedOpen open,
+                   smb::wire::CreateResponse response);
+
+  // scripted_changes.cc
+  void Write(Call& call);
+  void Flush(Call& call);
+  void SetInfo(Call& call);
+  smb::wire::NtStatus SetFileInformation(Call& call, ScriptedOpen& open,
+                                         const smb::wire::SetInfoRequest& request);
+  smb::wire::NtStatus SetBasic(ScriptedOpen& open, smb::wire::Bytes input);
+  smb::wire::NtStatus SetSize(ScriptedOpen& open, uint64_t size_bytes);
+  smb::wire::NtStatus SetDisposition(Call& call, ScriptedOpen& open, bool remove);
+  smb::wire::NtStatus Rename(Call& call, ScriptedOpen& open, std::u16string_view target,
+                             bool replace, bool posix);
+  smb::wire::NtStatus SetExtended(ScriptedOpen& open, smb::wire::Bytes input);
+  smb::wire::NtStatus ReserveGrowth(ScriptedShare& share, uint64_t old_size, uint64_t new_size);
+  void Lock(Call& call);
+  smb::wire::NtStatus TakeLocks(ScriptedOpen& open,
+                                const std::vector<smb::wire::LockElement>& locks, bool* waits);
+  void AcknowledgeBreak(Call& call);
+  // Write-side FSCTLs; false: it is none.
+  bool ChangingIoctl(Call& call, const smb::wire::IoctlRequest& request);
+  smb::wire::NtStatus CopyChunks(Call& call, ScriptedOpen& target,
+                                 const smb::wire::IoctlRequest& request,
+                                 std::vector<uint8_t>& output);
+  // What every change asks first: the handle, its access, the channel's sequence. Null: answered.
+  ScriptedOpen* FindToChange(Call& call, smb::wire::FileId id, uint32_t access);
+  ScriptedMutation& RecordMutation(const Call& call, const ScriptedOpen& open);
+
   // The open that `id` means in this call; null: FILE_CLOSED.
   ScriptedOpen* FindOpen(Call& call, smb::wire::FileId id);
   void CheckCharge(Call& call, uint64_t payload_bytes);

@@ -95,6 +95,7 @@ NtStatus ScriptedConnection::FileInformation(const ScriptedOpen& open, uint8_t i
   all.standard.allocation_size = attributes.allocation_size;
   all.standard.end_of_file = attributes.end_of_file;
   all.standard.directory = file.is_directory();
+  all.standard.delete_pending = file.delete_pending;
   all.file_id = file.id;
   all.ea_size = file.ReparseTag();
   all.access = 0x001200a9;
@@ -113,6 +114,13 @@ NtStatus ScriptedConnection::FileInformation(const ScriptedOpen& open, uint8_t i
     case FileInfoClass::kEa:
       writer.U32(file.ReparseTag());
       return NtStatus::kSuccess;
+    case FileInfoClass::kFullEa: {
+      if (file.extended.empty()) return NtStatus::kNoEasOnFile;
+      std::vector<smb::wire::ExtendedAttribute> extended;
+      for (const auto& [ea, value] : file.extended) extended.push_back({0, ea, value});
+      smb::wire::EncodeExtendedAttributes(extended, writer);
+      return NtStatus::kSuccess;
+    }
     case FileInfoClass::kAll:
       smb::wire::EncodeAllInformation(all, name, writer);
       return NtStatus::kSuccess;

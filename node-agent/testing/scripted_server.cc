@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "node-agent/smb/wire/utf16.h"
 #include "node-agent/testing/scripted_connection.h"
+#include "node-agent/testing/scripted_opens.h"
 
 namespace dfscsi::testing {
 namespace {
@@ -21,7 +22,14 @@ bool SameName(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-ScriptedServer::ScriptedServer(std::string name) : name_(std::move(name)) {}
+uint64_t ContentHash(smb::wire::Bytes content) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const uint8_t byte : content) hash = (hash ^ byte) * 0x100000001b3;
+  return hash;
+}
+
+ScriptedServer::ScriptedServer(std::string name)
+    : name_(std::move(name)), opens_(std::make_unique<ScriptedOpens>(*this)) {}
 ScriptedServer::~ScriptedServer() = default;
 
 ScriptedShare& ScriptedServer::AddShare(std::string_view name) {
@@ -62,6 +70,8 @@ runtime::Task<void> ScriptedServer::Serve(runtime::SocketAddress on) {
     runtime::SocketAddress address;
     ~Listening() { std::erase(all, address); }
   } listening{listening_, (*listener)->local()};
+  // A new process: the one before it took its memory along.
+  if (listening_.empty()) opens_->ForgetVolatile();
   listening_.push_back(listening.address);
   runtime::TaskGroup connections;
   struct Serving {
@@ -89,9 +99,44 @@ void ScriptedServer::ExpireSessions() {
 }
 
 void ScriptedServer::DeleteSessions() {
-  for (const auto& [id, session] : sessions_) session->connection->ForgetSession(id);
-  sessions_.clear();
+  while (!sessions_.empty()) {
+    const uint64_t id = sessions_.begin()->first;
+    sessions_.begin()->second->connection->ForgetSession(id);
+    EndSession(id, /*keep_durable=*/false);
+  }
 }
+
+void ScriptedServer::EndSession(uint64_t id, bool keep_durable) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return;
+  const std::shared_ptr<ScriptedSession> session = found->second;
+  sessions_.erase(found);
+  opens_->EndSession(*session, keep_durable);
+}
+
+void ScriptedServer::BreakLeases(std::string_view share, std::string_view path, uint32_t state) {
+  ScriptedShare* const in = FindShare(share);
+  const ScriptedFile* const file = in == nullptr ? nullptr : in->Find(path);
+  if (file != nullptr) opens_->BreakOthers(*file, {}, std::nullopt, state);
+}
+
+int ScriptedServer::locks(std::string_view share, std::string_view path) {
+  ScriptedShare* const in = FindShare(share);
+  const ScriptedFile* const file = in == nullptr ? nullptr : in->Find(path);
+  return file == nullptr ? -1 : static_cast<int>(file->locks.size());
+}
+
+std::vector<uint32_t> ScriptedServer::leases(std::string_view share, std::string_view path) const {
+  const auto in = shares_.find(smb::wire::FoldCaseUtf8(share));
+  const ScriptedFile* const file = in == shares_.end() ? nullptr : in->second->Find(path);
+  std::vector<uint32_t> states;
+  for (const auto& [id, lease] : opens_->leases()) {
+    if (file != nullptr && lease.file.get() == file) states.push_back(lease.state);
+  }
+  return states;
+}
+
+int ScriptedServer::durable_opens() const { return opens_->durable(); }
 
 void ScriptedServer::DisconnectTrees(std::string_view share) {
   for (const auto& [id, session] : sessions_) {
@@ -100,8 +145,15 @@ void ScriptedServer::DisconnectTrees(std::string_view share) {
       if (SameName(tree.share, share)) gone.insert(tree_id);
     }
     for (const uint32_t tree_id : gone) session->trees.erase(tree_id);
-    std::erase_if(session->opens,
-                  [&](const auto& open) { return gone.contains(open.second.tree_id); });
+    for (auto at = session->opens.begin(); at != session->opens.end();) {
+      if (!gone.contains(at->second.tree_id)) {
+        ++at;
+        continue;
+      }
+      ScriptedOpen open = std::move(at->second);
+      at = session->opens.erase(at);
+      opens_->End(std::move(open));
+    }
   }
 }
 

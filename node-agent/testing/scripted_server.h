@@ -12,7 +12,9 @@
 //   server.AddRule({.command = Command::kRead, .times = 1, .action = {.close = Closing::kReset}});
 //   ... EXPECT_EQ(server.Count(Command::kNegotiate), 2);
 //
-// It does not write: what would change a file is MEDIA_WRITE_PROTECTED. Not thread-safe; one loop.
+// A share that is `writable` does all that changes files, with share modes, locks, leases and
+// durable handles, and every change that was executed is in mutations(): the oracle of simulations.
+// Else what would change a file is MEDIA_WRITE_PROTECTED. Not thread-safe; one loop.
 
 #ifndef NODE_AGENT_TESTING_SCRIPTED_SERVER_H_
 #define NODE_AGENT_TESTING_SCRIPTED_SERVER_H_
@@ -35,12 +37,14 @@
 #include "node-agent/smb/wire/ioctl.h"
 #include "node-agent/smb/wire/negotiate.h"
 #include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/smb/wire/query.h"
 #include "node-agent/testing/password_log_on.h"
 #include "node-agent/testing/scripted_share.h"
 
 namespace dfscsi::testing {
 
 class ScriptedConnection;
+class ScriptedOpens;
 struct ScriptedSession;
 
 // Read whenever they are needed: a test may change them while the server runs.
@@ -63,6 +67,12 @@ struct ServerOptions {
   uint32_t max_transact_bytes = 1 << 20;
   uint32_t max_read_bytes = 1 << 20;
   uint32_t max_write_bytes = 1 << 20;
+  uint32_t most_written_bytes = 0;  // By one WRITE, which is then answered as short; 0: all.
+  bool leases = true;
+  absl::Duration durable_for = absl::Seconds(60);  // 0: no durable handles.
+  // Of FSCTL_SRV_COPYCHUNK.
+  uint32_t most_copy_chunks = 256;
+  uint32_t most_copy_chunk_bytes = 1 << 20;
   int most_credits = 512;  // That a client may hold.
   // Requests are read and executed, answers are not sent: hung, while its TCP is well.
   bool silent = false;
@@ -91,6 +101,27 @@ struct ScriptedRequest {
   std::string path = {};
   std::optional<smb::wire::Fsctl> fsctl = {};
 };
+
+// A change that was executed, whatever became of its answer.
+struct ScriptedMutation {
+  absl::Time when = {};
+  smb::wire::Guid client = {};  // The ClientGuid of its connection.
+  uint64_t session_id = 0;
+  int connection = 0;
+  uint64_t message_id = 0;
+  bool replay = false;  // It was sent with the replay flag.
+  // kCreate: something was made, or overwritten. kClose: the file was removed.
+  smb::wire::Command command = smb::wire::Command::kWrite;
+  std::optional<smb::wire::FileInfoClass> info_class = {};
+  std::optional<smb::wire::Fsctl> fsctl = {};
+  std::string share = {};
+  std::string path = {};    // '/' between components.
+  std::string target = {};  // Of a rename.
+  uint64_t offset = 0;      // Of WRITE; of a truncation: the new size.
+  uint64_t length_bytes = 0;
+  uint64_t content_hash = 0;  // Of WRITE: ContentHash() of what was written.
+};
+uint64_t ContentHash(smb::wire::Bytes content);
 
 enum class Closing { kNothing, kClose, kReset };
 
@@ -168,6 +199,18 @@ class ScriptedServer {
   // NETWORK_NAME_DELETED for whoever is connected to `share`; it may be connected again.
   void DisconnectTrees(std::string_view share);
 
+  // Takes every lease of the file down to `state`, at once: a storm, if it is called often.
+  void BreakLeases(std::string_view share, std::string_view path, uint32_t state);
+
+  // What was executed so far.
+  const std::vector<ScriptedMutation>& mutations() const { return mutations_; }
+  // Locks that clients hold on the file; -1: there is no such file.
+  int locks(std::string_view share, std::string_view path);
+  // The states of its leases.
+  std::vector<uint32_t> leases(std::string_view share, std::string_view path) const;
+  // Handles that wait for their client.
+  int durable_opens() const;
+
   // What was asked so far.
   const std::deque<ScriptedRequest>& log() const { return log_; }
   int64_t Count(smb::wire::Command command) const;
@@ -185,6 +228,7 @@ class ScriptedServer {
 
  private:
   friend class ScriptedConnection;
+  friend class ScriptedOpens;
 
   struct UsedRule {
     Rule rule;
@@ -215,12 +259,18 @@ class ScriptedServer {
   std::vector<UsedRule> rules_;
 
   std::vector<ScriptedConnection*> connections_;
+  // Ends it and what it has open.
+  void EndSession(uint64_t id, bool keep_durable);
+
   std::map<uint64_t, std::shared_ptr<ScriptedSession>> sessions_;
   int64_t connections_ever_ = 0;
   uint64_t last_session_id_ = 0;
   uint32_t last_tree_id_ = 0;
   uint64_t last_file_id_ = 0;
   uint64_t last_async_id_ = 0;
+
+  std::unique_ptr<ScriptedOpens> opens_;
+  std::vector<ScriptedMutation> mutations_;
 
   std::deque<ScriptedRequest> log_;
   std::map<smb::wire::Command, int64_t> counts_;

@@ -59,10 +59,14 @@ uint8_t ContentByte(uint64_t seed, uint64_t offset) {
 smb::wire::FileAttributes ScriptedFile::Attributes() const {
   smb::wire::FileAttributes attributes;
   const uint64_t time = smb::wire::FileTimeOf(last_write);
-  attributes.creation_time = time;
-  attributes.last_access_time = time;
+  const auto or_written = [&](const std::optional<absl::Time>& set) {
+    return set.has_value() ? smb::wire::FileTimeOf(*set) : time;
+  };
+  attributes.creation_time = or_written(created);
+  attributes.last_access_time = or_written(accessed);
   attributes.last_write_time = time;
-  attributes.change_time = time;
+  attributes.change_time = or_written(changed);
+  attributes.attributes = extra_attributes;
   if (is_directory()) attributes.attributes |= smb::wire::kAttributeDirectory;
   if (ReparseTag() != 0) attributes.attributes |= smb::wire::kAttributeReparsePoint;
   if (kind == FileKind::kFile) {
@@ -87,6 +91,23 @@ void ScriptedFile::Read(uint64_t offset, smb::wire::MutableBytes out) const {
   }
 }
 
+std::string ScriptedFile::Content() const {
+  std::string content(size, '\0');
+  Read(0, absl::MakeSpan(reinterpret_cast<uint8_t*>(content.data()), content.size()));
+  return content;
+}
+
+void ScriptedFile::Write(uint64_t offset, smb::wire::Bytes from) {
+  Resize(std::max<uint64_t>(size, offset + from.size()));
+  memcpy(text->data() + offset, from.data(), from.size());
+}
+
+void ScriptedFile::Resize(uint64_t size_bytes) {
+  if (!text.has_value()) text = Content();
+  text->resize(size_bytes, '\0');
+  size = size_bytes;
+}
+
 ScriptedShare::ScriptedShare() : root_(std::make_shared<ScriptedFile>()) {
   root_->id = ++last_id_;
   root_->last_write = kWritten;
@@ -103,6 +124,7 @@ std::shared_ptr<ScriptedFile> ScriptedShare::MakePath(std::string_view path, Fil
       child->name = name;
       child->id = ++last_id_;
       child->last_write = kWritten;
+      child->parent = at;
     }
     at = child;
   }
@@ -162,6 +184,36 @@ ScriptedFile* ScriptedShare::Find(std::string_view path) const {
     at = child->second.get();
   }
   return at;
+}
+
+std::shared_ptr<ScriptedFile> ScriptedShare::Make(const std::shared_ptr<ScriptedFile>& parent,
+                                                  std::u16string_view name, FileKind kind,
+                                                  absl::Time now) {
+  auto file = std::make_shared<ScriptedFile>();
+  file->name = name;
+  file->kind = kind;
+  file->id = ++last_id_;
+  file->last_write = now;
+  file->text = "";
+  file->parent = parent;
+  parent->children[smb::wire::FoldCase(file->name)] = file;
+  return file;
+}
+
+void ScriptedShare::Unlink(const std::shared_ptr<ScriptedFile>& file) {
+  const std::shared_ptr<ScriptedFile> parent = file->parent.lock();
+  file->parent.reset();
+  if (parent == nullptr) return;
+  const auto found = parent->children.find(smb::wire::FoldCase(file->name));
+  if (found != parent->children.end() && found->second == file) parent->children.erase(found);
+}
+
+void ScriptedShare::Move(const std::shared_ptr<ScriptedFile>& file,
+                         const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name) {
+  Unlink(file);
+  file->name = name;
+  file->parent = parent;
+  parent->children[smb::wire::FoldCase(file->name)] = file;
 }
 
 ScriptedShare::Found ScriptedShare::Walk(std::u16string_view name, bool follow_last_symlink) const {

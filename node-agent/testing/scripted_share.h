@@ -50,6 +50,14 @@ struct ScriptedReferral {
 
 enum class FileKind { kFile, kDirectory, kSymlink, kLink };
 
+// A byte range that an open has locked.
+struct ScriptedLock {
+  uint64_t owner = 0;  // The persistent half of its FileId.
+  uint64_t offset = 0;
+  uint64_t length_bytes = 0;
+  bool exclusive = false;
+};
+
 struct ScriptedFile {
   std::u16string name = {};
   FileKind kind = FileKind::kDirectory;
@@ -65,11 +73,26 @@ struct ScriptedFile {
   bool relative = true;            // kSymlink
   ScriptedReferral referral = {};  // kLink
   std::map<std::u16string, std::shared_ptr<ScriptedFile>> children = {};  // By folded name.
+  std::weak_ptr<ScriptedFile> parent = {};  // None: the root, or it was removed.
+
+  // What clients have made of it. Times: as last_write, unless they were set.
+  std::optional<absl::Time> created = {};
+  std::optional<absl::Time> accessed = {};
+  std::optional<absl::Time> changed = {};
+  uint32_t extra_attributes = 0;                     // READONLY, HIDDEN, SYSTEM, TEMPORARY
+  std::map<std::string, std::string> extended = {};  // By name in upper case.
+  std::vector<ScriptedLock> locks = {};
+  bool delete_pending = false;
 
   bool is_directory() const { return kind == FileKind::kDirectory || kind == FileKind::kLink; }
   smb::wire::FileAttributes Attributes() const;
   uint32_t ReparseTag() const;  // 0: none
   void Read(uint64_t offset, smb::wire::MutableBytes out) const;
+  // All of it.
+  std::string Content() const;
+  // REQUIRES: kind == kFile. From then on the content is text.
+  void Write(uint64_t offset, smb::wire::Bytes from);
+  void Resize(uint64_t size_bytes);
 };
 
 // Paths are UTF-8 with '/', without a leading one; "" is the share's root. Folders on the way are
@@ -100,6 +123,13 @@ class ScriptedShare {
 
   const std::shared_ptr<ScriptedFile>& root() const { return root_; }
 
+  // What CREATE, rename and the last CLOSE do. `name` is the last component.
+  std::shared_ptr<ScriptedFile> Make(const std::shared_ptr<ScriptedFile>& parent,
+                                     std::u16string_view name, FileKind kind, absl::Time now);
+  static void Unlink(const std::shared_ptr<ScriptedFile>& file);
+  static void Move(const std::shared_ptr<ScriptedFile>& file,
+                   const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name);
+
   // Of the share as a whole.
   uint8_t type = smb::wire::kShareDisk;
   bool encrypt = false;
@@ -110,6 +140,14 @@ class ScriptedShare {
   smb::wire::NtStatus connect_status = smb::wire::NtStatus::kSuccess;
   // Listings come in another order for each value: copies list in different orders.
   uint64_t listing_order = 0;
+  // False: what would change a file is MEDIA_WRITE_PROTECTED.
+  bool writable = false;
+  // Bytes that files may still grow by: DISK_FULL, or QUOTA_EXCEEDED, beyond. Unset: no bound.
+  std::optional<uint64_t> free_bytes = {};
+  std::optional<uint64_t> quota_bytes = {};
+  // Continuously available: durable handles are persistent, and outlive the server's process.
+  bool persistent_handles = false;
+  bool posix_unlink = false;  // DispositionEx and RenameEx with POSIX flags.
 
  private:
   std::shared_ptr<ScriptedFile> MakePath(std::string_view path, FileKind kind);

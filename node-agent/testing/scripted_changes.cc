@@ -1,0 +1,530 @@
+// What changes files on a scripted server: WRITE, FLUSH, SET_INFO, LOCK, break acknowledgments, and
+// FSCTLs ([MS-SMB2] 3.3.5.11 to 3.3.5.22).
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "node-agent/smb/wire/file_information.h"
+#include "node-agent/smb/wire/filetime.h"
+#include "node-agent/smb/wire/io.h"
+#include "node-agent/smb/wire/reparse.h"
+#include "node-agent/smb/wire/utf16.h"
+#include "node-agent/testing/scripted_connection.h"
+
+namespace dfscsi::testing {
+namespace {
+
+using smb::wire::Command;
+using smb::wire::FileInfoClass;
+using smb::wire::NtStatus;
+
+constexpr uint64_t kAppend = ~uint64_t{0};
+constexpr uint32_t kSettable = smb::wire::kAttributeReadonly | smb::wire::kAttributeHidden |
+                               smb::wire::kAttributeSystem | smb::wire::kAttributeTemporary;
+// Which lease of others a change of the file's data leaves them.
+constexpr uint32_t kKeepNothing = 0;
+
+absl::Time Now() { return runtime::Loop::Current().Now(); }
+
+bool Overlaps(const ScriptedLock& lock, const smb::wire::LockElement& other) {
+  return other.length_bytes > 0 && lock.length_bytes > 0 &&
+         other.offset < lock.offset + lock.length_bytes &&
+         lock.offset < other.offset + other.length_bytes;
+}
+
+}  // namespace
+
+ScriptedMutation& ScriptedConnection::RecordMutation(const Call& call, const ScriptedOpen& open) {
+  ScriptedMutation& mutation = server_.mutations_.emplace_back();
+  mutation.when = Now();
+  mutation.client = client();
+  mutation.session_id = call.header.session_id;
+  mutation.connection = number_;
+  mutation.message_id = call.header.message_id;
+  mutation.replay = call.header.Has(smb::wire::kFlagReplay);
+  mutation.command = call.header.command;
+  if (call.tree != nullptr) mutation.share = call.tree->share;
+  mutation.path = open.path;
+  return mutation;
+}
+
+ScriptedOpen* ScriptedConnection::FindToChange(Call& call, smb::wire::FileId id, uint32_t access) {
+  ScriptedOpen* const open = FindOpen(call, id);
+  if (open == nullptr) return nullptr;
+  if (!open->share->writable) {
+    ReplyError(call, NtStatus::kMediaWriteProtected);
+    return nullptr;
+  }
+  if ((open->access & access) == 0) {
+    ReplyError(call, NtStatus::kAccessDenied);
+    return nullptr;
+  }
+  // [MS-SMB2] 3.3.5.2.10: what comes late, from before a reconnect, is not executed any more.
+  const auto behind = static_cast<int16_t>(call.header.channel_sequence - open->channel_sequence);
+  if (behind < 0) {
+    ReplyError(call, NtStatus::kFileNotAvailable);
+    return nullptr;
+  }
+  open->channel_sequence = call.header.channel_sequence;
+  return open;
+}
+
+NtStatus ScriptedConnection::ReserveGrowth(ScriptedShare& share, uint64_t old_size,
+                                           uint64_t new_size) {
+  const uint64_t growth = new_size > old_size ? new_size - old_size : 0;
+  if (share.quota_bytes.has_value() && growth > *share.quota_bytes) return NtStatus::kQuotaExceeded;
+  if (share.free_bytes.has_value() && growth > *share.free_bytes) return NtStatus::kDiskFull;
+  if (share.quota_bytes.has_value()) *share.quota_bytes -= growth;
+  if (share.free_bytes.has_value()) *share.free_bytes -= growth;
+  return NtStatus::kSuccess;
+}
+
+void ScriptedConnection::Write(Call& call) {
+  const absl::StatusOr<smb::wire::WriteRequest> request = smb::wire::DecodeWriteRequest(call.body);
+  if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
+  ScriptedOpen* const open = FindToChange(
+      call, request->file_id, smb::wire::kAccessWriteData | smb::wire::kAccessAppendData);
+  if (open == nullptr) return;
+  CheckCharge(call, request->length_bytes);
+  if (request->length_bytes > negotiate_response_.max_write_bytes || request->length_bytes == 0) {
+    server_.Violation(number_, absl::StrCat("a WRITE of ", request->length_bytes, " bytes"));
+    return ReplyError(call, NtStatus::kInvalidParameter);
+  }
+  ScriptedFile& file = *open->file;
+  if (file.kind != FileKind::kFile) return ReplyError(call, NtStatus::kInvalidDeviceRequest);
+  smb::wire::Bytes payload = request->payload;
+  if (const uint32_t most = server_.options_.most_written_bytes; most > 0) {
+    payload = payload.subspan(0, most);
+  }
+  const uint64_t offset = request->offset == kAppend ? file.size : request->offset;
+  if (offset + payload.size() < offset) return ReplyError(call, NtStatus::kInvalidParameter);
+  if (ScriptedOpens::IsLocked(file, open->id.persistent_id, offset, payload.size(),
+                              /*to_write=*/true)) {
+    return ReplyError(call, NtStatus::kFileLockConflict);
+  }
+  if (const NtStatus status = ReserveGrowth(*open->share, file.size, offset + payload.size());
+      status != NtStatus::kSuccess) {
+    return ReplyError(call, status);
+  }
+  server_.opens_->BreakOthers(file, client(), open->lease_key, kKeepNothing);
+  file.Write(offset, payload);
+  file.last_write = Now();
+  ScriptedMutation& mutation = RecordMutation(call, *open);
+  mutation.offset = offset;
+  mutation.length_bytes = payload.size();
+  mutation.content_hash = ContentHash(payload);
+  Reply(call, smb::wire::EncodeWriteResponse,
+        smb::wire::WriteResponse{static_cast<uint32_t>(payload.size())});
+}
+
+void ScriptedConnection::Flush(Call& call) {
+  const absl::StatusOr<smb::wire::FlushRequest> request = smb::wire::DecodeFlushRequest(call.body);
+  if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
+  if (FindOpen(call, request->file_id) == nullptr) return;
+  ReplyEmpty(call);
+}
+
+// --- SET_INFO
+
+void ScriptedConnection::SetInfo(Call& call) {
+  const absl::StatusOr<smb::wire::SetInfoRequest> request =
+      smb::wire::DecodeSetInfoRequest(call.body);
+  if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
+  if (request->type != smb::wire::InfoType::kFile) {
+    return ReplyError(call, NtStatus::kNotSupported);
+  }
+  uint32_t access = ~uint32_t{0};
+  switch (static_cast<FileInfoClass>(request->info_class)) {
+    case FileInfoClass::kBasic:
+      access = smb::wire::kAccessWriteAttributes;
+      break;
+    case FileInfoClass::kEndOfFile:
+    case FileInfoClass::kAllocation:
+      access = smb::wire::kAccessWriteData;
+      break;
+    case FileInfoClass::kDisposition:
+    case FileInfoClass::kDispositionEx:
+    case FileInfoClass::kRename:
+    case FileInfoClass::kRenameEx:
+      access = smb::wire::kAccessDelete;
+      break;
+    case FileInfoClass::kFullEa:
+      access = smb::wire::kAccessWriteEa;
+      break;
+    default:
+      break;
+  }
+  ScriptedOpen* const open = FindToChange(call, request->file_id, access);
+  if (open == nullptr) return;
+  const NtStatus status = SetFileInformation(call, *open, *request);
+  if (status != NtStatus::kSuccess) return ReplyError(call, status);
+  call.reply.assign(smb::wire::kHeaderSize, 0);
+  smb::wire::Writer writer(&call.reply, 0);
+  smb::wire::EncodeSetInfoResponse(writer);
+}
+
+NtStatus ScriptedConnection::SetFileInformation(Call& call, ScriptedOpen& open,
+                                                const smb::wire::SetInfoRequest& request) {
+  const auto info_class = static_cast<FileInfoClass>(request.info_class);
+  NtStatus status = NtStatus::kInvalidInfoClass;
+  ScriptedMutation details;
+  switch (info_class) {
+    case FileInfoClass::kBasic:
+      status = SetBasic(open, request.input);
+      break;
+    case FileInfoClass::kEndOfFile: {
+      const auto size = smb::wire::DecodeSizeInformation(request.input);
+      if (!size.ok()) return NtStatus::kInfoLengthMismatch;
+      details.offset = *size;
+      status = SetSize(open, *size);
+      break;
+    }
+    case FileInfoClass::kAllocation: {
+      const auto size = smb::wire::DecodeSizeInformation(request.input);
+      if (!size.ok()) return NtStatus::kInfoLengthMismatch;
+      details.offset = *size;
+      status = *size < open.file->size ? SetSize(open, *size) : NtStatus::kSuccess;
+      break;
+    }
+    case FileInfoClass::kDisposition: {
+      const auto remove = smb::wire::DecodeDispositionInformation(request.input);
+      if (!remove.ok()) return NtStatus::kInfoLengthMismatch;
+      status = SetDisposition(call, open, *remove);
+      break;
+    }
+    case FileInfoClass::kDispositionEx: {
+      const auto flags = smb::wire::DecodeDispositionExInformation(request.input);
+      if (!open.share->posix_unlink) return NtStatus::kInvalidInfoClass;
+      if (!flags.ok()) return NtStatus::kInfoLengthMismatch;
+      status = SetDisposition(call, open, (*flags & smb::wire::kDispositionDelete) != 0);
+      open.posix_delete = (*flags & smb::wire::kDispositionPosix) != 0;
+      break;
+    }
+    case FileInfoClass::kRename: {
+      const auto rename = smb::wire::DecodeRenameInformation(request.input);
+      if (!rename.ok()) return NtStatus::kInfoLengthMismatch;
+      details.target = absl::StrReplaceAll(smb::wire::Utf16ToUtf8(rename->target), {{"\\", "/"}});
+      status = Rename(call, open, rename->target, rename->replace, /*posix=*/false);
+      break;
+    }
+    case FileInfoClass::kRenameEx: {
+      const auto rename = smb::wire::DecodeRenameExInformation(request.input);
+      if (!open.share->posix_unlink) return NtStatus::kInvalidInfoClass;
+      if (!rename.ok()) return NtStatus::kInfoLengthMismatch;
+      details.target = absl::StrReplaceAll(smb::wire::Utf16ToUtf8(rename->target), {{"\\", "/"}});
+      status = Rename(call, open, rename->target, (rename->flags & smb::wire::kRenameReplace) != 0,
+                      (rename->flags & smb::wire::kRenamePosix) != 0);
+      break;
+    }
+    case FileInfoClass::kFullEa:
+      status = SetExtended(open, request.input);
+      break;
+    case FileInfoClass::kLink:
+      return NtStatus::kNotSupported;  // As on file systems without hard links.
+    default:
+      return NtStatus::kInvalidInfoClass;
+  }
+  if (status != NtStatus::kSuccess) return status;
+  ScriptedMutation& mutation = RecordMutation(call, open);
+  mutation.info_class = info_class;
+  mutation.offset = details.offset;
+  mutation.target = std::move(details.target);
+  // A rename is known by where it began.
+  if (!mutation.target.empty()) open.path = mutation.target;
+  return status;
+}
+
+NtStatus ScriptedConnection::SetBasic(ScriptedOpen& open, smb::wire::Bytes input) {
+  const auto basic = smb::wire::DecodeBasicInformation(input);
+  if (!basic.ok()) return NtStatus::kInfoLengthMismatch;
+  const auto set = [](uint64_t time, std::optional<absl::Time>& to) {
+    if (time == smb::wire::kTimeKeep || time >= smb::wire::kTimeThaw) return;
+    if (const auto at = smb::wire::TimeOfFileTime(time)) to = *at;
+  };
+  ScriptedFile& file = *open.file;
+  std::optional<absl::Time> written;
+  set(basic->creation_time, file.created);
+  set(basic->last_access_time, file.accessed);
+  set(basic->last_write_time, written);
+  set(basic->change_time, file.changed);
+  if (written.has_value()) file.last_write = *written;
+  if (basic->attributes != 0) file.extra_attributes = basic->attributes & kSettable;
+  return NtStatus::kSuccess;
+}
+
+NtStatus ScriptedConnection::SetSize(ScriptedOpen& open, uint64_t size_bytes) {
+  ScriptedFile& file = *open.file;
+  if (file.kind != FileKind::kFile) return NtStatus::kInvalidParameter;
+  const uint64_t low = std::min(file.size, size_bytes);
+  const uint64_t high = std::max(file.size, size_bytes);
+  if (ScriptedOpens::IsLocked(file, open.id.persistent_id, low, high - low, /*to_write=*/true)) {
+    return NtStatus::kFileLockConflict;
+  }
+  if (const NtStatus status = ReserveGrowth(*open.share, file.size, size_bytes);
+      status != NtStatus::kSuccess) {
+    return status;
+  }
+  server_.opens_->BreakOthers(file, client(), open.lease_key, kKeepNothing);
+  file.Resize(size_bytes);
+  file.last_write = Now();
+  return NtStatus::kSuccess;
+}
+
+NtStatus ScriptedConnection::SetDisposition(Call& call, ScriptedOpen& open, bool remove) {
+  ScriptedFile& file = *open.file;
+  if (&file == open.share->root().get()) return NtStatus::kCannotDelete;
+  if (remove && !file.children.empty()) return NtStatus::kDirectoryNotEmpty;
+  if (remove && (file.extra_attributes & smb::wire::kAttributeReadonly) != 0) {
+    return NtStatus::kCannotDelete;
+  }
+  if (remove) {
+    server_.opens_->BreakOthers(file, client(), open.lease_key, smb::wire::kLeaseRead);
+  }
+  file.delete_pending = remove;
+  return NtStatus::kSuccess;
+}
+
+NtStatus ScriptedConnection::Rename(Call& call, ScriptedOpen& open, std::u16string_view target,
+                                    bool replace, bool posix) {
+  ScriptedShare& share = *open.share;
+  const size_t slash = target.rfind(u'\\');
+  ScriptedShare::Found parent{.file = share.root()};
+  if (slash != std::u16string_view::npos) parent = share.Walk(target.substr(0, slash), true);
+  if (parent.status == NtStatus::kObjectNameNotFound) return NtStatus::kObjectPathNotFound;
+  if (parent.status != NtStatus::kSuccess) return parent.status;
+  if (parent.file->kind != FileKind::kDirectory) return NtStatus::kObjectPathNotFound;
+  for (std::shared_ptr<ScriptedFile> at = parent.file; at != nullptr; at = at->parent.lock()) {
+    if (at == open.file) return NtStatus::kInvalidParameter;  // Below itself.
+  }
+  const std::u16string_view name =
+      slash == std::u16string_view::npos ? target : target.substr(slash + 1);
+  if (name.empty()) return NtStatus::kObjectNameInvalid;
+  if (open.file->is_directory() && server_.opens_->HasOpensBelow(*open.file)) {
+    return NtStatus::kAccessDenied;
+  }
+  const auto there = parent.file->children.find(smb::wire::FoldCase(std::u16string(name)));
+  if (there != parent.file->children.end() && there->second != open.file) {
+    const std::shared_ptr<ScriptedFile> old = there->second;
+    if (old->kind == FileKind::kLink) return NtStatus::kPathNotCovered;
+    if (!replace) return NtStatus::kObjectNameCollision;
+    if (old->is_directory() || (old->extra_attributes & smb::wire::kAttributeReadonly) != 0) {
+      return NtStatus::kAccessDenied;
+    }
+    bool in_use = false;
+    server_.opens_->ForEach(*old, [&](const ScriptedOpen&) { in_use = true; });
+    if (in_use && !posix) return NtStatus::kAccessDenied;
+    server_.opens_->BreakOthers(*old, client(), std::nullopt, kKeepNothing);
+    ScriptedShare::Unlink(old);
+  }
+  server_.opens_->BreakOthers(*open.file, client(), open.lease_key,
+                              smb::wire::kLeaseRead | smb::wire::kLeaseWrite);
+  ScriptedShare::Move(open.file, parent.file, name);
+  return NtStatus::kSuccess;
+}
+
+NtStatus ScriptedConnection::SetExtended(ScriptedOpen& open, smb::wire::Bytes input) {
+  const auto attributes = smb::wire::DecodeExtendedAttributes(input);
+  if (!attributes.ok()) return NtStatus::kEaListInconsistent;
+  for (const smb::wire::ExtendedAttribute& attribute : *attributes) {
+    const std::string name = smb::wire::FoldCaseUtf8(attribute.name);
+    if (attribute.value.empty()) {
+      open.file->extended.erase(name);
+    } else {
+      open.file->extended[name] = attribute.value;
+    }
+  }
+  return NtStatus::kSuccess;
+}
+
+// --- LOCK
+
+NtStatus ScriptedConnection::TakeLocks(ScriptedOpen& open,
+                                       const std::vector<smb::wire::LockElement>& locks,
+                                       bool* waits) {
+  ScriptedFile& file = *open.file;
+  const std::vector<ScriptedLock> before = file.locks;
+  for (const smb::wire::LockElement& lock : locks) {
+    if ((lock.flags & smb::wire::kLockUnlock) != 0) {
+      const auto held =
+          std::find_if(file.locks.begin(), file.locks.end(), [&](const ScriptedLock& one) {
+            return one.owner == open.id.persistent_id && one.offset == lock.offset &&
+                   one.length_bytes == lock.length_bytes;
+          });
+      if (held == file.locks.end()) return NtStatus::kRangeNotLocked;
+      file.locks.erase(held);
+      continue;
+    }
+    const bool exclusive = (lock.flags & smb::wire::kLockExclusive) != 0;
+    const bool conflict =
+        std::any_of(file.locks.begin(), file.locks.end(), [&](const ScriptedLock& one) {
+          return Overlaps(one, lock) && (exclusive || one.exclusive);
+        });
+    if (conflict) {
+      file.locks = before;
+      *waits = (lock.flags & smb::wire::kLockFailImmediately) == 0 && locks.size() == 1;
+      return NtStatus::kLockNotGranted;
+    }
+    file.locks.push_back({.owner = open.id.persistent_id,
+                          .offset = lock.offset,
+                          .length_bytes = lock.length_bytes,
+                          .exclusive = exclusive});
+  }
+  return NtStatus::kSuccess;
+}
+
+void ScriptedConnection::Lock(Call& call) {
+  const absl::StatusOr<smb::wire::LockRequest> request = smb::wire::DecodeLockRequest(call.body);
+  if (!request.ok()) return ReplyError(call, NtStatus::kInvalidParameter);
+  ScriptedOpen* const open = FindOpen(call, request->file_id);
+  if (open == nullptr) return;
+  if (open->file->kind != FileKind::kFile) return ReplyError(call, NtStatus::kInvalidParameter);
+  const uint32_t index = request->lock_sequence >> 4;
+  const uint32_t number = request->lock_sequence & 0xF;
+  const bool sequenced = open->durable_for > absl::ZeroDuration() && index >= 1 && index <= 64;
+  if (sequenced) {
+    const auto last = open->lock_sequences.find(index);
+    // Done before, and its answer was lost ([MS-SMB2] 3.3.5.14).
+    if (last != open->lock_sequences.end() && last->second == number) return ReplyEmpty(call);
+    open->lock_sequences.erase(index);
+  }
+  bool waits = false;
+  const NtStatus status = TakeLocks(*open, request->locks, &waits);
+  if (waits) {
+    call.waits = true;
+    return;
+  }
+  if (status != NtStatus::kSuccess) return ReplyError(call, status);
+  if (sequenced) open->lock_sequences[index] = number;
+  RecordMutation(call, *open).offset = request->locks.front().offset;
+  server_.mutations_.back().length_bytes = request->locks.front().length_bytes;
+  server_.opens_->changed().NotifyAll();
+  ReplyEmpty(call);
+}
+
+void ScriptedConnection::AcknowledgeBreak(Call& call) {
+  const absl::StatusOr<smb::wire::Break> broken = smb::wire::DecodeBreak(call.body);
+  const auto* const acknowledgment =
+      broken.ok() ? std::get_if<smb::wire::LeaseBreakAck>(&*broken) : nullptr;
+  if (acknowledgment == nullptr) return ReplyError(call, NtStatus::kInvalidParameter);
+  const NtStatus status =
+      server_.opens_->Acknowledge(client(), acknowledgment->key, acknowledgment->state);
+  if (status != NtStatus::kSuccess) return ReplyError(call, status);
+  Reply(call, smb::wire::EncodeLeaseBreakAck, *acknowledgment);
+}
+
+// --- FSCTLs
+
+NtStatus ScriptedConnection::CopyChunks(Call& call, ScriptedOpen& target,
+                                        const smb::wire::IoctlRequest& request,
+                                        std::vector<uint8_t>& output) {
+  const auto copy = smb::wire::DecodeCopyChunkRequest(request.input);
+  if (!copy.ok()) return NtStatus::kInvalidParameter;
+  smb::wire::Writer writer(&output);
+  const ServerOptions& options = server_.options_;
+  bool too_large = copy->chunks.size() > options.most_copy_chunks;
+  for (const smb::wire::CopyChunk& chunk : copy->chunks) {
+    too_large |= chunk.length_bytes > options.most_copy_chunk_bytes;
+  }
+  if (too_large) {
+    smb::wire::EncodeCopyChunkResponse(
+        {.chunks = options.most_copy_chunks,
+         .chunk_bytes = options.most_copy_chunk_bytes,
+         .total_bytes = options.most_copy_chunks * options.most_copy_chunk_bytes},
+        writer);
+    return NtStatus::kInvalidParameter;
+  }
+  smb::wire::Reader key(copy->source);
+  const uint64_t persistent = key.U64();
+  const ScriptedOpen* source = nullptr;
+  for (const auto& [id, open] : call.session->opens) {
+    if (open.id.persistent_id == persistent) source = &open;
+  }
+  if (source == nullptr) return NtStatus::kObjectNameNotFound;
+  smb::wire::CopyChunkResponse done;
+  for (const smb::wire::CopyChunk& chunk : copy->chunks) {
+    if (chunk.source_offset + chunk.length_bytes > source->file->size) {
+      return NtStatus::kInvalidViewSize;
+    }
+    std::vector<uint8_t> bytes(chunk.length_bytes);
+    source->file->Read(chunk.source_offset, absl::MakeSpan(bytes));
+    const NtStatus status =
+        ReserveGrowth(*target.share, target.file->size, chunk.target_offset + bytes.size());
+    if (status != NtStatus::kSuccess) return status;
+    target.file->Write(chunk.target_offset, bytes);
+    target.file->last_write = Now();
+    ScriptedMutation& mutation = RecordMutation(call, target);
+    mutation.fsctl = request.code;
+    mutation.offset = chunk.target_offset;
+    mutation.length_bytes = bytes.size();
+    mutation.content_hash = ContentHash(bytes);
+    ++done.chunks;
+    done.total_bytes += chunk.length_bytes;
+  }
+  smb::wire::EncodeCopyChunkResponse(done, writer);
+  return NtStatus::kSuccess;
+}
+
+bool ScriptedConnection::ChangingIoctl(Call& call, const smb::wire::IoctlRequest& request) {
+  using smb::wire::Fsctl;
+  std::vector<uint8_t> output;
+  smb::wire::Writer writer(&output);
+  NtStatus status = NtStatus::kSuccess;
+  if (request.code == Fsctl::kRequestResumeKey) {
+    const ScriptedOpen* const open = FindOpen(call, request.file_id);
+    if (open == nullptr) return true;
+    smb::wire::ResumeKey key = {};
+    std::copy_n(reinterpret_cast<const uint8_t*>(&open->id.persistent_id), 8, key.begin());
+    smb::wire::EncodeResumeKeyResponse(key, writer);
+  } else if (request.code == Fsctl::kCopyChunk || request.code == Fsctl::kCopyChunkWrite ||
+             request.code == Fsctl::kSetZeroData || request.code == Fsctl::kSetSparse ||
+             request.code == Fsctl::kSetReparsePoint) {
+    const bool reparse = request.code == Fsctl::kSetReparsePoint;
+    ScriptedOpen* const open =
+        FindToChange(call, request.file_id,
+                     reparse ? smb::wire::kAccessWriteAttributes | smb::wire::kAccessWriteData
+                             : uint32_t{smb::wire::kAccessWriteData});
+    if (open == nullptr) return true;
+    ScriptedFile& file = *open->file;
+    if (request.code == Fsctl::kCopyChunk || request.code == Fsctl::kCopyChunkWrite) {
+      server_.opens_->BreakOthers(file, client(), open->lease_key, kKeepNothing);
+      status = CopyChunks(call, *open, request, output);
+    } else if (request.code == Fsctl::kSetZeroData) {
+      const auto zero = smb::wire::DecodeZeroRange(request.input);
+      if (!zero.ok()) {
+        status = NtStatus::kInvalidParameter;
+      } else if (zero->offset < file.size) {
+        file.Write(zero->offset,
+                   std::vector<uint8_t>(std::min(zero->beyond, file.size) - zero->offset));
+      }
+    } else if (reparse) {
+      const auto data = smb::wire::DecodeReparseData(request.input);
+      const auto* const link = data.ok() ? std::get_if<smb::wire::SymlinkReparse>(&*data) : nullptr;
+      if (link == nullptr) {
+        status = NtStatus::kIoReparseTagInvalid;
+      } else {
+        file.kind = FileKind::kSymlink;
+        file.target = link->substitute_name;
+        file.relative = link->relative;
+      }
+    }
+    if (status == NtStatus::kSuccess && request.code != Fsctl::kCopyChunk &&
+        request.code != Fsctl::kCopyChunkWrite) {
+      RecordMutation(call, *open).fsctl = request.code;
+    }
+  } else {
+    return false;
+  }
+  if (status != NtStatus::kSuccess && output.empty()) {
+    ReplyError(call, status);
+    return true;
+  }
+  Reply(
+      call, smb::wire::EncodeIoctlResponse,
+      smb::wire::IoctlResponse{.code = request.code, .file_id = request.file_id, .output = output});
+  call.status = status;
+  return true;
+}
+
+}  // namespace dfscsi::testing
