@@ -17,6 +17,7 @@ LeaseTable::Ticket LeaseTable::Ask(const wire::LeaseKey& key, uint32_t tree_id,
   Lease& lease = leases_[key];
   lease.observer = std::move(observer);
   lease.tree_id = tree_id;
+  ++lease.asking;
   return {.epoch = lease.epoch.value_or(0), .breaks = lease.breaks};
 }
 
@@ -24,6 +25,7 @@ uint32_t LeaseTable::OnGranted(const wire::Lease& granted, Ticket ticket) {
   const auto found = leases_.find(granted.key);
   if (found == leases_.end()) return 0;
   Lease& lease = found->second;
+  --lease.asking;
   // A break has overtaken this answer on its way to us: what it left, or what was acknowledged.
   const bool overtaken = lease.breaks != ticket.breaks;
   const uint32_t left = overtaken ? granted.state & lease.broken_to : granted.state;
@@ -42,7 +44,8 @@ uint32_t LeaseTable::OnGranted(const wire::Lease& granted, Ticket ticket) {
 
 void LeaseTable::OnRefused(const wire::LeaseKey& key) {
   const auto found = leases_.find(key);
-  if (found != leases_.end() && found->second.state == 0) leases_.erase(found);
+  if (found == leases_.end()) return;
+  if (--found->second.asking == 0 && found->second.state == 0) leases_.erase(found);
 }
 
 LeaseTable::Broken LeaseTable::OnBreak(const wire::LeaseBreakNotification& notification) {

@@ -48,7 +48,7 @@ class LeaseTable {
   Ticket Ask(const wire::LeaseKey& key, uint32_t tree_id, std::weak_ptr<LeaseObserver> observer);
   // The CREATE's answer. Returns the state in force, which may be less than was granted.
   uint32_t OnGranted(const wire::Lease& granted, Ticket ticket);
-  // The CREATE failed, or granted no lease.
+  // The CREATE failed, granted no lease, or nobody waits for it any more.
   void OnRefused(const wire::LeaseKey& key);
 
   // A break notification. What is to be told, and to whom (null: nobody knows the lease any more,
@@ -75,6 +75,7 @@ class LeaseTable {
     uint32_t tree_id = 0;
     uint32_t state = 0;
     std::optional<uint16_t> epoch;  // Version 2, once the server has told it.
+    int asking = 0;                 // CREATEs on their way.
     uint64_t breaks = 0;            // How many there were.
     uint32_t broken_to = 0;         // By the last of them, as acknowledged.
   };

@@ -102,6 +102,14 @@ TEST_F(LeaseTableTest, NobodyIsToldOfWhatNobodyHolds) {
   EXPECT_EQ(table_.TreeOf(kKey), std::nullopt);
 }
 
+TEST_F(LeaseTableTest, ARefusedRequestTakesNothingFromOneOnItsWay) {
+  const LeaseTable::Ticket first = table_.Ask(kKey, 7, notes_);
+  (void)table_.Ask(kKey, 7, notes_);
+  table_.OnRefused(kKey);
+  EXPECT_EQ(table_.OnGranted(Granted(kRwh, 1), first), kRwh);
+  EXPECT_EQ(table_.OnBreak(BreakTo(kRh, 2)).observer, notes_);
+}
+
 TEST_F(LeaseTableTest, ARefusedRequestTakesNothingFromAnother) {
   (void)table_.Ask(kKey, 7, notes_);
   table_.OnRefused(kKey);

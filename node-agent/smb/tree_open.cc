@@ -12,6 +12,26 @@ namespace dfscsi::smb {
 using runtime::Deadline;
 using runtime::Task;
 
+namespace {
+
+// Tells the table that nothing was granted, if nothing was: also where the CREATE's caller goes.
+class LeaseAsked {
+ public:
+  explicit LeaseAsked(std::shared_ptr<Session> session) : session_(std::move(session)) {}
+  LeaseAsked(const LeaseAsked&) = delete;
+  ~LeaseAsked() {
+    if (key_.has_value()) session_->leases().OnRefused(*key_);
+  }
+  void Ask(const wire::LeaseKey& key) { key_ = key; }
+  void Granted() { key_.reset(); }
+
+ private:
+  const std::shared_ptr<Session> session_;
+  std::optional<wire::LeaseKey> key_;
+};
+
+}  // namespace
+
 Request Tree::MakeCreate(const wire::CreateRequest& create) {
   Request request = MakeRequest(wire::Command::kCreate, wire::EncodeCreateRequest, create);
   // A tree that has gone has taken its handles with it.
@@ -47,16 +67,17 @@ Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Dea
   FitToServer(request);
   LeaseTable& leases = session_->leases();
   LeaseTable::Ticket ticket;
+  LeaseAsked asked(session_);
   if (request.lease.has_value()) {
     ticket = leases.Ask(request.lease->key, tree_id_, std::move(options.observer));
     request.lease->epoch = ticket.epoch;
+    asked.Ask(request.lease->key);
   }
   Request message = MakeCreate(request);
   message.replay = options.replay;
   const absl::StatusOr<Response> response = co_await CallOne(std::move(message), deadline);
-  if (!response.ok() || !wire::IsSuccess(response->header.status)) {
-    if (request.lease.has_value()) leases.OnRefused(request.lease->key);
-    if (!response.ok()) co_return response.status();
+  if (!response.ok()) co_return response.status();
+  if (!wire::IsSuccess(response->header.status)) {
     co_return wire::ToStatus(response->header.status, "CREATE");
   }
   OpenedFile opened;
@@ -66,10 +87,10 @@ Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Dea
   std::optional<wire::Lease>& granted = opened.response.lease;
   if (opened.response.oplock == wire::OplockLevel::kLease && granted.has_value() &&
       granted->key == request.lease->key) {
+    asked.Granted();
     granted->state = leases.OnGranted(*granted, ticket);
   } else {
     granted.reset();
-    leases.OnRefused(request.lease->key);
   }
   co_return opened;
 }

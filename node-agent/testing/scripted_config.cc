@@ -208,6 +208,7 @@ absl::Status ScriptedConfig::Option(const Words& words) {
       {"referrals_ex", &ServerOptions::referrals_ex},
       {"large_mtu", &ServerOptions::large_mtu},
       {"silent", &ServerOptions::silent},
+      {"leases", &ServerOptions::leases},
       {"splits_compounds", &ServerOptions::splits_compounds},
       {"drops_bad_signatures", &ServerOptions::drops_bad_signatures}};
   if (const auto found = switches->find(name); found != switches->end()) {
@@ -228,10 +229,14 @@ absl::Status ScriptedConfig::Option(const Words& words) {
       ASSIGN_OR_RETURN(const CipherId id, Choose(kCiphers, words[i]));
       options.ciphers.push_back(id);
     }
-  } else if (name == "max_read" || name == "max_transact" || name == "most_credits") {
+  } else if (name == "max_read" || name == "max_transact" || name == "most_credits" ||
+             name == "max_write" || name == "most_written" || name == "durable_seconds") {
     ASSIGN_OR_RETURN(const uint64_t number, Number(value));
     if (name == "max_read") options.max_read_bytes = static_cast<uint32_t>(number);
     if (name == "max_transact") options.max_transact_bytes = static_cast<uint32_t>(number);
+    if (name == "max_write") options.max_write_bytes = static_cast<uint32_t>(number);
+    if (name == "most_written") options.most_written_bytes = static_cast<uint32_t>(number);
+    if (name == "durable_seconds") options.durable_for = absl::Seconds(number);
     if (name == "most_credits") options.most_credits = static_cast<int>(number);
   } else {
     return Meaningless(name);
@@ -247,6 +252,12 @@ absl::Status ScriptedConfig::Share(const Words& words) {
       share_->dfs_root = true;
     } else if (words[i] == "encrypt") {
       share_->encrypt = true;
+    } else if (words[i] == "writable") {
+      share_->writable = true;
+    } else if (words[i] == "persistent") {
+      share_->persistent_handles = true;
+    } else if (words[i] == "posix") {
+      share_->posix_unlink = true;
     } else {
       return Meaningless(words[i]);
     }

@@ -6,12 +6,14 @@
 //   user NAME PASSWORD                of the tests' own log-on
 //   ntlm NAME PASSWORD [DOMAIN]       of NTLM, which then replaces it
 //   option NAME [VALUE]               ServerOptions: signing_required, encrypt_sessions, guests,
-//                                     dfs, referrals_ex, large_mtu, silent, splits_compounds,
-//                                     drops_bad_signatures (on or off; on if left out);
-//                                     lowest_dialect, highest_dialect (2.1 3.0 3.0.2 3.1.1);
+//                                     dfs, referrals_ex, large_mtu, silent, leases,
+//                                     splits_compounds, drops_bad_signatures (on or off; on if left
+//                                     out); lowest_dialect, highest_dialect (2.1 3.0 3.0.2 3.1.1);
 //                                     signing (hmac cmac gmac …); ciphers (128-ccm 128-gcm …);
-//                                     max_read, max_transact, most_credits
-//   share NAME [root] [encrypt]       what follows is in it; a share of that name is entered again
+//                                     max_read, max_write, max_transact, most_written,
+//                                     most_credits, durable_seconds
+//   share NAME [root] [encrypt] [writable] [persistent] [posix]
+//                                     what follows is in it; a share of that name is entered again
 //     dir PATH
 //     file PATH SIZE [VERSION]        generated content
 //     files PATH COUNT SIZE           PATH0, PATH1, …

@@ -56,6 +56,25 @@ rule command=READ path=a/b share=data times=2 delay=2s pending status=STATUS_ACC
   EXPECT_EQ(server.FindShare("dfs")->root_referral.targets.size(), 2u);
 }
 
+TEST(ScriptedConfigTest, WhatItIsToldOfWriting) {
+  ScriptedServer server("t1");
+  ScriptedConfig config(server);
+  ASSERT_EQ(config.ApplyAll("option leases off\n"
+                            "option most_written 1000\n"
+                            "option max_write 65536\n"
+                            "option durable_seconds 5\n"
+                            "share plain\n"
+                            "share data writable persistent posix\n"),
+            absl::OkStatus());
+  EXPECT_FALSE(server.options().leases);
+  EXPECT_EQ(server.options().most_written_bytes, 1000u);
+  EXPECT_EQ(server.options().max_write_bytes, 65536u);
+  EXPECT_EQ(server.options().durable_for, absl::Seconds(5));
+  EXPECT_FALSE(server.FindShare("plain")->writable);
+  const ScriptedShare* const data = server.FindShare("data");
+  EXPECT_TRUE(data->writable && data->persistent_handles && data->posix_unlink);
+}
+
 TEST(ScriptedConfigTest, NamesWhatItDoesNotUnderstand) {
   const struct {
     const char* text;

@@ -119,12 +119,29 @@ std::string Said(const absl::Status& status) {
                       std::string(status.message()));
 }
 
+// So that a new session ends the one that was lost, at once.
+class Sessions final : public smb::SessionMemory {
+ public:
+  uint64_t PreviousSessionId(const std::string& host, const std::string& identity) override {
+    return ids_[host + identity];
+  }
+  void RememberSessionId(const std::string& host, const std::string& identity,
+                         uint64_t session_id) override {
+    ids_[host + identity] = session_id;
+  }
+  bool MayLogOn(const std::string& host, const std::string& identity) override { return true; }
+  void RememberRefusal(const std::string& host, const std::string& identity) override {}
+
+ private:
+  std::map<std::string, uint64_t> ids_;
+};
+
 class Probe final : public smb::LeaseObserver, public std::enable_shared_from_this<Probe> {
  public:
   Probe(runtime::RealLoop& loop, const std::string& auth_program, smb::Credential credential)
       : loop_(loop),
         authenticators_(loop, auth_program),
-        pool_(MakeOptions(), authenticators_, nullptr),
+        pool_(MakeOptions(), authenticators_, &sessions_),
         credential_(std::move(credential)) {}
 
   Task<void> FollowInput() {
@@ -410,6 +427,7 @@ class Probe final : public smb::LeaseObserver, public std::enable_shared_from_th
 
   runtime::RealLoop& loop_;
   smb::auth::GssAuthenticatorFactory authenticators_;
+  Sessions sessions_;
   smb::SessionPool pool_;
   const smb::Credential credential_;
   std::shared_ptr<smb::Tree> tree_;
