@@ -201,7 +201,12 @@ absl::StatusOr<MessageListener> MessageListener::Listen(const std::string& socke
       rename(fresh.c_str(), path.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, path);
   }
+  listener.path_ = path;
   return listener;
+}
+
+MessageListener::~MessageListener() {
+  if (!path_.empty()) unlink(path_.c_str());
 }
 
 std::optional<MessageListener::Accepted> MessageListener::Accept() {

@@ -39,6 +39,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -367,6 +368,14 @@ class MessageListener {
   };
 
   MessageListener() = default;
+  MessageListener(MessageListener&& other) noexcept { *this = std::move(other); }
+  MessageListener& operator=(MessageListener&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  // Removes the socket: to be destroyed before whatever keeps a successor from listening is let go.
+  ~MessageListener();
   // Makes the folder (0750) and the socket (0660), of `group` if given. The socket appears under
   // its name when it can be connected to; one that a dead listener left is replaced.
   static absl::StatusOr<MessageListener> Listen(const std::string& socket_dir,
@@ -376,6 +385,7 @@ class MessageListener {
 
  private:
   UniqueFd fd_;
+  std::string path_;  // Empty: there is no socket.
 };
 
 }  // namespace dfscsi::state

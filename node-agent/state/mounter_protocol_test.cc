@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <random>
 #include <string>
@@ -197,6 +198,19 @@ TEST(MounterProtocolTest, AHangUpIsUnavailable) {
   EXPECT_EQ(MessageSocket::Connect("/nonexistent").status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(MessageSocket::Connect(std::string(200, '/')).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(MounterProtocolTest, TheSocketGoesWithItsListener) {
+  const std::string dir = testing::TempDir() + "/listener";
+  const std::string path = dir + "/" + std::string(kMounterSocketName);
+  {
+    absl::StatusOr<MessageListener> made = MessageListener::Listen(dir, std::nullopt);
+    ASSERT_TRUE(made.ok()) << made.status();
+    const MessageListener listener = *std::move(made);
+    EXPECT_TRUE(MessageSocket::Connect(dir).ok());
+  }
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+  rmdir(dir.c_str());
 }
 
 }  // namespace
