@@ -399,7 +399,7 @@ STAGES = [
     Stage('release build', 12, stage_release, ('ci', 'unit', 'e2e', 'death', 'long'),
           has_cases=False),
     Stage('unit', 3, stage_unit, ('ci', 'unit'), ('release build',)),
-    Stage('e2e', 9, stage_e2e, ('ci', 'e2e'), ('release build',)),
+    Stage('e2e', 14, stage_e2e, ('ci', 'e2e'), ('release build',)),
     Stage('death', 4, stage_death, ('ci', 'death', 'long'), ('release build',), long_minutes=30),
     Stage('asan build', 10, stage_asan_build, ('ci', 'asan', 'fuzz', 'long'), has_cases=False),
     Stage('asan', 4, stage_asan, ('ci', 'asan'), ('asan build',)),

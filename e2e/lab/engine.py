@@ -60,6 +60,10 @@ class Engine:
         self.dfsctl('unmount', point, timeout=timeout)
         self._points.remove(point)
 
+    def forget(self, point):
+        """It was unmounted by somebody else."""
+        self._points.remove(point)
+
     def pids(self, program):
         """Machine pids of that program's processes of this lab."""
         found = []
@@ -71,6 +75,10 @@ class Engine:
             except OSError:
                 continue
         return found
+
+    def all_pids(self):
+        """Machine pids of all programs."""
+        return [pid for program in PROGRAMS for pid in self.pids(program)]
 
     def active_agent(self):
         """The pid of the agent that listens on agent.sock, or None: only the active one does."""
