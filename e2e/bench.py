@@ -3,7 +3,7 @@
 
   bench.py [SECTION]...   get        one 2 GiB file: dfsctl get and smbclient, signed and plain
                           mount      through a mount: ours, smbclient, smbnetfs, the floor
-                          failover   the longest stall of readers while a target dies
+                          failover   the longest stall of readers while a target, or the root, dies
                           (none)     every section
 
 Knobs: BENCH_RUNS (3), BENCH_MIB (2048), BENCH_MOUNT_MIB (1024), BENCH_RANDOM_SECONDS (4). With the
@@ -395,18 +395,25 @@ def bench_mount(lab):
     print_goals(rows)
 
 
-# The failover table: what readers see while a target dies.
+# The failover table: what readers see while a server dies.
 
 FAULTS = ('kill', 'reset', 'drop', 'stop')
+ROOT_SECONDS = 6  # How long the root stays dead: past every time-out of a request.
 
 
 class OursNamespace(Ours):
+    """`link`: which link of the namespace is read."""
+
+    def __init__(self, name, link='two'):
+        super().__init__(name, None)
+        self._link = link
+
     def mount(self, lab):
         self._engine = Engine(lab)
         self._engine.mount('//root1/dfs', POINT)
 
     def folder(self):
-        return f'{POINT}/two'
+        return f'{POINT}/{self._link}'
 
 
 class SmbnetfsNamespace(Smbnetfs):
@@ -424,49 +431,78 @@ class SmbnetfsNamespace(Smbnetfs):
         lab.run_in('client', ['smbnetfs', POINT, '-o', 'allow_other'], env={'HOME': '/run/smbnetfs'})
 
 
+def wait_for(seconds):
+    end = time.monotonic() + seconds
+    Lab.wait_until(lambda: time.monotonic() > end, seconds + 5, 'time passes')
+
+
 def stall_of(lab, column, fault):
     """(longest stall of readers with and without an open file, their errors) while a target dies."""
+    def die(readers):
+        target = readers.served_by()
+        lab.fail(fault, target)
+        lab.wait_until(lambda: readers.served_by() not in (target, None), 90, 'it goes on')
+        moved = time.monotonic()
+        wait_for(1)
+        lab.wait_until(lambda: all(readers.seen(moved).stalls[m] < 1 for m in ('open', 'held')), 60,
+                       'both readers go on')
+    return stall_while(lab, column, f'{column.name}, {fault}', die)
+
+
+def stall_of_root(lab, column, fault):
+    """The same, while the root of the namespace dies and every target lives."""
+    def die(_):
+        lab.fail(fault, 'root1')
+        wait_for(ROOT_SECONDS)
+    return stall_while(lab, column, f'the root, {fault}', die)
+
+
+def stall_while(lab, column, what, die):
     column.mount(lab)
     try:
         with Readers(lab, column.folder(), ('open', 'held')) as readers:
-            target = readers.served_by()
             start = time.monotonic()
-            lab.fail(fault, target)
             try:
-                lab.wait_until(lambda: readers.served_by() not in (target, None), 90, 'it goes on')
-                moved = time.monotonic()
-                lab.wait_until(lambda: time.monotonic() > moved + 1, 5, 'a second')
-                lab.wait_until(lambda: all(readers.seen(moved).stalls[m] < 1 for m in ('open', 'held')), 60,
-                               'both readers go on')
+                die(readers)
             except TimeoutError:
                 pass
             seen = readers.seen(start)
             if seen.wrong:
-                raise BenchError(f'{column.name}, {fault}: wrong bytes: {seen.wrong[:3]}')
+                raise BenchError(f'{what}: wrong bytes: {seen.wrong[:3]}')
             return seen.longest_stall, len(seen.errors)
     finally:
         lab.heal_all()
         column.unmount(lab)
 
 
-def bench_failover(lab):
-    columns = [OursNamespace('ours, signed', None), SmbnetfsNamespace('smbnetfs')]
-    found = {(column.name, fault): [] for column in columns for fault in FAULTS}
+def measure_failover(lab, others=True):
+    """{(row, fault): [(longest stall, errors) of each run]}. others: not our own client alone."""
+    rows = [(OursNamespace('ours, signed'), stall_of),
+            (OursNamespace('ours, a nested link', 'nested/inner'), stall_of),
+            (OursNamespace('ours, the namespace\'s root dies, cached link'), stall_of_root)]
+    peer = (SmbnetfsNamespace('smbnetfs'), stall_of)
+    found = {}
     for run in range(RUNS):
         for fault in FAULTS:
-            for column in columns[:1 if run > 0 else None]:  # The peer once: it needs minutes.
-                measured = ATTEMPTS.run(f'{column.name}, {fault}', stall_of, lab, column, fault)
+            for column, measure in rows + ([peer] if others and run == 0 else []):  # It needs minutes.
+                runs = found.setdefault((column.name, fault), [])
+                measured = ATTEMPTS.run(f'{column.name}, {fault}', measure, lab, column, fault)
                 if measured is not None:
-                    found[column.name, fault].append(measured)
+                    runs.append(measured)
+    return found
+
+
+def bench_failover(lab):
+    found = measure_failover(lab)
     heading('The target of a link dies under readers: longest stall, seconds (of smbnetfs one run)')
     print('| | ' + ' | '.join(FAULTS) + ' |' + '\n|---' + '|---' * len(FAULTS) + '|')
-    for column in columns:
+    for name in dict.fromkeys(name for name, _ in found):
         cells = []
         for fault in FAULTS:
-            errors = sum(errors for _, errors in found[column.name, fault])
-            cells.append(spread([stall for stall, _ in found[column.name, fault]])
+            errors = sum(errors for _, errors in found[name, fault])
+            cells.append(spread([stall for stall, _ in found[name, fault]])
                          + (f', {errors} errors' if errors else ''))
-        print(f'| {column.name} | ' + ' | '.join(cells) + ' |')
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
 
 SECTIONS = {'get': bench_get, 'mount': bench_mount, 'failover': bench_failover}
@@ -480,7 +516,7 @@ def main():
     if not os.access(f'{BIN}/dfsctl', os.X_OK):
         print('bench: build/bin/dfsctl is missing: make build', file=sys.stderr)
         return 1
-    targets = ('t1',) if set(sections) <= {'get', 'mount'} else ('t1', 't2')
+    targets = ('t1',) if set(sections) <= {'get', 'mount'} else ('t1', 't2', 't3')
     with Lab(big_mib=MIB, tmpfs='16g', big_targets=targets) as lab:
         for section in sections:
             ATTEMPTS.run(section, SECTIONS[section], lab)
