@@ -374,6 +374,34 @@ TEST_F(SessionTest, InterruptEndsAnOperationOfASilentServer) {
   ExpectAllSlotsFree();
 }
 
+// Every kind of request that may wait for a server. (No Samba of the lab can show READLINK.)
+TEST_F(SessionTest, InterruptEndsEachKindOfRequestThatWaits) {
+  server_.parked = true;
+  const std::string none(64, '\0');
+  fuse_lseek_in seek = {};
+  seek.whence = SEEK_DATA;
+  const std::map<uint64_t, const char*> kinds = {
+      {kernel_.SendLookup(1, "7"), "LOOKUP"},
+      {kernel_.Send(FUSE_GETATTR, 3, none), "GETATTR"},
+      {kernel_.Send(FUSE_READLINK, 3), "READLINK"},
+      {kernel_.SendOpen(3), "OPEN"},
+      {kernel_.SendRead(3, 9, 0, 4096), "READ"},
+      {kernel_.Send(FUSE_LSEEK, 3, testing::BytesOf(seek)), "LSEEK"},
+      {kernel_.Send(FUSE_OPENDIR, 3, none), "OPENDIR"},
+      {kernel_.SendReadDirectory(false, 9, 0, 4096), "READDIR"},
+      {kernel_.SendReadDirectory(true, 9, 0, 4096), "READDIRPLUS"},
+      {kernel_.Send(FUSE_STATFS, 3), "STATFS"},
+  };
+  const int count = static_cast<int>(kinds.size());
+  RunUntil([&] { return server_.waiting == count; });
+  for (const auto& [unique, name] : kinds) kernel_.SendInterrupt(unique);
+  for (int i = 0; i < count; ++i) {
+    const FakeFuseKernel::Answer answer = Receive();
+    EXPECT_EQ(answer.error, EINTR) << kinds.at(answer.unique);
+  }
+  ExpectAllSlotsFree();
+}
+
 TEST_F(SessionTest, InterruptWhileTheServerAnswersIsNotSeen) {
   server_.parked = true;
   const uint64_t unique = kernel_.SendRead(3, 9, 0, 4096);
