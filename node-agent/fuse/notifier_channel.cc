@@ -104,8 +104,9 @@ void NotifierChannel::AddMount(uint32_t mount_id, int fuse_fd) {
     return;
   }
   mounts_[mount_id].fuse_fd = std::move(copy);
+  if (child_ == nullptr) return;  // One that is started is told of all mounts.
   queue_.push_back({.command = NotifierCommand::kAddMount, .mount_id = mount_id});
-  if (child_ != nullptr) Flush();
+  Flush();
 }
 
 void NotifierChannel::RemoveMount(uint32_t mount_id) {
@@ -117,8 +118,9 @@ void NotifierChannel::RemoveMount(uint32_t mount_id) {
   });
   std::erase_if(unanswered_,
                 [&](const auto& entry) { return entry.second.request.mount_id == mount_id; });
+  if (child_ == nullptr) return;
   queue_.push_back({.command = NotifierCommand::kRemoveMount, .mount_id = mount_id});
-  if (child_ != nullptr) Flush();
+  Flush();
 }
 
 void NotifierChannel::InvalidateInode(uint32_t mount_id, state::NodeId node) {
