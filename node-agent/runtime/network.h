@@ -124,6 +124,9 @@ class Network {
   };
   virtual Task<absl::StatusOr<std::vector<Service>>> ResolveService(std::string name,
                                                                     Deadline deadline) = 0;
+
+  // This node's own addresses, as they are now. Does not wait.
+  virtual std::vector<IpAddress> OwnAddresses() = 0;
 };
 
 }  // namespace dfscsi::runtime

@@ -1,6 +1,7 @@
 #include "node-agent/runtime/real_network.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -198,6 +199,23 @@ class RealNetwork final : public Network {
   Task<absl::StatusOr<std::vector<Service>>> ResolveService(std::string name,
                                                             Deadline deadline) override {
     return dns_->ResolveService(std::move(name), std::move(deadline));
+  }
+
+  std::vector<IpAddress> OwnAddresses() override {
+    std::vector<IpAddress> own;
+    ifaddrs* list = nullptr;
+    if (getifaddrs(&list) != 0) return own;
+    for (const ifaddrs* one = list; one != nullptr; one = one->ifa_next) {
+      if (one->ifa_addr == nullptr) continue;
+      const int family = one->ifa_addr->sa_family;
+      if (family != AF_INET && family != AF_INET6) continue;
+      sockaddr_storage address = {};
+      memcpy(&address, one->ifa_addr,
+             family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+      own.push_back(FromSockaddr(address).address);
+    }
+    freeifaddrs(list);
+    return own;
   }
 
  private:

@@ -82,6 +82,8 @@ class SimNetwork::Endpoint final : public Network {
     co_return found->second;
   }
 
+  std::vector<IpAddress> OwnAddresses() override { return host_.addresses(); }
+
  private:
   static Task<absl::Status> AskNameServer(SimNetwork& network, Deadline deadline) {
     ++network.name_queries_;

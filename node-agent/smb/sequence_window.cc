@@ -9,6 +9,11 @@ namespace {
 
 absl::Status ClosedError() { return absl::UnavailableError("the connection is closed"); }
 
+// Credits come with answers, and nothing is asked.
+absl::Status NeverError() {
+  return absl::UnavailableError("the server has taken its credits back");
+}
+
 }  // namespace
 
 bool SequenceWindow::MayTake(int charge, Purpose purpose) const {
@@ -26,10 +31,12 @@ runtime::Task<absl::StatusOr<uint64_t>> SequenceWindow::Acquire(int charge, Purp
     if (purpose == Purpose::kRequest) {
       CO_ASSIGN_OR_RETURN(runtime::Mutex::Guard first, co_await turn_.Lock(deadline));
       while (!closed_ && !MayTake(charge, purpose)) {
+        if (outstanding_ == 0) co_return NeverError();
         CO_RETURN_IF_ERROR(co_await changed_.WaitForNotify(deadline));
       }
     } else {
       while (!closed_ && !MayTake(charge, purpose)) {
+        if (outstanding_ == 0) co_return NeverError();
         CO_RETURN_IF_ERROR(co_await changed_.WaitForNotify(deadline));
       }
     }

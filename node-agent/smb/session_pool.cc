@@ -18,12 +18,28 @@ using runtime::Task;
 
 namespace {
 
+// How long name servers may take where an answer of theirs is known.
+constexpr absl::Duration kNameTimeIfKnown = absl::Seconds(1);
+
 constexpr char kPhaseUrl[] = "dfscsi/connect_phase";
 
 absl::Status WithPhase(absl::Status status, ConnectPhase phase) {
   const char byte = static_cast<char>(phase);
   status.SetPayload(kPhaseUrl, absl::Cord(absl::string_view(&byte, 1)));
   return status;
+}
+
+// Takes out the addresses that may not be connected to; the last reason, if that leaves none.
+absl::Status KeepAllowed(const ConnectRules& rules, std::vector<runtime::IpAddress>* addresses) {
+  if (rules.may_connect == nullptr) return absl::OkStatus();
+  absl::Status refused;
+  std::erase_if(*addresses, [&](const runtime::IpAddress& address) {
+    absl::Status status = rules.may_connect(address);
+    if (status.ok()) return false;
+    refused = std::move(status);
+    return true;
+  });
+  return addresses->empty() ? refused : absl::OkStatus();
 }
 
 }  // namespace
@@ -48,19 +64,22 @@ SessionPool::Key SessionPool::KeyOf(const std::string& host, const std::string& 
 
 Task<absl::StatusOr<std::vector<runtime::IpAddress>>> SessionPool::ResolveHost(std::string host,
                                                                                Deadline deadline) {
+  // Name servers may be down with the site that failed; what was right a moment ago will do, and
+  // soon enough to leave time for connecting.
+  const bool known = last_addresses_.contains(host);
   absl::StatusOr<std::vector<runtime::IpAddress>> addresses =
-      co_await runtime::Loop::Current().network().Resolve(host, deadline);
+      co_await runtime::Loop::Current().network().Resolve(
+          host, known ? deadline.Within(kNameTimeIfKnown) : deadline);
   if (addresses.ok()) {
     last_addresses_[host] = *addresses;
-  } else if (!absl::IsNotFound(addresses.status())) {
-    // Name servers may be down with the site that failed; what was right a moment ago will do.
-    const auto known = last_addresses_.find(host);
-    if (known != last_addresses_.end()) co_return known->second;
+  } else if (known && !absl::IsNotFound(addresses.status())) {
+    co_return last_addresses_[host];
   }
   co_return addresses;
 }
 
 Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::string host,
+                                                                          ConnectRules rules,
                                                                           ConnectPhase* phase,
                                                                           Deadline deadline) {
   *phase = ConnectPhase::kResolve;
@@ -77,8 +96,9 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
     port = static_cast<uint16_t>(number);
     name = host.substr(0, at);
   }
-  CO_ASSIGN_OR_RETURN(const std::vector<runtime::IpAddress> addresses,
+  CO_ASSIGN_OR_RETURN(std::vector<runtime::IpAddress> addresses,
                       co_await ResolveHost(name, deadline));
+  CO_RETURN_IF_ERROR(KeepAllowed(rules, &addresses));
   *phase = ConnectPhase::kConnect;
   struct Attempt {
     static Task<absl::StatusOr<std::shared_ptr<Connection>>> Run(runtime::SocketAddress to,
@@ -117,10 +137,11 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
   co_return connection;
 }
 
-Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::ConnectFresh(std::string host,
-                                                                         Credential credential,
-                                                                         ConnectPhase* phase,
-                                                                         Deadline deadline) {
+Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(std::string host,
+                                                                    Credential credential,
+                                                                    ConnectRules rules,
+                                                                    ConnectPhase* phase,
+                                                                    Deadline deadline) {
   const std::string identity = credential.Identity();
   if (memory_ != nullptr && !memory_->MayLogOn(host, identity)) {
     *phase = ConnectPhase::kSessionSetup;
@@ -129,7 +150,7 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::ConnectFresh(std::st
   }
   const Deadline until = deadline.Within(options_.connect_timeout);
   CO_ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection,
-                      co_await ConnectAny(host, phase, until));
+                      co_await ConnectAny(host, std::move(rules), phase, until));
   *phase = ConnectPhase::kSessionSetup;
   const uint64_t previous = memory_ == nullptr ? 0 : memory_->PreviousSessionId(host, identity);
   absl::StatusOr<std::shared_ptr<Session>> session = co_await Session::Setup(
@@ -145,46 +166,67 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::ConnectFresh(std::st
 
 Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::string host,
                                                                        Credential credential,
+                                                                       ConnectRules rules,
                                                                        ConnectPhase* phase,
                                                                        Deadline deadline) {
   std::shared_ptr<Entry>& slot = entries_[KeyOf(host, credential.Identity())];
   if (slot == nullptr) slot = std::make_shared<Entry>();
   const std::shared_ptr<Entry> entry = slot;
   entry->used = runtime::Loop::Current().Now();
-  if (entry->session != nullptr && entry->session->usable()) co_return entry->session;
+  const auto at_hand = [&] {
+    return entry->session != nullptr && entry->session->usable() && entry->session != rules.avoid;
+  };
+  // Another mount with the same credential may have connected to where this one may not go.
+  const auto checked = [&]() -> absl::StatusOr<std::shared_ptr<Session>> {
+    if (rules.may_connect != nullptr) {
+      RETURN_IF_ERROR(rules.may_connect(entry->session->connection().peer().address));
+    }
+    return entry->session;
+  };
+  if (at_hand()) co_return checked();
+  const uint64_t failures = entry->failures;
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await entry->connecting.Lock(deadline));
-  if (entry->session != nullptr && entry->session->usable()) co_return entry->session;
-  entry->session = nullptr;
-  CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session,
-                      co_await ConnectFresh(host, std::move(credential), phase, deadline));
-  session->connection().set_channel_sequence(entry->sessions++);
-  entry->session = std::move(session);
-  entry->used = runtime::Loop::Current().Now();
-  co_return entry->session;
+  if (at_hand()) co_return checked();
+  if (entry->failures != failures) {
+    *phase = entry->failure_phase;
+    co_return entry->failure;
+  }
+  if (entry->session != nullptr && !entry->session->usable()) entry->session = nullptr;
+  const absl::Time began = runtime::Loop::Current().Now();
+  absl::StatusOr<std::shared_ptr<Session>> session =
+      co_await Connect(host, std::move(credential), rules, phase, deadline);
+  const absl::Time now = runtime::Loop::Current().Now();
+  if (session.ok()) {
+    (*session)->connection().set_channel_sequence(entry->sessions++);
+    entry->session = *session;
+    entry->used = now;
+  } else if (!absl::IsCancelled(session.status()) &&
+             !(*phase == ConnectPhase::kResolve && absl::IsPermissionDenied(session.status())) &&
+             (!absl::IsDeadlineExceeded(session.status()) ||
+              now - began >= options_.connect_timeout)) {
+    // Not so if it was this caller's time that was up: the others may have more.
+    ++entry->failures;
+    entry->failure = session.status();
+    entry->failure_phase = *phase;
+  }
+  co_return session;
 }
 
-Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(std::string host,
-                                                                 std::string share,
-                                                                 Credential credential,
-                                                                 ConnectPhase* phase,
-                                                                 Deadline deadline) {
+Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(
+    std::string host, std::string share, Credential credential, ConnectPhase* phase,
+    Deadline deadline, ConnectRules rules) {
   const absl::StatusOr<std::shared_ptr<Session>> session =
-      co_await GetSession(host, std::move(credential), phase, deadline);
+      co_await GetSession(host, std::move(credential), std::move(rules), phase, deadline);
   if (!session.ok()) co_return WithPhase(session.status(), *phase);
   *phase = ConnectPhase::kTreeConnect;
   absl::StatusOr<std::shared_ptr<Tree>> tree =
       co_await (*session)->ConnectTree(std::move(share), deadline.Within(options_.connect_timeout));
-  if (!tree.ok()) co_return WithPhase(tree.status(), *phase);
+  if (!tree.ok()) {
+    // A peer that broke the protocol is to see the end of the connection now.
+    if (!(*session)->usable()) Retire(**session);
+    co_return WithPhase(tree.status(), *phase);
+  }
   co_return tree;
-}
-
-void SessionPool::Adopt(std::shared_ptr<Session> session, const std::string& host,
-                        const std::string& identity) {
-  std::shared_ptr<Entry>& slot = entries_[KeyOf(host, identity)];
-  if (slot == nullptr) slot = std::make_shared<Entry>();
-  session->connection().set_channel_sequence(slot->sessions++);
-  slot->session = std::move(session);
-  slot->used = runtime::Loop::Current().Now();
 }
 
 void SessionPool::Retire(const Session& session) {

@@ -41,6 +41,15 @@ class SessionMemory {
   virtual void RememberRefusal(const std::string& host, const std::string& identity) = 0;
 };
 
+// What a caller demands of a connection.
+struct ConnectRules {
+  // OK, or why the credential may not go to an address that the name resolved to. Null: to any.
+  std::function<absl::Status(const runtime::IpAddress&)> may_connect = nullptr;
+  // Not this session: it is suspect. A new one takes its place in the pool once it is there; who
+  // holds the old one may go on with it.
+  std::shared_ptr<Session> avoid = nullptr;
+};
+
 // Not thread-safe; one loop.
 class SessionPool {
  public:
@@ -49,24 +58,15 @@ class SessionPool {
   ~SessionPool();
 
   // A tree on //host/share for `credential`: an existing session's, or a new session's. Callers
-  // that want the same session at once wait for one attempt. Addresses of the host are tried at a
-  // stagger; the first that negotiates serves. Does not retry. On error `failure`, if not null,
-  // says how far it came. Errors: as of Session::Setup, Session::ConnectTree, Network::Resolve.
+  // that want the same session at once wait for one attempt, and fail with it. Addresses of the
+  // host are tried at a stagger; the first that negotiates serves. Does not retry. On error `phase`
+  // says how far it came. Errors: as of Session::Setup, Session::ConnectTree, Network::Resolve;
+  // that of `may_connect`, if it refuses every address.
   runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> GetTree(std::string host, std::string share,
                                                                Credential credential,
                                                                ConnectPhase* phase,
-                                                               runtime::Deadline deadline);
-
-  // A session beside the shared one, not kept in the pool: to see whether a suspect server still
-  // answers others.
-  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> ConnectFresh(std::string host,
-                                                                       Credential credential,
-                                                                       ConnectPhase* phase,
-                                                                       runtime::Deadline deadline);
-
-  // Puts a session of ConnectFresh into the pool, in place of the one there.
-  void Adopt(std::shared_ptr<Session> session, const std::string& host,
-             const std::string& identity);
+                                                               runtime::Deadline deadline,
+                                                               ConnectRules rules = {});
 
   // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
   // may finish with it.
@@ -90,16 +90,27 @@ class SessionPool {
     runtime::Mutex connecting;
     uint16_t sessions = 0;  // Made so far: the channel sequence of the next one.
     absl::Time used;
+    // The last attempt that failed, for those who waited for it.
+    uint64_t failures = 0;
+    absl::Status failure;
+    ConnectPhase failure_phase = ConnectPhase::kResolve;
   };
 
   static Key KeyOf(const std::string& host, const std::string& identity);
   runtime::Task<absl::StatusOr<std::vector<runtime::IpAddress>>> ResolveHost(
       std::string host, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::shared_ptr<Connection>>> ConnectAny(std::string host,
+                                                                        ConnectRules rules,
                                                                         ConnectPhase* phase,
                                                                         runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Connect(std::string host,
+                                                                  Credential credential,
+                                                                  ConnectRules rules,
+                                                                  ConnectPhase* phase,
+                                                                  runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> GetSession(std::string host,
                                                                      Credential credential,
+                                                                     ConnectRules rules,
                                                                      ConnectPhase* phase,
                                                                      runtime::Deadline deadline);
   runtime::Task<void> LogOffIdle();

@@ -313,6 +313,14 @@ Task<absl::StatusOr<std::vector<uint8_t>>> Tree::Ioctl(wire::Fsctl code, wire::F
   Request request = MakeRequest(wire::Command::kIoctl, wire::EncodeIoctlRequest, ioctl);
   request.largest_payload_bytes = std::max(static_cast<uint32_t>(input.size()), max_output_bytes);
   CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
+  if (response.header.status == wire::NtStatus::kSuccess) {
+    // The answer to another question than ours is none ([MS-SMB2] 2.2.32).
+    CO_ASSIGN_OR_RETURN(const wire::IoctlResponse answer,
+                        wire::DecodeIoctlResponse(response.body()));
+    if (answer.code != code || answer.file_id != file_id) {
+      co_return absl::DataLossError("IOCTL response about another FSCTL or file");
+    }
+  }
   co_return IoctlOutput(response, "FSCTL");
 }
 
