@@ -585,6 +585,22 @@ TEST_F(ResolverTest, ADomainIsLookedForWhereItIsAllowed) {
   step = resolver.Next(resolution, now_);
   EXPECT_EQ(step.fetch.kind, ReferralKind::kRoot);
   EXPECT_THAT(step.fetch.hosts, ElementsAre("corp.test"));
+  // A domain's controllers, which the name servers know, are asked for the list of all of them.
+  const DfsPath in_domain = P("//ad.test/dfs/x");
+  Resolution found(in_domain, "user");
+  step = resolver.Next(found, now_);
+  ASSERT_EQ(step.fetch.kind, ReferralKind::kDc);
+  domains_.PutDomain("ad.test", {"dc1", "dc2"});
+  resolver.NoteFetchedElsewhere(found, step);
+  step = resolver.Next(found, now_);
+  EXPECT_EQ(step.fetch.kind, ReferralKind::kDc);
+  EXPECT_THAT(step.fetch.hosts, ElementsAre("dc1", "dc2"));
+  // Where that fails they are asked for the root.
+  resolver.NoteFetchFailed(found, step, absl::UnavailableError("down"), FailureClass::kTransport,
+                           {.limits = {}, .now = now_});
+  step = resolver.Next(found, now_);
+  EXPECT_EQ(step.fetch.kind, ReferralKind::kRoot);
+  EXPECT_THAT(step.fetch.hosts, ElementsAre("dc1", "dc2"));
   // Addresses and single labels are not looked up.
   for (const absl::string_view source : {"//10.0.0.1/dfs", "//fd00::1/dfs", "//root1/dfs"}) {
     const DfsPath other = P(source);
