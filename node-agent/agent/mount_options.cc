@@ -132,6 +132,19 @@ absl::Status SetIdentity(const std::string& value, Parsed* parsed) {
   return absl::OkStatus();
 }
 
+absl::Status SetFailback(const std::string& value, Parsed* parsed) {
+  dfs::ClientOptions& dfs = parsed->options.dfs;
+  if (value == "never" || value == "referral") {
+    dfs.failback = value == "never" ? dfs::Failback::kNever : dfs::Failback::kReferral;
+    return absl::OkStatus();
+  }
+  if (!SetDuration(value, absl::ZeroDuration(), &dfs.failback_dwell).ok()) {
+    return Impossible("must be never, referral or a duration");
+  }
+  dfs.failback = dfs::Failback::kAlways;
+  return absl::OkStatus();
+}
+
 absl::Status Nothing(const std::string& value, Parsed* parsed) { return absl::OkStatus(); }
 absl::Status Later(const std::string& value, Parsed* parsed) {
   return Impossible("is not implemented yet");
@@ -228,8 +241,12 @@ const Option kOptions[] = {
     {"failover_identity", Value::kNeeded, SetIdentity},
     {"failover_writes", Value::kNeeded, Later},
     {"target_policy", Value::kNeeded, Later},
-    {"failback", Value::kNeeded, Later},
-    {"site", Value::kNeeded, Later},
+    {"failback", Value::kNeeded, SetFailback},
+    {"site", Value::kNeeded,
+     [](auto& v, Parsed* p) {
+       p->options.dfs.site = v;
+       return absl::OkStatus();
+     }},
     {"offline_stage", Value::kMaybe, Later},
 };
 

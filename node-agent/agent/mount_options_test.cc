@@ -99,7 +99,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"vers=", "needs a value"},
       {"ro=1", "takes no value"},
       {"rw", "not implemented yet"},
-      {"failback=never", "not implemented yet"},
+      {"failback=soon", "must be never, referral or a duration"},
       {"sec=krb5", "not implemented yet"},
       {"sec=none", "must be ntlmssp"},
       {"guest", "every mount needs a user"},

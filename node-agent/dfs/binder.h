@@ -5,11 +5,14 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "node-agent/dfs/dialer.h"
 #include "node-agent/dfs/domain_cache.h"
 #include "node-agent/dfs/link_table.h"
 #include "node-agent/dfs/path.h"
@@ -51,8 +54,9 @@ class Binder {
   };
 
   // Binds the link that serves `path` and returns it. Callers that need the same link wait for one
-  // attempt. On an error `failure`, which must live until this returns or is destroyed, says more.
-  // Errors: as of Client::Run.
+  // attempt. Links that the namespace had on the way and has no more are forgotten; what waited on
+  // them is told to run again. On an error `failure`, which must live until this returns or is
+  // destroyed, says more. Errors: as of Client::Run.
   runtime::Task<absl::StatusOr<std::shared_ptr<Link>>> Bind(DfsPath path, Request request,
                                                             BindFailure* failure,
                                                             runtime::Deadline deadline);
@@ -60,8 +64,10 @@ class Binder {
   // Fetches again what is due; entries whose servers do not answer stay as they are.
   runtime::Task<void> RefreshDue();
 
-  // Gives a link its new target: operations on the old one that may move are told.
-  void Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path);
+  // Failback: looks whether better targets than those that serve are up, and binds links to those
+  // that have been for a while. What is open, or in flight and not repeatable, stays where it is.
+  runtime::Task<void> FailBackDue();
+  int64_t failbacks() const { return failbacks_; }
 
   // An operation found its target lost, though it had just been connected to.
   void NoteLost(const DfsPath& target_path, FailureClass failure);
@@ -85,8 +91,8 @@ class Binder {
     size_t candidate = 0;
     DfsPath target_path;
     bool may_be_namespace = false;
-    bool fresh = false;  // By a connection of its own.
-    size_t order = 0;    // Among the tries of this round.
+    std::shared_ptr<smb::Session> avoid = nullptr;  // By another connection than this.
+    size_t order = 0;                               // Among the tries of this round.
   };
   struct TryFailure {
     size_t candidate;
@@ -99,42 +105,87 @@ class Binder {
     std::vector<runtime::Event> ended;
     std::vector<TryFailure> failures;
   };
+  // What one Bind knows.
+  struct Search {
+    Search(const DfsPath& path, absl::string_view account, Request bind_request)
+        : resolution(path, account),
+          request(std::move(bind_request)),
+          not_covered_told(request.not_covered_by == nullptr) {}
+    Resolution resolution;
+    Request request;
+    bool not_covered_told;
+    std::map<FailureClass, absl::Status> met;  // The last failed attempt of each class.
+  };
+  // What a step of Bind came to; nullopt: the resolver is asked again.
+  using Outcome = std::optional<absl::StatusOr<std::shared_ptr<Link>>>;
 
-  runtime::Task<absl::StatusOr<Reached>> TryTarget(Try attempt, std::shared_ptr<Round> shared,
-                                                   runtime::Deadline deadline);
-  runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Connect(Try attempt,
-                                                                    smb::ConnectPhase* phase,
-                                                                    runtime::Deadline deadline);
+  // binder.cc
+  runtime::Task<absl::Status> FetchOnce(DfsPath path, Search* search, runtime::Deadline deadline);
   runtime::Task<absl::Status> Fetch(Resolution* resolution, ResolveStep step,
                                     runtime::Deadline deadline);
+  bool TellNotCovered(Search* search, const ResolveStep& step);
+  runtime::Task<Outcome> BindLink(DfsPath path, ResolveStep step, Search* search,
+                                  BindFailure* failure, runtime::Deadline deadline);
+  Outcome NothingToTry(const ResolveStep& step, const Link& link, Search* search,
+                       BindFailure* failure);
+  Outcome AfterRound(const ResolveStep& step, const absl::StatusOr<Reached>& reached,
+                     const Round& round, std::shared_ptr<Link> link, Search* search,
+                     BindFailure* failure);
+  // Takes the links below `link` on the way to `path` out of the table: the namespace has them no
+  // more. Not those that are bound and well: their own operations will find out.
+  void ForgetDeeper(const DfsPath& path, const Link& link, const smb::Session* avoid);
+  // Gives a link its new target: operations on the old one that may move are told.
+  void Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path);
   // `status`, with what an attempt that failed that way met: an error that names no host helps
   // nobody.
   static absl::Status Explain(const absl::Status& status, FailureClass failure,
                               const std::map<FailureClass, absl::Status>& met);
-  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh);
   // The candidate with this target path.
   static size_t CandidateOf(const ResolveStep& step, const DfsPath& target_path);
   static bool IsCandidate(const ResolveStep& step, const DfsPath& target_path);
+  Resolver::FetchContext MakeFetchContext() const;
+  OrderOptions MakeOrderOptions() const;
+  std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
+
+  // binder_try.cc
   // The candidates that may be tried now, in order; `failure` says why there are none.
   std::vector<Try> ChooseTries(const ResolveStep& step, const Request& request,
                                BindFailure* failure);
-  Resolver::FetchContext MakeFetchContext() const;
-  std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
+  runtime::Task<absl::StatusOr<Reached>> TryTarget(Try attempt, std::shared_ptr<Round> shared,
+                                                   runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<Reached>> TryInTurn(Try attempt, std::shared_ptr<Round> shared,
+                                                   runtime::Deadline deadline);
+  runtime::Task<absl::Status> AdmitConnect(DfsPath target_path,
+                                           TargetHealthTable::ConnectTicket* ticket,
+                                           runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<Reached>> Reach(Try attempt, AttemptPhase* phase,
+                                               runtime::Deadline deadline);
+  void NoteTryFailed(const Try& attempt, const absl::Status& status, AttemptPhase phase,
+                     const runtime::Deadline& deadline, Round* round);
+
+  // binder_refresh.cc
+  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh);
+  runtime::Task<void> FailBack(std::shared_ptr<Link> link);
+  std::vector<DfsPath> BetterTargets(const Link& link, const DfsPath& entry_prefix);
+  runtime::Task<void> FindBetter(std::shared_ptr<Link> link, std::vector<DfsPath> wanted);
+  // Reaches an entry's target for failback; nullopt: it is not up, or is no plain share.
+  runtime::Task<std::optional<Reached>> Probe(DfsPath target_path);
+  void ApplyBetter(Link& link, Reached reached);
 
   const smb::Credential credential_;
   const std::string account_;
   const ClientOptions& options_;
-  smb::SessionPool& sessions_;
   ReferralCache& cache_;
   DomainCache& domains_;
   TargetHealthTable& health_;
   LinkTable& links_;
-  const AllowedTargets allowed_;
+  Dialer dialer_;
   Resolver resolver_;
   ReferralSource referrals_;
   runtime::Condition bound_;
   uint64_t last_epoch_ = 0;
   int64_t failovers_ = 0;
+  int64_t failbacks_ = 0;
   runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
   std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
 };

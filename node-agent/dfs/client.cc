@@ -1,6 +1,8 @@
 #include "node-agent/dfs/client.h"
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -53,64 +55,23 @@ class Client::Impl {
   }
 
   Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options, Deadline deadline) {
-    const absl::Time began = runtime::Loop::Current().Now();
-    FailoverState state{.movable = options.movable, .repeatable = options.repeatable};
-    int resolutions = 0;
-    Binder::Request request;
+    Course course{.began = runtime::Loop::Current().Now(),
+                  .state = {.movable = options.movable, .repeatable = options.repeatable}};
     while (true) {
       std::shared_ptr<Link> link = links_.Find(path);
-      if (link == nullptr || !link->bound() || state.phase != FailoverPhase::kAttempt) {
-        if (state.phase == FailoverPhase::kAttempt) state.phase = FailoverPhase::kResolve;
-        BindFailure failure{.retry_at = absl::InfiniteFuture()};
-        absl::StatusOr<std::shared_ptr<Link>> bound =
-            co_await binder_.Bind(path, request, &failure, deadline);
-        request = {};
-        if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
-        state = AfterBind(state, bound.ok(), failure.worth_waiting);
-        if (state.phase == FailoverPhase::kFailed) co_return StatusOf(bound.status(), failure);
-        if (state.phase != FailoverPhase::kAttempt) {
-          CO_RETURN_IF_ERROR(
-              co_await WaitForRound(began, state, failure.retry_at, bound.status(), deadline));
-          if (state.phase == FailoverPhase::kWait) state = AfterWait(state);
-          continue;
-        }
-        link = *std::move(bound);
-      }
-      const std::shared_ptr<smb::Tree> tree = link->tree;
-      const uint64_t epoch = link->epoch;
-      CO_ASSIGN_OR_RETURN(Binding binding, MakeBinding(*link, path));
-      bool moved = false;
-      const absl::Status status =
-          co_await RunOnce(link, std::move(binding), operation, options.movable, &moved, deadline);
-      if (moved) {
-        ++counters_.moved_operations;
-        if (!options.repeatable) co_return absl::AbortedError("the target was lost on the way");
+      if (link != nullptr && link->FindFormer(options.held_epoch) != nullptr) {
+        std::optional<absl::Status> status =
+            co_await RunOnFormer(std::move(link), path, operation, options, deadline);
+        if (status.has_value()) co_return *std::move(status);
         continue;
       }
-      const Failure failure = Classify(status, AttemptPhase::kOperation, /*keys_proven=*/true);
-      state = AfterAttempt(state, failure);
-      switch (state.phase) {
-        case FailoverPhase::kDone:
-        case FailoverPhase::kFailed:
-        case FailoverPhase::kVerify:  // The caller knows how to find out.
-          co_return status;
-        case FailoverPhase::kResolve:
-          // A link below this target, which only a new resolution finds.
-          if (++resolutions > kMostResolutions) {
-            co_return absl::FailedPreconditionError("too many links");
-          }
-          request.not_covered_by = link;
-          break;
-        case FailoverPhase::kBackOff:
-          CO_RETURN_IF_ERROR(
-              co_await WaitForRound(began, state, absl::InfiniteFuture(), status, deadline));
-          state = AfterWait(state);
-          break;
-        default:
-          Lose(*link, epoch, failure, /*blame=*/state.phase == FailoverPhase::kNextTarget);
-          ++counters_.lost_targets;
-          break;
+      if (link == nullptr || !link->bound() || course.state.phase != FailoverPhase::kAttempt) {
+        CO_ASSIGN_OR_RETURN(link, co_await BindAgain(path, &course, deadline));
+        if (link == nullptr) continue;
       }
+      std::optional<absl::Status> status =
+          co_await RunOnLink(std::move(link), path, operation, options, &course, deadline);
+      if (status.has_value()) co_return *std::move(status);
     }
   }
 
@@ -177,22 +138,140 @@ class Client::Impl {
   ClientCounters counters() const {
     ClientCounters counters = counters_;
     counters.failovers = binder_.failovers();
+    counters.failbacks = binder_.failbacks();
     counters.referral_requests = binder_.referral_requests();
     return counters;
   }
 
  private:
-  absl::StatusOr<Binding> MakeBinding(const Link& link, const DfsPath& path) const {
-    ASSIGN_OR_RETURN(const DfsPath target,
-                     path.ReplacePrefix(link.prefix.size(), link.target_path));
+  // How far one operation has come.
+  struct Course {
+    absl::Time began;
+    FailoverState state;
+    int resolutions = 0;
+    Binder::Request request = {};
+  };
+
+  // Binds the path's link. Null: not now, look again. Errors: as of Run.
+  Task<absl::StatusOr<std::shared_ptr<Link>>> BindAgain(DfsPath path, Course* course,
+                                                        Deadline deadline) {
+    FailoverState& state = course->state;
+    if (state.phase == FailoverPhase::kAttempt) state.phase = FailoverPhase::kResolve;
+    BindFailure failure{.retry_at = absl::InfiniteFuture()};
+    absl::StatusOr<std::shared_ptr<Link>> bound =
+        co_await binder_.Bind(path, std::exchange(course->request, {}), &failure, deadline);
+    if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+    state = AfterBind(state, bound.ok(), failure.worth_waiting);
+    if (state.phase == FailoverPhase::kFailed) co_return StatusOf(bound.status(), failure);
+    if (state.phase == FailoverPhase::kAttempt) co_return bound;
+    CO_RETURN_IF_ERROR(
+        co_await WaitForRound(course->began, state, failure.retry_at, bound.status(), deadline));
+    if (state.phase == FailoverPhase::kWait) state = AfterWait(state);
+    co_return nullptr;
+  }
+
+  // Runs the operation where its link is bound. nullopt: it is to be run again.
+  Task<std::optional<absl::Status>> RunOnLink(std::shared_ptr<Link> link, DfsPath path,
+                                              Operation operation, RunOptions options,
+                                              Course* course, Deadline deadline) {
+    const uint64_t epoch = link->epoch;
+    absl::StatusOr<Binding> binding =
+        MakeBinding(path, link->prefix, link->target_path, link->tree, epoch);
+    if (!binding.ok()) co_return binding.status();
+    bool moved = false;
+    const absl::Status status =
+        co_await RunOnce(link, *std::move(binding), operation, options, &moved, deadline);
+    if (moved) {
+      ++counters_.moved_operations;
+      if (!options.repeatable) co_return absl::AbortedError("the target was lost on the way");
+      co_return std::nullopt;
+    }
+    const Failure failure = Classify(status, AttemptPhase::kOperation, /*keys_proven=*/true);
+    FailoverState& state = course->state;
+    state = AfterAttempt(state, failure);
+    switch (state.phase) {
+      case FailoverPhase::kDone:
+      case FailoverPhase::kFailed:
+      case FailoverPhase::kVerify:  // The caller knows how to find out.
+        co_return status;
+      case FailoverPhase::kResolve:
+        // A link below this target, which only a new resolution finds.
+        if (++course->resolutions > kMostResolutions) {
+          co_return absl::FailedPreconditionError("too many links");
+        }
+        course->request.not_covered_by = link;
+        break;
+      case FailoverPhase::kBackOff: {
+        absl::Status waited =
+            co_await WaitForRound(course->began, state, absl::InfiniteFuture(), status, deadline);
+        if (!waited.ok()) co_return waited;
+        state = AfterWait(state);
+        break;
+      }
+      default:
+        Lose(*link, epoch, failure, /*blame=*/state.phase == FailoverPhase::kNextTarget);
+        ++counters_.lost_targets;
+        break;
+    }
+    co_return std::nullopt;
+  }
+
+  // Runs the operation where what it uses is open, although its link has failed back. nullopt: that
+  // target is not up any more, and the operation is to be run where the link is bound.
+  Task<std::optional<absl::Status>> RunOnFormer(std::shared_ptr<Link> link, DfsPath path,
+                                                Operation operation, RunOptions options,
+                                                Deadline deadline) {
+    const FormerBinding* const former = link->FindFormer(options.held_epoch);
+    const std::shared_ptr<smb::Tree> tree = former->tree.lock();
+    absl::StatusOr<Binding> binding =
+        MakeBinding(path, link->prefix, former->target_path, tree, former->epoch);
+    if (!binding.ok()) co_return binding.status();
+    auto attempt = std::make_shared<Attempt>();
+    {
+      runtime::TaskGroup tasks;  // Dies with this frame, and the operation with it.
+      tasks.Spawn(RunOperation(std::move(operation), *std::move(binding), attempt));
+      if (options.movable && options.repeatable) tasks.Spawn(MoveWhenSuspect(tree, attempt));
+      absl::Status waited = co_await attempt->ended.WaitUntilSet(deadline);
+      if (!waited.ok()) co_return waited;
+    }
+    if (!attempt->moved) {
+      const FailoverState state =
+          AfterAttempt({.movable = options.movable, .repeatable = options.repeatable},
+                       Classify(attempt->status, AttemptPhase::kOperation, /*keys_proven=*/true));
+      if (state.phase == FailoverPhase::kDone || state.phase == FailoverPhase::kFailed ||
+          state.phase == FailoverPhase::kVerify) {
+        co_return attempt->status;
+      }
+    }
+    link->DropFormer(options.held_epoch);
+    ++counters_.moved_operations;
+    co_return std::nullopt;
+  }
+
+  // The link has another target already: nobody needs to look for one.
+  static Task<void> MoveWhenSuspect(std::shared_ptr<smb::Tree> tree,
+                                    std::shared_ptr<Attempt> attempt) {
+    smb::Connection& connection = tree->session().connection();
+    while (!connection.suspect()) {
+      // The operation ends with the connection, and this with the operation.
+      if (!(co_await connection.health_changed().WaitForNotify(Deadline::Never())).ok()) co_return;
+    }
+    attempt->moved = true;
+    attempt->ended.Set();
+  }
+
+  absl::StatusOr<Binding> MakeBinding(const DfsPath& path, const DfsPath& prefix,
+                                      const DfsPath& target_path, std::shared_ptr<smb::Tree> tree,
+                                      uint64_t epoch) const {
+    ASSIGN_OR_RETURN(const DfsPath target, path.ReplacePrefix(prefix.size(), target_path));
     const absl::string_view relative = target.Relative(2);
     std::optional<std::u16string> wire_path =
         smb::wire::Utf8ToUtf16(std::string_view(relative.data(), relative.size()));
     if (!wire_path.has_value()) return absl::InvalidArgumentError("a name that is not UTF-8");
-    return Binding{.tree = link.tree,
+    return Binding{.tree = std::move(tree),
                    .path = *std::move(wire_path),
-                   .epoch = link.epoch,
-                   .link_components = link.prefix.size()};
+                   .epoch = epoch,
+                   .link_components = prefix.size()};
   }
 
   // With its payloads: whether a log-on failed or a share refused.
@@ -257,10 +336,11 @@ class Client::Impl {
 
   // Runs the operation; if the link is bound anew meanwhile and the operation may move, ends it.
   Task<absl::Status> RunOnce(std::shared_ptr<Link> link, Binding binding, Operation operation,
-                             bool movable, bool* moved, Deadline deadline) {
+                             RunOptions options, bool* moved, Deadline deadline) {
     EnsureGuarded(link);
-    if (!movable) co_return co_await operation(std::move(binding));
+    if (!options.movable) co_return co_await operation(std::move(binding));
     auto attempt = std::make_shared<Attempt>();
+    attempt->repeatable = options.repeatable;
     link->attempts.PushBack(*attempt);
     runtime::TaskGroup task;  // Dies with this frame, and the operation with it.
     task.Spawn(RunOperation(std::move(operation), std::move(binding), attempt));
@@ -277,31 +357,29 @@ class Client::Impl {
           failure.action == FailureAction::kSameTarget ? !link.tree->session().usable() : true;
       if (session_gone) sessions_.Retire(link.tree->session());
     }
-    link.tree = nullptr;
+    link.Unbind();
     if (blame) binder_.NoteLost(link.target_path, failure.failure);
   }
 
-  // One guard per link: it looks for another target while the one that serves is silent.
+  // One guard per binding: it looks for another target while the one that serves is silent.
   void EnsureGuarded(const std::shared_ptr<Link>& link) {
-    if (link->guarded_epoch == link->epoch) return;
-    link->guarded_epoch = link->epoch;
-    tasks_.Spawn(Guard(link, link->epoch));
+    if (link->guard != nullptr) return;
+    link->guard = std::make_shared<runtime::CancelSource>();
+    tasks_.Spawn(Guard(link, link->tree, link->guard->deadline()));
   }
 
-  Task<void> Guard(std::shared_ptr<Link> link, uint64_t epoch) {
-    const std::shared_ptr<smb::Tree> tree = link->tree;
-    if (tree == nullptr) co_return;
+  // Until the link is bound otherwise, which cancels `stop`: the tree is not held for longer than
+  // the link holds it.
+  Task<void> Guard(std::shared_ptr<Link> link, std::shared_ptr<smb::Tree> tree, Deadline stop) {
     smb::Connection& connection = tree->session().connection();
-    while (link->epoch == epoch && !connection.closed()) {
+    while (!stop.cancelled() && !connection.closed()) {
       if (!connection.suspect()) {
-        // Ends with the connection, which its own watch or its peer brings about.
-        if (!(co_await connection.health_changed().WaitForNotify(Deadline::Never())).ok()) {
-          co_return;
-        }
+        // Ends with the connection, too, which its own watch or its peer brings about.
+        if (!(co_await connection.health_changed().WaitForNotify(stop)).ok()) co_return;
         continue;
       }
       ++counters_.suspicions;
-      runtime::CancelSource search;
+      runtime::CancelSource search(stop);
       runtime::TaskGroup watch;
       watch.Spawn(CancelWhenWell(tree, &search));
       BindFailure failure{.retry_at = absl::InfiniteFuture()};
@@ -334,6 +412,7 @@ class Client::Impl {
     while (true) {
       if (!(co_await runtime::Sleep(every, Deadline::Never())).ok()) co_return;
       co_await binder_.RefreshDue();
+      co_await binder_.FailBackDue();
     }
   }
 

@@ -48,12 +48,23 @@ struct Binding {
 
 // What a caller allows, per operation.
 struct RunOptions {
+  // The epoch under which what the operation uses is open; 0: it uses nothing that is open. A link
+  // that has failed back to a better target leaves open what is open on the former one: while that
+  // is up the operation is run there, else where the link is bound now.
+  uint64_t held_epoch = 0;
   // False: the operation holds something that only its own server has (unacknowledged data, locks);
   // it waits for that server until `write_grace`, then it is run with whatever binding there is.
   bool movable = true;
   // False: an answer that was lost leaves it unknown whether the operation was executed; it is not
   // repeated, and Run returns kAborted.
   bool repeatable = true;
+};
+
+// When a link goes back to a better target than the one that serves.
+enum class Failback {
+  kNever,
+  kReferral,  // To a better set, where the namespace asks for it (T bit). [MS-DFSC] 3.1.5.4.3
+  kAlways,    // To any target that the referral lists before it.
 };
 
 // What a mount's options say about failing over.
@@ -67,11 +78,16 @@ struct ClientOptions {
   // those of the mounted source's DNS suffix, or any where it has none.
   std::vector<std::string> allowed_targets;
   TargetPolicy target_policy = TargetPolicy::kServerOrder;
-  bool failback = false;
+  Failback failback = Failback::kReferral;
+  // A target must have been up for this long without a break to be gone back to.
+  absl::Duration failback_dwell = absl::Seconds(10);
+  // Our Active Directory site, for the servers' order of targets; empty: they judge by our address.
+  std::string site;
   // Where link epochs come from: a number never given out before in the life of the mount,
   // whichever agent serves it (state::MountTables::NextEpoch). Unset: numbers of this client.
   std::function<uint64_t()> next_epoch;
-  bool allow_local_targets = false;  // Loopback, link-local and own addresses: tests only.
+  // Loopback, link-local and own addresses, and names that resolve to them: tests only.
+  bool allow_local_targets = false;
 };
 
 struct ClientCounters {
@@ -79,6 +95,7 @@ struct ClientCounters {
   int64_t failovers = 0;         // A link went from one target to another, for whatever reason.
   int64_t lost_targets = 0;      // A target said goodbye, or its connection broke.
   int64_t moved_operations = 0;  // Operations that were run again on another target.
+  int64_t failbacks = 0;         // A link was bound to a better target; nothing was lost.
   int64_t referral_requests = 0;
 };
 

@@ -2,7 +2,48 @@
 
 #include <algorithm>
 
+#include "node-agent/smb/connection.h"
+#include "node-agent/smb/session.h"
+
 namespace dfscsi::dfs {
+
+void Link::Unbind() {
+  tree = nullptr;
+  better.reset();
+  if (guard != nullptr) guard->Cancel();
+  guard = nullptr;
+}
+
+void Link::MoveAttempts() {
+  while (Attempt* const attempt = attempts.PopFront()) {
+    attempt->moved = true;
+    attempt->ended.Set();
+  }
+}
+
+void Link::MoveRepeatableAttempts() {
+  while (Attempt* const attempt = attempts.PopFront()) {
+    if (!attempt->repeatable) continue;
+    attempt->moved = true;
+    attempt->ended.Set();
+  }
+}
+
+const FormerBinding* Link::FindFormer(uint64_t of_epoch) const {
+  for (const FormerBinding& one : former) {
+    if (one.epoch != of_epoch) continue;
+    const std::shared_ptr<smb::Tree> held = one.tree.lock();
+    const bool up = held != nullptr && held->usable() && !held->session().connection().suspect();
+    return up ? &one : nullptr;
+  }
+  return nullptr;
+}
+
+void Link::DropFormer(uint64_t of_epoch) {
+  std::erase_if(former, [&](const FormerBinding& one) {
+    return one.epoch == of_epoch || one.tree.expired();
+  });
+}
 
 std::shared_ptr<Link> LinkTable::Find(const DfsPath& path) const {
   for (size_t n = std::min(path.size(), links_of_size_.size() - 1); n >= 2; --n) {
@@ -31,6 +72,16 @@ void LinkTable::Erase(const DfsPath& prefix) {
 
 void LinkTable::ForEach(const std::function<void(Link&)>& visit) const {
   for (const auto& [key, link] : links_) visit(*link);
+}
+
+std::vector<std::shared_ptr<Link>> LinkTable::List() const {
+  std::vector<std::shared_ptr<Link>> all;
+  all.reserve(links_.size());
+  for (const auto& [key, link] : links_) all.push_back(link);
+  // The order of a hash table is no order: a simulation must replay.
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a->prefix.Key() < b->prefix.Key(); });
+  return all;
 }
 
 }  // namespace dfscsi::dfs

@@ -9,14 +9,17 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral_cache.h"
+#include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/list.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/wait.h"
@@ -29,6 +32,22 @@ struct Attempt : runtime::ListNode {
   runtime::Event ended;
   absl::Status status;
   bool moved = false;  // The link was bound anew; the operation is to be run again there.
+  bool repeatable = true;
+};
+
+// Where a link was bound before it went back to a better target: what is open there stays there
+// while that target is up (failback is for new opens).
+struct FormerBinding {
+  std::weak_ptr<smb::Tree> tree;  // Held by what is open on it, and by nobody else.
+  DfsPath target_path;
+  uint64_t epoch = 0;
+};
+
+// A better target than the one that serves: it has been up since then, and may be gone back to.
+struct BetterTarget {
+  DfsPath target_path;
+  std::shared_ptr<smb::Tree> tree;
+  absl::Time since;
 };
 
 struct Link {
@@ -36,19 +55,32 @@ struct Link {
 
   // True if operations may be started on it.
   bool bound() const { return tree != nullptr && tree->usable(); }
+  // Ends the binding, guard and all. Attempts stay, for whoever ends them.
+  void Unbind();
+  // Tells the operations in flight that may move that they are to be run again.
+  void MoveAttempts();
+  // As above, but what may not be repeated goes on where it is.
+  void MoveRepeatableAttempts();
+  // The former binding of this epoch, if it is up. No I/O.
+  const FormerBinding* FindFormer(uint64_t of_epoch) const;
+  void DropFormer(uint64_t of_epoch);
 
   const DfsPath prefix;  // Of the path that the user sees.
 
   std::shared_ptr<smb::Tree> tree;  // Null before the first binding.
   DfsPath target_path = prefix;     // \host\share[\path] of the target.
   uint64_t epoch = 0;
-  ReferralCache::Pin pin;  // The entry behind it stays cached.
+  std::optional<DfsPath> entry_prefix;  // Of the referral that lists the target; none: no referral.
+  ReferralCache::Pin pin;               // That entry stays cached.
   // When the target was last found lost, for write_grace; InfinitePast while it serves.
   absl::Time lost_since = absl::InfinitePast();
+  std::vector<FormerBinding> former;
+  std::optional<BetterTarget> better;
 
   runtime::Mutex binding;           // Held by the one that binds it.
   runtime::List<Attempt> attempts;  // Those that may move.
-  uint64_t guarded_epoch = 0;       // A guard watches the target of this epoch.
+  // Ends the guard that watches the present target; null: there is none.
+  std::shared_ptr<runtime::CancelSource> guard;
 };
 
 // Not thread-safe; one loop.
@@ -61,6 +93,8 @@ class LinkTable {
   bool Contains(const DfsPath& path) const;
   void Erase(const DfsPath& prefix);
   void ForEach(const std::function<void(Link&)>& visit) const;
+  // All of them now: for walks that wait.
+  std::vector<std::shared_ptr<Link>> List() const;
   size_t size() const { return links_.size(); }
 
  private:

@@ -1,6 +1,8 @@
 #include "node-agent/dfs/referral_source.h"
 
+#include <algorithm>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,10 +21,37 @@ namespace {
 // A namespace server that is slower than this gets a competitor.
 constexpr absl::Duration kHostStagger = absl::Milliseconds(500);
 
+// The server does not know FSCTL_DFS_GET_REFERRALS_EX; the plain one may do.
+bool RefusesEx(const absl::Status& status) {
+  const std::optional<smb::wire::NtStatus> answer = smb::wire::NtStatusOf(status);
+  return answer == smb::wire::NtStatus::kFsDriverRequired ||
+         answer == smb::wire::NtStatus::kInvalidDeviceRequest ||
+         answer == smb::wire::NtStatus::kNotSupported ||
+         answer == smb::wire::NtStatus::kInvalidParameter;
+}
+
 }  // namespace
 
-ReferralSource::ReferralSource(smb::SessionPool& sessions, smb::Credential credential)
-    : sessions_(sessions), credential_(std::move(credential)) {}
+ReferralSource::ReferralSource(Dialer& dialer, std::u16string site)
+    : dialer_(dialer), site_(std::move(site)) {}
+
+Task<absl::StatusOr<std::vector<uint8_t>>> ReferralSource::Request(std::shared_ptr<smb::Tree> tree,
+                                                                   std::u16string wire_path,
+                                                                   uint32_t most_bytes,
+                                                                   Deadline deadline) {
+  const std::string host = tree->session().connection().host();
+  if (!site_.empty() && without_ex_[host].lock().get() != &tree->session()) {
+    ++requests_sent_;
+    absl::StatusOr<std::vector<uint8_t>> reply =
+        co_await tree->Ioctl(smb::wire::Fsctl::kDfsGetReferralsEx, smb::wire::kNoFileId,
+                             EncodeReferralRequestEx(wire_path, site_), most_bytes, deadline);
+    if (reply.ok() || !RefusesEx(reply.status())) co_return reply;
+    without_ex_[host] = tree->session().weak_from_this();
+  }
+  ++requests_sent_;
+  co_return co_await tree->Ioctl(smb::wire::Fsctl::kDfsGetReferrals, smb::wire::kNoFileId,
+                                 EncodeReferralRequest(wire_path), most_bytes, deadline);
+}
 
 Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Ask(std::string host, size_t index,
                                                                  ReferralKind kind,
@@ -30,18 +59,15 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Ask(std::string hos
                                                                  Deadline deadline) {
   smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree,
-                      co_await sessions_.GetTree(host, "IPC$", credential_, &phase, deadline));
+                      co_await dialer_.GetTree(host, "IPC$", nullptr, &phase, deadline));
   if ((tree->session().connection().negotiated().capabilities & smb::wire::kCapDfs) == 0) {
     // [MS-SMB2] 3.2.4.20.3: not to be sent to a server that knows no DFS.
     co_return smb::wire::ToStatus(smb::wire::NtStatus::kFsDriverRequired,
                                   absl::StrCat(host, " serves no DFS"));
   }
   for (uint32_t bytes = kFirstReferralBufferBytes;; bytes *= 2) {
-    ++requests_sent_;
     const uint32_t asked = std::min(bytes, kMaxReferralBufferBytes);
-    absl::StatusOr<std::vector<uint8_t>> reply =
-        co_await tree->Ioctl(smb::wire::Fsctl::kDfsGetReferrals, smb::wire::kNoFileId,
-                             EncodeReferralRequest(wire_path), asked, deadline);
+    absl::StatusOr<std::vector<uint8_t>> reply = co_await Request(tree, wire_path, asked, deadline);
     if (!reply.ok()) {
       const bool cut_off =
           smb::wire::NtStatusOf(reply.status()) == smb::wire::NtStatus::kBufferOverflow;
@@ -90,8 +116,14 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
       return Racer::Run(this, shared, host, i, kind, path, std::move(until));
     });
   }
-  const auto says_more = [](const absl::Status& a, const absl::Status& b) {
-    return smb::wire::NtStatusOf(a).has_value() && !smb::wire::NtStatusOf(b).has_value();
+  // An answer tells more than silence, and silence (which may end) more than a host that we may not
+  // ask.
+  const auto weight = [](const absl::Status& status) {
+    if (smb::wire::NtStatusOf(status).has_value()) return 2;
+    return absl::IsPermissionDenied(status) ? 0 : 1;
+  };
+  const auto says_more = [weight](const absl::Status& a, const absl::Status& b) {
+    return weight(a) > weight(b);
   };
   absl::StatusOr<Answer> answer =
       co_await runtime::Race<Answer>(std::move(racers), says_more, deadline, &racing_);
@@ -100,6 +132,7 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
     if (*failure == FailureClass::kCaller && !deadline.cancelled()) {
       *failure = FailureClass::kTransport;  // Our own limit for this step, not the caller's.
     }
+    if (weight(answer.status()) == 0) *failure = FailureClass::kDenied;
   }
   co_return answer;
 }

@@ -1,4 +1,5 @@
-// Asks servers for referrals: FSCTL_DFS_GET_REFERRALS on IPC$, and SRV records for domains.
+// Asks servers for referrals: FSCTL_DFS_GET_REFERRALS (with a site, FSCTL_DFS_GET_REFERRALS_EX) on
+// IPC$, and SRV records for domains.
 //
 // Source: [MS-DFSC] 3.1.4.2, [MS-SMB2] 3.2.4.20.3.
 
@@ -6,27 +7,30 @@
 #define NODE_AGENT_DFS_REFERRAL_SOURCE_H_
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "node-agent/dfs/domain_cache.h"
+#include "node-agent/dfs/dialer.h"
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/dfs/referral.h"
 #include "node-agent/dfs/resolver.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
-#include "node-agent/smb/session_pool.h"
+#include "node-agent/smb/tree.h"
 
 namespace dfscsi::dfs {
 
 // Not thread-safe; one loop.
 class ReferralSource {
  public:
-  // All must outlive it. `requests` counts the referral requests sent.
-  ReferralSource(smb::SessionPool& sessions, smb::Credential credential);
+  // `dialer` must outlive it. `site`: our Active Directory site, for the servers' order of targets;
+  // empty: they judge by our address.
+  ReferralSource(Dialer& dialer, std::u16string site);
 
   struct Answer {
     std::variant<Referral, NameListReferral> referral;
@@ -49,8 +53,16 @@ class ReferralSource {
   runtime::Task<absl::StatusOr<Answer>> Ask(std::string host, size_t index, ReferralKind kind,
                                             std::u16string wire_path, runtime::Deadline deadline);
 
-  smb::SessionPool& sessions_;
-  const smb::Credential credential_;
+  // One referral request, as EX where there is a site and the server knows EX.
+  runtime::Task<absl::StatusOr<std::vector<uint8_t>>> Request(std::shared_ptr<smb::Tree> tree,
+                                                              std::u16string wire_path,
+                                                              uint32_t most_bytes,
+                                                              runtime::Deadline deadline);
+
+  Dialer& dialer_;
+  const std::u16string site_;
+  // Sessions (each a connection) whose server has refused EX; by host.
+  std::map<std::string, std::weak_ptr<smb::Session>> without_ex_;
   int64_t requests_sent_ = 0;
   runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
 };

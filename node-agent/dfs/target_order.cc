@@ -15,13 +15,6 @@ size_t SetOf(const ReferralEntry& entry, size_t index) {
   return set;
 }
 
-// True if the namespace or the mount wants `index` rather than the hint.
-bool IsPreferred(const ReferralEntry& entry, size_t index, const OrderOptions& options) {
-  if (index >= entry.hint) return false;
-  return options.failback ||
-         (entry.target_failback && SetOf(entry, index) < SetOf(entry, entry.hint));
-}
-
 enum Rank { kFailback = 0, kHint = 1, kGood = 2, kRetry = 3, kNotYet = 4 };
 
 Rank RankOf(const ReferralEntry& entry, size_t index, const TargetStatus& status,
@@ -30,13 +23,20 @@ Rank RankOf(const ReferralEntry& entry, size_t index, const TargetStatus& status
   if (status.state == TargetState::kDown || status.state == TargetState::kDenied) return kRetry;
   if (index == entry.hint) return kHint;
   if (new_open && status.state == TargetState::kUp && now - status.since >= options.dwell &&
-      IsPreferred(entry, index, options)) {
+      IsBetter(entry, index, entry.hint, options)) {
     return kFailback;
   }
   return kGood;
 }
 
 }  // namespace
+
+bool IsBetter(const ReferralEntry& entry, size_t index, size_t serving,
+              const OrderOptions& options) {
+  if (index >= serving) return false;
+  return options.failback || (options.obey_referral && entry.target_failback &&
+                              SetOf(entry, index) < SetOf(entry, serving));
+}
 
 TargetOrder OrderTargets(const ReferralEntry& entry, absl::Span<const uint16_t> candidates,
                          absl::Span<const TargetStatus> health, const OrderOptions& options,
@@ -63,16 +63,6 @@ TargetOrder OrderTargets(const ReferralEntry& entry, absl::Span<const uint16_t> 
   TargetOrder order;
   for (const Sortable& one : sortable) order.push_back(one.target);
   return order;
-}
-
-std::optional<size_t> TargetToProbe(const ReferralEntry& entry,
-                                    absl::Span<const TargetStatus> health,
-                                    const OrderOptions& options, absl::Time now) {
-  for (size_t i = 0; i < entry.hint; ++i) {
-    if (!IsPreferred(entry, i, options)) continue;
-    if (health[i].state != TargetState::kUp && health[i].MayTry(now)) return i;
-  }
-  return std::nullopt;
 }
 
 }  // namespace dfscsi::dfs

@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/time/time.h"
@@ -27,7 +26,8 @@ enum class TargetPolicy {
 
 struct OrderOptions {
   TargetPolicy policy = TargetPolicy::kServerOrder;
-  bool failback = false;  // To any target before the hint; the T bit: to any set before the hint's.
+  bool failback = false;                     // To any target before the hint.
+  bool obey_referral = true;                 // The T bit: to any set before the hint's.
   absl::Duration dwell = absl::Seconds(10);  // How long a target must have been up to go back to.
 };
 
@@ -45,12 +45,10 @@ TargetOrder OrderTargets(const ReferralEntry& entry, absl::Span<const uint16_t> 
                          absl::Span<const TargetStatus> health, const OrderOptions& options,
                          bool new_open, absl::Time now);
 
-// For failback: the best target before the hint that nobody knows to be up and that may be tried
-// now; somebody should see, in the background, whether it is. `health` has the status of each
-// target of the entry.
-std::optional<size_t> TargetToProbe(const ReferralEntry& entry,
-                                    absl::Span<const TargetStatus> health,
-                                    const OrderOptions& options, absl::Time now);
+// True if the namespace or the mount wants target `index` rather than target `serving`: one would
+// fail back to it.
+bool IsBetter(const ReferralEntry& entry, size_t index, size_t serving,
+              const OrderOptions& options);
 
 }  // namespace dfscsi::dfs
 

@@ -152,25 +152,29 @@ TEST(TargetOrderTest, OnlyCandidatesAreOrdered) {
   EXPECT_EQ(order[1].index, 3);
 }
 
-TEST(TargetOrderTest, ProbeWhatOneWouldGoBackTo) {
-  const auto probe = [](std::string targets, size_t hint, bool failback, bool t_bit) {
-    const Made made = Make({.name = "",
-                            .targets = targets,
-                            .hint = hint,
-                            .want = "",
-                            .failback = failback,
-                            .t_bit = t_bit});
-    const std::optional<size_t> index =
-        TargetToProbe(made.entry, made.health, {.failback = failback}, kNow);
-    return index ? static_cast<int>(*index) : -1;
+TEST(TargetOrderTest, C17_WhatOneWouldGoBackTo) {
+  struct Case {
+    const char* targets;
+    bool failback, obey_referral, t_bit;
+    size_t index, serving;
+    bool want;
   };
-  EXPECT_EQ(probe("ru", 1, true, false), 0);
-  EXPECT_EQ(probe("du", 1, true, false), -1);  // Backing off.
-  EXPECT_EQ(probe("uu", 1, true, false), -1);  // Known to be up.
-  EXPECT_EQ(probe("ru", 1, false, false), -1);
-  EXPECT_EQ(probe("ru", 1, false, true), -1);  // The same set.
-  EXPECT_EQ(probe("r|u", 1, false, true), 0);
-  EXPECT_EQ(probe("ur", 0, true, false), -1);  // Nothing is better than the hint.
+  for (const Case& c : std::vector<Case>{
+           {"uu", true, false, false, 0, 1, true},
+           {"uu", true, false, false, 1, 1, false},  // Itself.
+           {"uu", true, false, false, 1, 0, false},  // A worse one.
+           {"uu", false, true, false, 0, 1, false},  // Nobody asks for it.
+           {"uu", false, true, true, 0, 1, false},   // The same set.
+           {"u|u", false, true, true, 0, 1, true},
+           {"u|u", false, false, true, 0, 1, false},  // The mount says never.
+           {"u|u", false, true, false, 0, 1, false},
+       }) {
+    const Made made = Make({.name = "", .targets = c.targets, .t_bit = c.t_bit});
+    EXPECT_EQ(IsBetter(made.entry, c.index, c.serving,
+                       {.failback = c.failback, .obey_referral = c.obey_referral}),
+              c.want)
+        << c.targets << " " << c.index << " " << c.serving;
+  }
 }
 
 }  // namespace

@@ -130,8 +130,12 @@ bool AllowedTargets::AllowsHost(absl::string_view host) const {
   return single_labels_ && name.find('.') == std::string::npos && !IsAddress(name);
 }
 
-bool AllowedTargets::AllowsAddress(absl::string_view address) const {
-  return allow_local_ || !IsLocalAddress(address);
+bool AllowedTargets::AllowsAddress(absl::string_view address, bool is_own) const {
+  return allow_local_ || (!is_own && !IsLocalAddress(address));
+}
+
+bool AllowedTargets::IsMountedHost(absl::string_view host) const {
+  return Canonical(host) == mounted_host_;
 }
 
 }  // namespace dfscsi::dfs

@@ -30,8 +30,11 @@ class AllowedTargets {
   // May the credential go to a host of this name? False too for names that mean this machine
   // (localhost, 127/8, ::1, 169.254/16, fe80::/10, unspecified), however they are spelt.
   bool AllowsHost(absl::string_view host) const;
-  // May it go to this address, which a name resolved to? In text form.
-  bool AllowsAddress(absl::string_view address) const;
+  // May it go to this address, which a name resolved to? In text form. `is_own`: it is one of this
+  // node's.
+  bool AllowsAddress(absl::string_view address, bool is_own = false) const;
+  // The host that the user named: whatever it resolves to is the user's own word.
+  bool IsMountedHost(absl::string_view host) const;
 
   // No list narrows the hosts down.
   bool allows_all() const { return all_; }

@@ -73,7 +73,7 @@ Task<absl::Status> Filesystem::Impl::SeekStream(std::shared_ptr<DirectoryStream>
       [stream, position, deadline](dfs::Binding binding) {
         return SeekOn(std::move(binding), stream, position, deadline);
       },
-      {}, deadline);
+      {.held_epoch = stream->epoch()}, deadline);
 }
 
 Task<absl::Status> Filesystem::Impl::ReadDirectory(state::FileHandle fh, uint64_t offset, bool plus,

@@ -79,7 +79,7 @@ Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64
         return file->ReadOn(std::move(binding), offset, into, options_.check_identity, &result,
                             &counters_, deadline);
       },
-      {}, deadline));
+      {.held_epoch = file->epoch()}, deadline));
   co_return result;
 }
 
@@ -94,7 +94,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint
         return file->SeekOn(std::move(binding), offset, whence, options_.check_identity, &result,
                             &counters_, deadline);
       },
-      {}, deadline));
+      {.held_epoch = file->epoch()}, deadline));
   co_return result;
 }
 

@@ -43,6 +43,8 @@ class OpenFile {
 
   const dfs::DfsPath& path() const { return path_; }
   const state::NodeIdentity& identity() const { return identity_; }
+  // Of the binding under which it is open; 0: it is not open.
+  uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
   const ServerAttributes& seen() const { return seen_; }
 
   // The first open: its attributes become the file's identity.
