@@ -50,6 +50,8 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "referral_ttl_min=0",
                                       "referral_ttl_max=1h",
                                       "failover_identity=off",
+                                      "failback=10m",
+                                      "site=Berlin",
                                       "ro",
                                       "rsize=1",
                                       "noserverino"});
@@ -71,6 +73,9 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
   EXPECT_EQ(options.dfs.write_grace, absl::Minutes(1));
   EXPECT_EQ(options.dfs.referral_ttl_min, absl::ZeroDuration());
   EXPECT_EQ(options.dfs.referral_ttl_max, absl::Hours(1));
+  EXPECT_EQ(options.dfs.failback, dfs::Failback::kAlways);
+  EXPECT_EQ(options.dfs.failback_dwell, absl::Minutes(10));
+  EXPECT_EQ(options.dfs.site, "Berlin");
   EXPECT_THAT(options.warnings, ElementsAre("option rsize has no effect"));
 }
 
@@ -78,6 +83,10 @@ TEST(MountOptionsTest, AliasesAndTheLastOfTwoWins) {
   EXPECT_EQ(Parse({"echo_interval=4"}).smb.suspect_after, absl::Seconds(2));
   EXPECT_EQ(Parse({"acregmax=7"}).vfs.actimeo, absl::Seconds(7));
   EXPECT_EQ(Parse({"dfs.referralTtlMax=2m"}).dfs.referral_ttl_max, absl::Minutes(2));
+  EXPECT_EQ(Parse({"dfs.preferredSite=Paris"}).dfs.site, "Paris");
+  EXPECT_EQ(Parse({"failback=never"}).dfs.failback, dfs::Failback::kNever);
+  EXPECT_EQ(Parse({"failback=never", "dfs.failback=referral"}).dfs.failback,
+            dfs::Failback::kReferral);
   EXPECT_EQ(Parse({"uid=1", "uid=2"}).vfs.uid, 2u);
   EXPECT_EQ(Parse({"soft", "hard", "op_timeout=9"}).dfs.give_up_after, absl::InfiniteDuration());
   EXPECT_EQ(Parse({"nosign", "sign"}).smb.signing, smb::Signing::kRequired);
