@@ -412,7 +412,7 @@ class Probe final : public smb::LeaseObserver, public std::enable_shared_from_th
           co_await tree.AllocatedRanges(handle.id, {0, arguments.Number(1)}, Soon());
       if (!ranges.ok()) co_return Said(ranges.status());
       std::string said = "ok";
-      for (const auto& range : *ranges) {
+      for (const auto& range : ranges->ranges) {
         absl::StrAppend(&said, " ", range.offset, "+", range.length_bytes);
       }
       co_return said;
