@@ -71,9 +71,16 @@ runtime::Task<void> ScriptedConnection::WaitAndRepeat(Call* waiting) {
   call.async_id = ++server_.last_async_id_;
   async_ids_[call.async_id] = message_id;
   SendInterim(call, call.async_id);
+  // What it waits for may have happened since it was executed, in this very turn: look again before
+  // waiting.
+  bool look_again = true;
   while (call.waits) {
-    const absl::Status woken = co_await server_.opens_->changed().WaitForNotify(
-        cancel->deadline().Before(call.waits_until));
+    absl::Status woken;
+    if (!look_again) {
+      woken = co_await server_.opens_->changed().WaitForNotify(
+          cancel->deadline().Before(call.waits_until));
+    }
+    look_again = false;
     server_.opens_->SetNow(runtime::Loop::Current().Now());
     call.waits = false;
     call.waits_until = absl::InfiniteFuture();
