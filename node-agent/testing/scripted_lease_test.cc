@@ -243,6 +243,20 @@ TEST_F(ScriptedLeaseTest, AStormOfBreaks) {
   });
 }
 
+TEST_F(ScriptedLeaseTest, ACreateThatFailsOrIsGivenUpLeavesNoLease) {
+  share_->AddText("denied", "x").denied = true;
+  share_->AddText("slow", "x");
+  server_.AddRule({.command = Command::kCreate, .path = "slow", .action = {.drop = true}});
+  RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+    EXPECT_EQ(NtStatusOf((co_await tree->Create(OpenWithLease("denied", 1), Soon())).status()),
+              NtStatus::kAccessDenied);
+    const auto slow =
+        co_await tree->Create(OpenWithLease("slow", 2), Deadline::After(absl::Milliseconds(100)));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(slow.status())) << slow.status();
+    EXPECT_EQ(tree->session().leases().size(), 0u);
+  });
+}
+
 TEST_F(ScriptedLeaseTest, WithoutLeasesNothingIsGranted) {
   server_.options().leases = false;
   RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
