@@ -289,7 +289,17 @@ TEST_F(ScriptedWriteTest, ShareModesKeepOthersOut) {
               NtStatus::kSharingViolation);
     EXPECT_TRUE((co_await second->Stat(u"file", Soon())).ok());
     EXPECT_TRUE((co_await first->Close(id, Soon())).ok());
-    (void)co_await MustOpen(second, Open("file"));
+    // Who only looks keeps nobody out, and breaks no lease.
+    smb::wire::CreateRequest looks =
+        Open("file", Disposition::kOpen, smb::wire::kAccessReadAttributes);
+    looks.share_access = 0;
+    (void)co_await MustOpen(first, looks);
+    smb::wire::CreateRequest leased = OpenWithLease("file", 1);
+    const auto with_lease = co_await second->Create(leased, Soon());
+    EXPECT_TRUE(with_lease.ok()) << with_lease.status();
+    if (with_lease.ok()) EXPECT_EQ(with_lease->response.lease->state, kRwh);
+    (void)co_await MustOpen(first, looks);
+    EXPECT_THAT(server_.leases("data", "file"), ElementsAre(kRwh));
   });
 }
 
