@@ -20,7 +20,8 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
       tables_(tables),
       invalidation_(invalidation),
       options_(std::move(options)),
-      attributes_(options_.actimeo) {}
+      attributes_(options_.actimeo),
+      sights_(options_.actimeo) {}
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
                        Options options)

@@ -128,9 +128,9 @@ class Filesystem {
   // FORGET and each of BATCH_FORGET. No I/O, no reply.
   void Forget(state::NodeId node, uint64_t lookups);
 
-  // GETATTR. The mount's root and links answer within 1 s, from the last known values if their
-  // target does not answer by then. ENOENT: the name is gone, which of a link its namespace
-  // decides.
+  // GETATTR. The mount's root and links answer from the last known values if their target does not
+  // answer soon, at most within 1 s; the asking goes on behind (link_sights.h). ENOENT: the name is
+  // gone, which of a link its namespace decides.
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 

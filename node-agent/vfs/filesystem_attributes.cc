@@ -134,44 +134,65 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   }
   ++counters_.attribute_misses;
   const bool is_root = node == state::kRootNode;
-  const bool may_guess = is_root || client_.IsKnownLink(path);
-  const Deadline until = may_guess ? deadline.Within(kLastKnownAfter) : deadline;
-  absl::StatusOr<Sight> sight = co_await Look(path, until);
-  if (!sight.ok()) {
-    // A dead link must not stop who walks the tree above it.
-    if (!may_guess || absl::IsCancelled(sight.status())) co_return sight.status();
-    if (is_root) co_return LastKnown(node, ino);
-    // Dead, or not there any more: the server of the directory above knows.
-    sight = co_await LookAtName(path, until);
-    if (IsNoSuchName(sight.status())) {
-      client_.ForgetLink(path);
-      co_return sight.status();
-    }
-    if (!sight.ok() || sight->is_link) co_return LastKnown(node, ino);
+  const bool was_link = !is_root && client_.IsKnownLink(path);
+  if (is_root || was_link) {
+    const absl::StatusOr<AttributesReply> reply = co_await GetLinkAttributes(node, path, deadline);
+    if (is_root || client_.IsKnownLink(path) || absl::IsCancelled(reply.status())) co_return reply;
+    // The name is gone, or something else has taken the link's place.
   }
-  const bool is_link = is_root || sight->is_link;
-  if (may_guess && !is_link) client_.ForgetLink(path);  // Something else has taken its place.
-  AttributesReply reply{.attributes = StatOf(sight->attributes, ino, options_),
-                        .timeout = is_link ? absl::ZeroDuration() : options_.actimeo};
-  if (is_link) {
-    // Whatever stands at the target's root, to the mount a link is a directory.
-    if (!S_ISDIR(reply.attributes.st_mode)) reply.attributes = SyntheticDirectory(ino, options_);
-    if (last_known_.size() >= kMostLastKnown) last_known_.clear();
-    if (tables_.inodes().Contains(node)) last_known_[node] = reply.attributes;
-    counters_.last_known_kept = static_cast<int64_t>(last_known_.size());
+  absl::StatusOr<Sight> sight = absl::UnknownError("");
+  if (was_link) {
+    sight = co_await LookAtName(path, deadline);
   } else {
-    attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
-    NoteSeen(node, sight->attributes, sight->epoch);
+    sight = co_await Look(path, deadline);
   }
-  co_return reply;
+  if (!sight.ok()) co_return sight.status();
+  if (sight->is_link) {
+    client_.NoteLink(path);
+    co_return AttributesReply{.attributes = SyntheticDirectory(ino, options_),
+                              .timeout = absl::ZeroDuration()};
+  }
+  attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
+  NoteSeen(node, sight->attributes, sight->epoch);
+  co_return AttributesReply{.attributes = StatOf(sight->attributes, ino, options_),
+                            .timeout = options_.actimeo};
 }
 
-AttributesReply Filesystem::Impl::LastKnown(state::NodeId node, uint64_t ino) {
-  ++counters_.last_known_answers;
-  const auto known = last_known_.find(node);
-  return {
-      .attributes = known != last_known_.end() ? known->second : SyntheticDirectory(ino, options_),
-      .timeout = absl::ZeroDuration()};
+Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetLinkAttributes(state::NodeId node,
+                                                                          dfs::DfsPath path,
+                                                                          Deadline deadline) {
+  const uint64_t ino = tables_.inodes().Get(node).ino();
+  const bool is_root = node == state::kRootNode;
+  LinkSights::Look look = [this, path, is_root, ino](Deadline until) {
+    return LookAtLink(path, is_root, ino, std::move(until));
+  };
+  const absl::StatusOr<LinkSights::Sight> sight =
+      co_await sights_.Get(node, SyntheticDirectory(ino, options_), std::move(look), deadline);
+  if (!tables_.inodes().Contains(node)) sights_.Forget(node);  // It went while this waited.
+  counters_.last_known_kept = static_cast<int64_t>(sights_.size());
+  if (!sight.ok()) co_return sight.status();
+  if (sight->last_known && (is_root || client_.IsKnownLink(path))) ++counters_.last_known_answers;
+  co_return AttributesReply{.attributes = sight->attributes, .timeout = sight->left};
+}
+
+Task<absl::StatusOr<struct stat>> Filesystem::Impl::LookAtLink(dfs::DfsPath path, bool is_root,
+                                                               uint64_t ino, Deadline deadline) {
+  absl::StatusOr<Sight> sight = co_await Look(path, deadline.Within(kLastKnownAfter));
+  if (!sight.ok()) {
+    if (is_root) co_return sight.status();
+    // Dead, or not there any more: the server of the directory above knows.
+    const absl::StatusOr<Sight> above = co_await LookAtName(path, deadline.Within(kLastKnownAfter));
+    const bool is_gone = IsNoSuchName(above.status()) || (above.ok() && !above->is_link);
+    if (is_gone) client_.ForgetLink(path);
+    co_return sight.status();
+  }
+  if (!is_root && !sight->is_link) {
+    client_.ForgetLink(path);  // Something else has taken its place.
+    co_return absl::NotFoundError("no link any more");
+  }
+  const struct stat seen = StatOf(sight->attributes, ino, options_);
+  // Whatever stands at the target's root, to the mount a link is a directory.
+  co_return S_ISDIR(seen.st_mode) ? seen : SyntheticDirectory(ino, options_);
 }
 
 Task<absl::StatusOr<std::string>> Filesystem::Impl::ReadLink(state::NodeId node,

@@ -28,6 +28,7 @@
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/directory_stream.h"
 #include "node-agent/vfs/filesystem.h"
+#include "node-agent/vfs/link_sights.h"
 #include "node-agent/vfs/open_file.h"
 #include "node-agent/vfs/options.h"
 
@@ -83,8 +84,8 @@ class Filesystem::Impl {
                                                               runtime::Deadline deadline);
 
  private:
-  // STATFS, and GETATTR of the root and of links, do not wait longer: kubelet, node-exporter and df
-  // touch every mount.
+  // STATFS does not wait longer: kubelet, node-exporter and df touch every mount. Nor does one look
+  // at a link for its target.
   static constexpr absl::Duration kLastKnownAfter = absl::Milliseconds(900);
 
   // --- Names and nodes
@@ -97,7 +98,7 @@ class Filesystem::Impl {
   // The node of `name`, made if it is new. Counts no lookup. ESTALE, ENAMETOOLONG, ENFILE.
   absl::StatusOr<state::NodeId> NodeFor(state::NodeId parent, std::string_view name,
                                         const dfs::DfsPath& path);
-  // What LOOKUP says of a link: revalidated each time, and never by I/O.
+  // What LOOKUP says of a link, never by I/O.
   EntryReply LinkEntry(state::NodeId node) const;
 
   // --- Attributes
@@ -112,8 +113,14 @@ class Filesystem::Impl {
   // One look at the path's name by the server of the directory above: what a link leads to, dead or
   // not, is not touched. An NTSTATUS that IsNoSuchName: there is no such name.
   runtime::Task<absl::StatusOr<Sight>> LookAtName(dfs::DfsPath path, runtime::Deadline deadline);
-  // What GETATTR says of a link (or the root) whose target does not answer.
-  AttributesReply LastKnown(state::NodeId node, uint64_t ino);
+  // GETATTR of the root or a link: a dead one must not stop who walks the tree above it. An error
+  // other than kCancelled: the name is no link any more.
+  runtime::Task<absl::StatusOr<AttributesReply>> GetLinkAttributes(state::NodeId node,
+                                                                   dfs::DfsPath path,
+                                                                   runtime::Deadline deadline);
+  // One look at a link or the root. Forgets the link if its name is gone or something else's.
+  runtime::Task<absl::StatusOr<struct stat>> LookAtLink(dfs::DfsPath path, bool is_root,
+                                                        uint64_t ino, runtime::Deadline deadline);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
   void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
   static bool IsLinkTag(const ServerAttributes& seen);
@@ -149,8 +156,6 @@ class Filesystem::Impl {
 
   // --- State
 
-  static constexpr size_t kMostLastKnown = 65536;
-
   dfs::Client& client_;
   state::MountTables& tables_;
   Invalidation& invalidation_;
@@ -158,11 +163,11 @@ class Filesystem::Impl {
   AttributeCache attributes_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
-  // Of the root and of links that the kernel holds.
-  absl::flat_hash_map<state::NodeId, struct stat> last_known_;
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
+  // Of the root and of links that the kernel holds. Dies first: its looks use all of the above.
+  LinkSights sights_;
 };
 
 }  // namespace dfscsi::vfs

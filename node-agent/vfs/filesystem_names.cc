@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -69,10 +70,18 @@ absl::StatusOr<state::NodeId> Filesystem::Impl::NodeFor(state::NodeId parent, st
 }
 
 EntryReply Filesystem::Impl::LinkEntry(state::NodeId node) const {
+  const std::optional<LinkSights::Sight> seen = sights_.TryGet(node);
+  if (seen.has_value()) {
+    return {.node = node,
+            .attributes = seen->attributes,
+            .attributes_timeout = seen->left,
+            .name_timeout = options_.actimeo};
+  }
+  // The kernel asks for the attributes by GETATTR when it needs them.
   return {.node = node,
           .attributes = SyntheticDirectory(tables_.inodes().Get(node).ino(), options_),
           .attributes_timeout = absl::ZeroDuration(),
-          .name_timeout = absl::ZeroDuration()};
+          .name_timeout = options_.actimeo};
 }
 
 Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, std::string name,
@@ -119,8 +128,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
 
 void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
   if (!tables_.inodes().Forget(node, lookups)) return;
-  last_known_.erase(node);
-  counters_.last_known_kept = static_cast<int64_t>(last_known_.size());
+  sights_.Forget(node);
+  counters_.last_known_kept = static_cast<int64_t>(sights_.size());
 }
 
 }  // namespace dfscsi::vfs

@@ -1,0 +1,215 @@
+#include "node-agent/vfs/link_sights.h"
+
+#include <gtest/gtest.h>
+
+#include <new>
+
+#include "node-agent/runtime/both_loops.h"
+#include "node-agent/runtime/loop.h"
+
+namespace dfscsi::vfs {
+namespace {
+
+using runtime::Deadline;
+using runtime::Loop;
+using runtime::Sleep;
+using runtime::Task;
+
+constexpr absl::Duration kActimeo = absl::Seconds(1);
+constexpr state::NodeId kNode = 7;
+
+// A target whose directory grows by each look, and which takes `delay` to say so.
+struct Target {
+  int looks = 0;
+  absl::Duration delay;
+  bool refuses = false;
+  bool throws = false;
+
+  static Task<absl::StatusOr<struct stat>> Ask(Target* target, Deadline deadline) {
+    ++target->looks;
+    struct stat seen = {};
+    seen.st_size = target->looks;
+    const absl::Status slept = co_await Sleep(target->delay, deadline);
+    if (!slept.ok()) co_return slept;
+    if (target->refuses) co_return absl::NotFoundError("no target");
+    if (target->throws) throw std::bad_alloc();
+    co_return seen;
+  }
+  LinkSights::Look look() {
+    return [this](Deadline deadline) { return Ask(this, std::move(deadline)); };
+  }
+};
+
+class LinkSightsTest : public ::testing::Test {
+ public:
+  void Run(Task<void> task) { any_.Run(std::move(task)); }
+  static struct stat Unknown() {
+    struct stat unknown = {};
+    unknown.st_size = -1;
+    return unknown;
+  }
+
+  struct Told {
+    int64_t size;
+    bool last_known;
+    absl::Duration took;
+  };
+  Task<Told> Get(state::NodeId node = kNode) {
+    const absl::Time before = Loop::Current().Now();
+    const absl::StatusOr<LinkSights::Sight> sight =
+        co_await sights_.Get(node, Unknown(), target_.look(), Deadline::Never());
+    EXPECT_TRUE(sight.ok()) << sight.status();
+    if (!sight.ok()) co_return Told{};
+    EXPECT_EQ(sight->left == absl::ZeroDuration(), sight->last_known);
+    co_return Told{sight->attributes.st_size, sight->last_known, Loop::Current().Now() - before};
+  }
+
+  runtime::AnyLoop any_{runtime::LoopKind::kSimulated};
+  Target target_;
+  LinkSights sights_{kActimeo};
+};
+
+TEST_F(LinkSightsTest, ATargetThatAnswersIsAskedOncePerActimeo) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    EXPECT_FALSE(t->sights_.TryGet(kNode).has_value());
+    for (const int size : {1, 1}) EXPECT_EQ((co_await t->Get()).size, size);
+    EXPECT_EQ(t->sights_.TryGet(kNode)->left, kActimeo);
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    EXPECT_FALSE(t->sights_.TryGet(kNode).has_value());
+    const Told told = co_await t->Get();
+    EXPECT_EQ(told.size, 2);
+    EXPECT_FALSE(told.last_known);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, WhoAsksWhileTheTargetIsSilentIsToldWhatWasLastSeen) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    EXPECT_EQ((co_await t->Get()).size, 1);
+    t->target_.delay = absl::Hours(1);
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    Told told = co_await t->Get();
+    EXPECT_TRUE(told.last_known);
+    EXPECT_EQ(told.size, 1);
+    EXPECT_LE(told.took, LinkSights::kShortWait + absl::Milliseconds(1));
+    // From then on nobody waits at all, however long it stays silent, and there is one look at
+    // most.
+    for (int second = 0; second < 60; ++second) {
+      (void)co_await Sleep(absl::Seconds(1), Deadline::Never());
+      told = co_await t->Get();
+      EXPECT_TRUE(told.last_known);
+      EXPECT_LE(told.took, absl::Milliseconds(1)) << second;
+    }
+    EXPECT_LE(t->target_.looks, 2 + absl::Seconds(61) / LinkSights::kLookFor);
+    // Its return shows itself to the second who asks.
+    t->target_.delay = absl::ZeroDuration();
+    (void)co_await Sleep(LinkSights::kLookFor, Deadline::Never());
+    (void)co_await t->Get();
+    (void)co_await Sleep(absl::Milliseconds(1), Deadline::Never());
+    told = co_await t->Get();
+    EXPECT_FALSE(told.last_known);
+    EXPECT_EQ(told.size, t->target_.looks);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, ATargetThatWasNeverSeenIsWaitedForOnce) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    t->target_.delay = absl::Hours(1);
+    Told told = co_await t->Get();
+    EXPECT_EQ(told.size, -1);
+    EXPECT_LE(told.took, LinkSights::kLongWait + absl::Milliseconds(1));
+    told = co_await t->Get();
+    EXPECT_EQ(told.size, -1);
+    EXPECT_LE(told.took, absl::Milliseconds(1));
+  }(this));
+}
+
+TEST_F(LinkSightsTest, WhoListsManyLinksOfADeadServerWaitsForTheFirst) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    constexpr state::NodeId kSeen = 20, kAll = 40;  // The others were never seen.
+    for (state::NodeId node = 1; node <= kSeen; ++node) (void)co_await t->Get(node);
+    t->target_.delay = absl::Hours(1);
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    absl::Time before = Loop::Current().Now();
+    for (state::NodeId node = 1; node <= kSeen; ++node) {
+      EXPECT_TRUE((co_await t->Get(node)).last_known);
+    }
+    EXPECT_LE(Loop::Current().Now() - before, LinkSights::kShortWait + absl::Milliseconds(1));
+    before = Loop::Current().Now();
+    for (state::NodeId node = kSeen + 1; node <= kAll; ++node) (void)co_await t->Get(node);
+    EXPECT_LE(Loop::Current().Now() - before,
+              (kAll - kSeen) * (LinkSights::kShortWait + absl::Milliseconds(1)));
+    // And at last for none.
+    (void)co_await Sleep(LinkSights::kHurry * 2, Deadline::Never());
+    before = Loop::Current().Now();
+    for (state::NodeId node = 1; node <= kAll; ++node) (void)co_await t->Get(node);
+    EXPECT_LE(Loop::Current().Now() - before, absl::Milliseconds(1));
+  }(this));
+}
+
+TEST_F(LinkSightsTest, ASlowTargetIsBelievedWhenItWasNotSeenForLong) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    EXPECT_EQ((co_await t->Get()).size, 1);
+    t->target_.delay = LinkSights::kShortWait * 4;
+    (void)co_await Sleep(LinkSights::kRecent * 2, Deadline::Never());
+    const Told told = co_await t->Get();
+    EXPECT_EQ(told.size, 2);
+    EXPECT_FALSE(told.last_known);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, AnErrorIsAnsweredByWhatWasLastSeen) {
+  for (bool Target::* const how : {&Target::refuses, &Target::throws}) {
+    target_ = Target{};
+    target_.*how = true;
+    sights_.Forget(kNode);
+    Run([](LinkSightsTest* t) -> Task<void> {
+      const Told told = co_await t->Get();
+      EXPECT_TRUE(told.last_known);
+      EXPECT_EQ(told.size, -1);
+    }(this));
+  }
+}
+
+TEST_F(LinkSightsTest, ManyWhoAskAtOnceWaitForOneLook) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    t->target_.delay = absl::Milliseconds(20);
+    runtime::TaskGroup group;
+    for (int i = 0; i < 5; ++i) {
+      group.Spawn(
+          [](LinkSightsTest* test) -> Task<void> { EXPECT_EQ((co_await test->Get()).size, 1); }(t));
+    }
+    EXPECT_TRUE((co_await group.WaitUntilEmpty(Deadline::Never())).ok());
+    EXPECT_EQ(t->target_.looks, 1);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, WhoIsInterruptedLeavesTheLookToOthers) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    t->target_.delay = absl::Milliseconds(200);
+    runtime::CancelSource cancel;
+    runtime::TaskGroup group;
+    group.Spawn([](LinkSightsTest* test, runtime::CancelSource* source) -> Task<void> {
+      const absl::StatusOr<LinkSights::Sight> sight =
+          co_await test->sights_.Get(kNode, Unknown(), test->target_.look(), source->deadline());
+      EXPECT_TRUE(absl::IsCancelled(sight.status())) << sight.status();
+    }(t, &cancel));
+    (void)co_await Sleep(absl::Milliseconds(100), Deadline::Never());
+    cancel.Cancel();
+    EXPECT_TRUE((co_await group.WaitUntilEmpty(Deadline::Never())).ok());
+    EXPECT_EQ((co_await t->Get()).size, 1);
+    EXPECT_EQ(t->target_.looks, 1);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, ANodeThatIsGoneLeavesNothing) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    t->target_.delay = absl::Hours(1);
+    (void)co_await t->Get();
+    EXPECT_EQ(t->sights_.size(), 1u);
+    t->sights_.Forget(kNode);
+    EXPECT_EQ(t->sights_.size(), 0u);
+  }(this));
+}
+
+}  // namespace
+}  // namespace dfscsi::vfs
