@@ -62,7 +62,7 @@ struct EntryReply {
   state::NodeId node = 0;
   struct stat attributes = {};
   absl::Duration attributes_timeout;  // attr_valid. 0 for links.
-  absl::Duration name_timeout;        // entry_valid.
+  absl::Duration name_timeout;        // entry_valid. actimeo, also for links.
 };
 
 // GETATTR. fuse_attr_out.
@@ -128,9 +128,9 @@ class Filesystem {
   // FORGET and each of BATCH_FORGET. No I/O, no reply.
   void Forget(state::NodeId node, uint64_t lookups);
 
-  // GETATTR. The mount's root and links answer from the last known values if their target does not
-  // answer soon, at most within 1 s; the asking goes on behind (link_sights.h). ENOENT: the name is
-  // gone, which of a link its namespace decides.
+  // GETATTR. The mount's root and links answer at once from what was last seen, within 1 s if that
+  // is nothing; the asking goes on behind (link_sights.h). ENOENT: the name is gone, which of a link
+  // its namespace decides.
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 

@@ -172,20 +172,26 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetLinkAttributes(state:
   counters_.last_known_kept = static_cast<int64_t>(sights_.size());
   if (!sight.ok()) co_return sight.status();
   if (sight->last_known && (is_root || client_.IsKnownLink(path))) ++counters_.last_known_answers;
-  co_return AttributesReply{.attributes = sight->attributes, .timeout = sight->left};
+  co_return AttributesReply{.attributes = sight->attributes, .timeout = absl::ZeroDuration()};
 }
 
 Task<absl::StatusOr<struct stat>> Filesystem::Impl::LookAtLink(dfs::DfsPath path, bool is_root,
                                                                uint64_t ino, Deadline deadline) {
-  absl::StatusOr<Sight> sight = co_await Look(path, deadline.Within(kLastKnownAfter));
-  if (!sight.ok()) {
-    if (is_root) co_return sight.status();
+  absl::StatusOr<Sight> sight =
+      co_await Look(path, is_root ? deadline : deadline.Within(kLastKnownAfter));
+  if (!sight.ok() && !is_root) {
     // Dead, or not there any more: the server of the directory above knows.
     const absl::StatusOr<Sight> above = co_await LookAtName(path, deadline.Within(kLastKnownAfter));
     const bool is_gone = IsNoSuchName(above.status()) || (above.ok() && !above->is_link);
-    if (is_gone) client_.ForgetLink(path);
-    co_return sight.status();
+    if (is_gone) {
+      client_.ForgetLink(path);
+      co_return sight.status();
+    }
+    // Nobody waits for it any more. An attempt that is cut short would not be held against a
+    // target.
+    sight = co_await Look(path, deadline);
   }
+  if (!sight.ok()) co_return sight.status();
   if (!is_root && !sight->is_link) {
     client_.ForgetLink(path);  // Something else has taken its place.
     co_return absl::NotFoundError("no link any more");

@@ -161,9 +161,12 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
     tables_.inodes().AddLookup(entry.node);
     given->push_back(entry.node);
     entry.attributes.st_ino = tables_.inodes().Get(entry.node).ino();
-    if (!is_link) {
+    entry.name_timeout = options_.actimeo;
+    if (is_link) {
+      entry.attributes = LinkEntry(entry.node).attributes;
+    } else {
       NoteSeen(entry.node, listed.attributes, stream.epoch());
-      entry.attributes_timeout = entry.name_timeout = options_.actimeo;
+      entry.attributes_timeout = options_.actimeo;
     }
   }
   sink->Add(entry);

@@ -14,12 +14,13 @@ namespace {
 const dfs::ClientOptions kShortReferrals = {.referral_ttl_min = absl::Seconds(5),
                                             .referral_ttl_max = absl::Seconds(10)};
 
-// A directory in LOOKUP and in GETATTR.
+// A directory in LOOKUP and in GETATTR. The kernel keeps the name for a moment, and asks for the
+// attributes each time.
 void ExpectDirectory(FilesystemLab& lab, const std::string& name) {
   const absl::StatusOr<EntryReply> entry = lab.Lookup(state::kRootNode, name);
   ASSERT_TRUE(entry.ok()) << name << ": " << entry.status();
   EXPECT_TRUE(S_ISDIR(entry->attributes.st_mode)) << name;
-  EXPECT_EQ(entry->name_timeout, absl::ZeroDuration()) << name;
+  EXPECT_EQ(entry->name_timeout, absl::Seconds(1)) << name;
   EXPECT_EQ(entry->attributes_timeout, absl::ZeroDuration()) << name;
   const absl::StatusOr<AttributesReply> attributes = lab.GetAttributes(entry->node);
   ASSERT_TRUE(attributes.ok()) << name << ": " << attributes.status();
@@ -70,10 +71,16 @@ TEST(FilesystemLinksTest, ALinkWhoseTargetDiesKeepsItsLastKnownAttributes) {
   EXPECT_EQ(lab.GetAttributes(link)->attributes.st_mtim.tv_sec, 1'000'000);
   lab.lab().PowerOff("t1");
   lab.lab().PowerOff("t2");
-  const absl::StatusOr<AttributesReply> dead = lab.GetAttributes(link);
-  ASSERT_TRUE(dead.ok()) << dead.status();
+  absl::StatusOr<AttributesReply> dead;
+  for (int second = 0; second < 20; ++second) {
+    lab.RunFor(absl::Seconds(1));
+    const absl::Time began = lab.now();
+    dead = lab.GetAttributes(link);
+    ASSERT_TRUE(dead.ok()) << dead.status();
+    EXPECT_LT(lab.now() - began, absl::Milliseconds(1)) << second;
+  }
   EXPECT_EQ(dead->attributes.st_mtim.tv_sec, 1'000'000);
-  EXPECT_EQ(lab.counters().last_known_answers, 1);
+  EXPECT_GE(lab.counters().last_known_answers, 18);
   // Forgotten by the kernel, it is forgotten here.
   EXPECT_EQ(lab.counters().last_known_kept, 1);
   lab.filesystem().Forget(link, 1);

@@ -70,16 +70,10 @@ absl::StatusOr<state::NodeId> Filesystem::Impl::NodeFor(state::NodeId parent, st
 }
 
 EntryReply Filesystem::Impl::LinkEntry(state::NodeId node) const {
-  const std::optional<LinkSights::Sight> seen = sights_.TryGet(node);
-  if (seen.has_value()) {
-    return {.node = node,
-            .attributes = seen->attributes,
-            .attributes_timeout = seen->left,
-            .name_timeout = options_.actimeo};
-  }
+  const struct stat unknown = SyntheticDirectory(tables_.inodes().Get(node).ino(), options_);
   // The kernel asks for the attributes by GETATTR when it needs them.
   return {.node = node,
-          .attributes = SyntheticDirectory(tables_.inodes().Get(node).ino(), options_),
+          .attributes = sights_.TryGet(node).value_or(unknown),
           .attributes_timeout = absl::ZeroDuration(),
           .name_timeout = options_.actimeo};
 }

@@ -1,5 +1,6 @@
 #include "node-agent/vfs/link_sights.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
@@ -14,7 +15,14 @@ Task<void> LinkSights::RunLook(std::shared_ptr<Record> record, Look look) {
     Record& record;
     bool seen = false;
     ~Ended() {
-      record.silent = !seen;
+      if (seen) {
+        record.in_vain = 0;
+        record.next_look = absl::InfinitePast();
+      } else {
+        const int64_t factor = int64_t{1} << std::min(record.in_vain++, 10);
+        record.next_look =
+            runtime::Loop::Current().Now() + std::min(kLongestPause, kShortestPause * factor);
+      }
       std::exchange(record.looking, nullptr)->Set();
     }
   } ended{*record};
@@ -25,22 +33,17 @@ Task<void> LinkSights::RunLook(std::shared_ptr<Record> record, Look look) {
   ended.seen = true;
 }
 
-std::optional<LinkSights::Sight> LinkSights::FreshOf(const Record& record) const {
-  const absl::Duration left = record.seen_at + actimeo_ - runtime::Loop::Current().Now();
-  if (left <= absl::ZeroDuration()) return std::nullopt;
-  return Sight{.attributes = *record.seen, .left = left};
-}
-
-std::optional<LinkSights::Sight> LinkSights::TryGet(state::NodeId node) const {
+std::optional<struct stat> LinkSights::TryGet(state::NodeId node) const {
   const auto found = records_.find(node);
-  return found == records_.end() ? std::nullopt : FreshOf(*found->second);
+  return found == records_.end() ? std::nullopt : found->second->seen;
 }
 
 absl::Duration LinkSights::WaitFor(const Record& record, absl::Time now) const {
-  const bool recent = now - record.seen_at <= kRecent;
+  if (record.in_vain > 0) return absl::ZeroDuration();
   const bool hurry = now - overdue_at_ < kHurry;
-  if (recent) return hurry ? absl::ZeroDuration() : kShortWait;
-  return hurry ? kShortWait : kLongWait;
+  if (!record.seen.has_value()) return hurry ? kShortWait : kLongWait;
+  const bool recent = now - record.seen_at <= std::min(kRecent, actimeo_ * 10);
+  return recent || hurry ? absl::ZeroDuration() : kShortWait;
 }
 
 Task<absl::StatusOr<LinkSights::Sight>> LinkSights::Get(state::NodeId node, struct stat unknown,
@@ -48,24 +51,25 @@ Task<absl::StatusOr<LinkSights::Sight>> LinkSights::Get(state::NodeId node, stru
   std::shared_ptr<Record>& slot = records_[node];
   if (slot == nullptr) slot = std::make_shared<Record>();
   const std::shared_ptr<Record> record = slot;  // The node may go while this waits.
-  if (std::optional<Sight> fresh = FreshOf(*record)) co_return *std::move(fresh);
   const absl::Time now = runtime::Loop::Current().Now();
+  if (now < record->seen_at + actimeo_) co_return Sight{.attributes = *record->seen};
   std::shared_ptr<runtime::Event> looking = record->looking;
-  if (looking == nullptr) {
+  if (looking == nullptr && now >= record->next_look) {
     record->looking = looking = std::make_shared<runtime::Event>();
     record->began = now;
     looks_.Spawn(RunLook(record, std::move(look)));
   }
-  bool answered = false;
-  if (!record->silent) {
-    const absl::Time until = record->began + WaitFor(*record, now);
+  const absl::Time until = record->began + WaitFor(*record, now);
+  bool overdue = record->in_vain > 0;
+  if (looking != nullptr && now < until) {
     const absl::Status waited = co_await looking->WaitUntilSet(deadline.Before(until));
     if (absl::IsCancelled(waited)) co_return waited;
-    answered = waited.ok() && !record->silent;
-    if (!waited.ok() && until > now) overdue_at_ = until;
+    overdue = !waited.ok() || record->in_vain > 0;
+    if (!waited.ok()) overdue_at_ = until;
+  } else if (looking != nullptr) {
+    overdue = overdue || now >= record->began + kShortWait;
   }
-  if (answered) co_return Sight{.attributes = *record->seen, .left = actimeo_};
-  co_return Sight{.attributes = record->seen.value_or(unknown), .last_known = true};
+  co_return Sight{.attributes = record->seen.value_or(unknown), .last_known = overdue};
 }
 
 }  // namespace dfscsi::vfs

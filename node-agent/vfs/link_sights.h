@@ -1,14 +1,15 @@
-// What was last seen of the mount's root and of links: what a stat of one of them is answered from
-// while its target is silent, so that nobody who walks the tree above a dead link waits for it.
+// What was last seen of the mount's root and of links: what a stat of one of them is answered from,
+// so that nobody who walks the tree above a dead link waits for it.
 //
 // A look at the target goes on in the background, one per node at a time, for whoever asks next:
-//   seen within actimeo                    at once, no look
-//   the target is known to be silent       at once, what was last seen; a look goes on behind
-//   seen not long ago                      the look may take kShortWait, then what was last seen
-//   not seen for long, or never            the look may take kLongWait, then what was last seen
+//   seen within actimeo                at once, no look
+//   seen before that                   at once, what was last seen; a look goes on behind
+//   not seen for long                  the look may take kShortWait, then what was last seen
+//   never seen                         the look may take kLongWait, then an empty directory
+//   the latest look was in vain        at once, and the next look only after a pause that grows
 // Who lists a directory meets all links of one dead server in a row, and waits for the first of
-// them: for kHurry after a look was overdue others may take kShortWait, and none where something
-// was seen not long ago.
+// them: for kHurry after a look was overdue a node that was never seen may take kShortWait, and
+// others nothing.
 
 #ifndef NODE_AGENT_VFS_LINK_SIGHTS_H_
 #define NODE_AGENT_VFS_LINK_SIGHTS_H_
@@ -39,19 +40,21 @@ class LinkSights {
   static constexpr absl::Duration kShortWait = absl::Milliseconds(50);
   // kubelet, node-exporter and df touch every mount: they wait no longer.
   static constexpr absl::Duration kLongWait = absl::Milliseconds(900);
-  // Values older than this are given out only if the target does not answer within kLongWait.
+  // What is older than this, or than ten times actimeo, was not seen for long.
   static constexpr absl::Duration kRecent = absl::Seconds(10);
   static constexpr absl::Duration kHurry = absl::Seconds(1);
-  // How long one look goes on.
+  // How long one look goes on: long enough for a dead target to be known as such.
   static constexpr absl::Duration kLookFor = absl::Seconds(10);
+  // Between the end of a look that was in vain and the next one: doubled each time.
+  static constexpr absl::Duration kShortestPause = absl::Milliseconds(500);
+  static constexpr absl::Duration kLongestPause = absl::Seconds(5);
 
   // Asks the target once; ends by the deadline.
   using Look = std::function<runtime::Task<absl::StatusOr<struct stat>>(runtime::Deadline)>;
 
   struct Sight {
     struct stat attributes = {};
-    absl::Duration left;      // How long it may be believed; zero if it is not fresh.
-    bool last_known = false;  // The target did not answer.
+    bool last_known = false;  // The target is silent.
   };
 
   explicit LinkSights(absl::Duration actimeo) : actimeo_(actimeo) {}
@@ -61,8 +64,8 @@ class LinkSights {
   runtime::Task<absl::StatusOr<Sight>> Get(state::NodeId node, struct stat unknown, Look look,
                                            runtime::Deadline deadline);
 
-  // What may still be believed; does not ask.
-  std::optional<Sight> TryGet(state::NodeId node) const;
+  // What was last seen, however long ago; does not ask.
+  std::optional<struct stat> TryGet(state::NodeId node) const;
 
   // The node is gone.
   void Forget(state::NodeId node) { records_.erase(node); }
@@ -72,14 +75,14 @@ class LinkSights {
   struct Record {
     std::optional<struct stat> seen;
     absl::Time seen_at = absl::InfinitePast();
-    bool silent = false;                      // The latest look ended in an error.
+    int in_vain = 0;                          // The latest looks that ended in an error.
     std::shared_ptr<runtime::Event> looking;  // Set when the look that goes on has ended.
     absl::Time began;
+    absl::Time next_look = absl::InfinitePast();  // Not before.
   };
 
   // How long after its beginning a look may be waited for.
   absl::Duration WaitFor(const Record& record, absl::Time now) const;
-  std::optional<Sight> FreshOf(const Record& record) const;
   static runtime::Task<void> RunLook(std::shared_ptr<Record> record, Look look);
 
   const absl::Duration actimeo_;

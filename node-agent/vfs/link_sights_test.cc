@@ -60,7 +60,6 @@ class LinkSightsTest : public ::testing::Test {
         co_await sights_.Get(node, Unknown(), target_.look(), Deadline::Never());
     EXPECT_TRUE(sight.ok()) << sight.status();
     if (!sight.ok()) co_return Told{};
-    EXPECT_EQ(sight->left == absl::ZeroDuration(), sight->last_known);
     co_return Told{sight->attributes.st_size, sight->last_known, Loop::Current().Now() - before};
   }
 
@@ -73,12 +72,20 @@ TEST_F(LinkSightsTest, ATargetThatAnswersIsAskedOncePerActimeo) {
   Run([](LinkSightsTest* t) -> Task<void> {
     EXPECT_FALSE(t->sights_.TryGet(kNode).has_value());
     for (const int size : {1, 1}) EXPECT_EQ((co_await t->Get()).size, size);
-    EXPECT_EQ(t->sights_.TryGet(kNode)->left, kActimeo);
+    EXPECT_EQ(t->target_.looks, 1);
     (void)co_await Sleep(kActimeo, Deadline::Never());
-    EXPECT_FALSE(t->sights_.TryGet(kNode).has_value());
-    const Told told = co_await t->Get();
+    EXPECT_EQ(t->sights_.TryGet(kNode)->st_size, 1);
+    // Who asks first is told what was seen before, and begins the look that tells who asks next.
+    t->target_.delay = absl::Milliseconds(10);
+    Told told = co_await t->Get();
+    EXPECT_EQ(told.size, 1);
+    EXPECT_FALSE(told.last_known);
+    EXPECT_EQ(told.took, absl::ZeroDuration());
+    (void)co_await Sleep(t->target_.delay * 2, Deadline::Never());
+    told = co_await t->Get();
     EXPECT_EQ(told.size, 2);
     EXPECT_FALSE(told.last_known);
+    EXPECT_EQ(t->target_.looks, 2);
   }(this));
 }
 
@@ -86,28 +93,52 @@ TEST_F(LinkSightsTest, WhoAsksWhileTheTargetIsSilentIsToldWhatWasLastSeen) {
   Run([](LinkSightsTest* t) -> Task<void> {
     EXPECT_EQ((co_await t->Get()).size, 1);
     t->target_.delay = absl::Hours(1);
-    (void)co_await Sleep(kActimeo, Deadline::Never());
-    Told told = co_await t->Get();
-    EXPECT_TRUE(told.last_known);
-    EXPECT_EQ(told.size, 1);
-    EXPECT_LE(told.took, LinkSights::kShortWait + absl::Milliseconds(1));
-    // From then on nobody waits at all, however long it stays silent, and there is one look at
-    // most.
+    // Nobody waits at all, however long it stays silent, and there is one look at most.
+    Told told;
     for (int second = 0; second < 60; ++second) {
       (void)co_await Sleep(absl::Seconds(1), Deadline::Never());
       told = co_await t->Get();
-      EXPECT_TRUE(told.last_known);
-      EXPECT_LE(told.took, absl::Milliseconds(1)) << second;
+      EXPECT_EQ(told.last_known, second > 0) << second;
+      EXPECT_EQ(told.size, 1);
+      EXPECT_EQ(told.took, absl::ZeroDuration()) << second;
     }
     EXPECT_LE(t->target_.looks, 2 + absl::Seconds(61) / LinkSights::kLookFor);
     // Its return shows itself to the second who asks.
     t->target_.delay = absl::ZeroDuration();
-    (void)co_await Sleep(LinkSights::kLookFor, Deadline::Never());
+    (void)co_await Sleep(LinkSights::kLookFor + LinkSights::kLongestPause, Deadline::Never());
     (void)co_await t->Get();
     (void)co_await Sleep(absl::Milliseconds(1), Deadline::Never());
     told = co_await t->Get();
     EXPECT_FALSE(told.last_known);
     EXPECT_EQ(told.size, t->target_.looks);
+  }(this));
+}
+
+// A dead root is looked at by everybody who walks: ever less often, and often again once it is
+// back.
+TEST_F(LinkSightsTest, LooksThatEndInAnErrorBecomeRare) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    EXPECT_EQ((co_await t->Get()).size, 1);
+    t->target_.refuses = true;
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    constexpr absl::Duration kEvery = absl::Milliseconds(10);
+    for (absl::Duration at; at < absl::Minutes(1); at += kEvery) {
+      (void)co_await t->Get();
+      (void)co_await Sleep(kEvery, Deadline::Never());
+    }
+    EXPECT_LE(t->target_.looks, 5 + absl::Minutes(1) / LinkSights::kLongestPause);
+    EXPECT_GE(t->target_.looks, absl::Minutes(1) / LinkSights::kLongestPause);
+    t->target_.refuses = false;
+    for (absl::Duration at; at < LinkSights::kLongestPause * 2; at += kEvery) {
+      (void)co_await t->Get();
+      (void)co_await Sleep(kEvery, Deadline::Never());
+    }
+    const int before = t->target_.looks;
+    EXPECT_FALSE((co_await t->Get()).last_known);
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    (void)co_await t->Get();
+    (void)co_await Sleep(kEvery, Deadline::Never());
+    EXPECT_GE(t->target_.looks, before + 1);
   }(this));
 }
 
@@ -128,10 +159,10 @@ TEST_F(LinkSightsTest, WhoListsManyLinksOfADeadServerWaitsForTheFirst) {
     constexpr state::NodeId kSeen = 20, kAll = 40;  // The others were never seen.
     for (state::NodeId node = 1; node <= kSeen; ++node) (void)co_await t->Get(node);
     t->target_.delay = absl::Hours(1);
-    (void)co_await Sleep(kActimeo, Deadline::Never());
+    (void)co_await Sleep(LinkSights::kRecent * 2, Deadline::Never());
     absl::Time before = Loop::Current().Now();
     for (state::NodeId node = 1; node <= kSeen; ++node) {
-      EXPECT_TRUE((co_await t->Get(node)).last_known);
+      EXPECT_TRUE((co_await t->Get(node)).last_known == (node == 1)) << node;
     }
     EXPECT_LE(Loop::Current().Now() - before, LinkSights::kShortWait + absl::Milliseconds(1));
     before = Loop::Current().Now();
@@ -142,19 +173,33 @@ TEST_F(LinkSightsTest, WhoListsManyLinksOfADeadServerWaitsForTheFirst) {
     (void)co_await Sleep(LinkSights::kHurry * 2, Deadline::Never());
     before = Loop::Current().Now();
     for (state::NodeId node = 1; node <= kAll; ++node) (void)co_await t->Get(node);
-    EXPECT_LE(Loop::Current().Now() - before, absl::Milliseconds(1));
+    EXPECT_EQ(Loop::Current().Now(), before);
   }(this));
 }
 
-TEST_F(LinkSightsTest, ASlowTargetIsBelievedWhenItWasNotSeenForLong) {
+// Who looks once an hour is not told what was there an hour ago; nor is anybody without a cache.
+TEST_F(LinkSightsTest, ATargetThatWasNotSeenForLongIsWaitedForAMoment) {
   Run([](LinkSightsTest* t) -> Task<void> {
     EXPECT_EQ((co_await t->Get()).size, 1);
-    t->target_.delay = LinkSights::kShortWait * 4;
+    t->target_.delay = LinkSights::kShortWait / 2;
     (void)co_await Sleep(LinkSights::kRecent * 2, Deadline::Never());
     const Told told = co_await t->Get();
     EXPECT_EQ(told.size, 2);
     EXPECT_FALSE(told.last_known);
   }(this));
+}
+
+TEST(LinkSightsWithoutActimeoTest, WhatATargetSaysNowIsWaitedFor) {
+  runtime::AnyLoop any{runtime::LoopKind::kSimulated};
+  Target target{.delay = LinkSights::kShortWait / 2};
+  LinkSights sights{absl::ZeroDuration()};
+  any.Run([](Target* asked, LinkSights* seen) -> Task<void> {
+    for (int look = 1; look < 4; ++look) {
+      const auto sight = co_await seen->Get(kNode, {}, asked->look(), Deadline::Never());
+      EXPECT_EQ(sight->attributes.st_size, look);
+      (void)co_await Sleep(absl::Milliseconds(1), Deadline::Never());
+    }
+  }(&target, &sights));
 }
 
 TEST_F(LinkSightsTest, AnErrorIsAnsweredByWhatWasLastSeen) {
