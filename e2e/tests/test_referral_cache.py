@@ -211,7 +211,6 @@ def test_e16_link_led_elsewhere_while_its_target_is_well(lab, engine, links):
         trial.wait_for('t3').check(SOON, serves='t3', failovers=1)
 
 
-@pytest.mark.xfail(reason='a path walk asks the silent root for its attributes, 0.9 s each time')
 @pytest.mark.parametrize('mode', ['kill', 'stop'])
 def test_c18_root_dies_under_resolved_links(lab, engine, mode):
     engine.mount(ROOT)

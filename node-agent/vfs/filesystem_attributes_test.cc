@@ -64,6 +64,38 @@ TEST(FilesystemAttributesTest, RootAnswersAtOnceFromLastKnownValues) {
   }
 }
 
+// Whoever walks asks for the root's attributes: that must not be a connect each time.
+TEST(FilesystemAttributesTest, ADeadRootIsConnectedToEverLessOften) {
+  for (const bool power_off : {false, true}) {
+    FilesystemLab lab;
+    lab.Mount("//root1/dfs");
+    ASSERT_TRUE(lab.GetAttributes(state::kRootNode).ok());
+    if (power_off) {
+      lab.lab().PowerOff("root1");
+    } else {
+      lab.lab().Kill("root1");
+    }
+    const size_t before = lab.lab().network().connect_attempts().size();
+    for (int tenth = 0; tenth < 600; ++tenth) {
+      lab.RunFor(absl::Milliseconds(100));
+      ASSERT_TRUE(lab.GetAttributes(state::kRootNode).ok());
+    }
+    const size_t connects = lab.lab().network().connect_attempts().size() - before;
+    EXPECT_GE(connects, 6u) << power_off;
+    EXPECT_LE(connects, 24u) << power_off;
+    // Its return shows itself all the same.
+    lab.lab().Start("root1");
+    lab.RunFor(absl::Seconds(6));
+    (void)lab.GetAttributes(state::kRootNode);
+    lab.RunFor(absl::Seconds(12));
+    (void)lab.GetAttributes(state::kRootNode);
+    lab.RunFor(absl::Milliseconds(100));
+    const int64_t last_known = lab.counters().last_known_answers;
+    ASSERT_TRUE(lab.GetAttributes(state::kRootNode).ok());
+    EXPECT_EQ(lab.counters().last_known_answers, last_known) << power_off;
+  }
+}
+
 TEST(FilesystemAttributesTest, RootThatWasNeverSeenAnswersWithinASecond) {
   FilesystemLab lab;
   lab.Mount("//t1/share");
