@@ -56,6 +56,24 @@ TargetStatus Worse(const TargetStatus& a, const TargetStatus& b) {
   return a.not_before >= b.not_before ? a : b;
 }
 
+// A target's status on its host.
+TargetStatus OnHost(const TargetStatus& target, const TargetStatus& host) {
+  // A host that is up says nothing of a share that nobody tried.
+  if (host.state == TargetState::kUp) return target;
+  TargetStatus status = Worse(target, host);
+  status.latency = target.latency;
+  return status;
+}
+
+// The key of the host of a target's (or a host's) key.
+std::u16string HostKeyOf(std::u16string_view key) {
+  const size_t credential = key.find(u'\0');
+  const size_t host = std::min(key.find(u'\\', 1), credential);
+  std::u16string host_key(key.substr(0, host));
+  host_key += key.substr(credential);
+  return host_key;
+}
+
 }  // namespace
 
 struct TargetHealthTable::Record {
@@ -128,12 +146,8 @@ TargetStatus TargetHealthTable::Get(const DfsPath& target, absl::string_view cre
   MutexLock lock(mutex_);
   const Record* const host = FindLocked(HostKey(target, credential));
   const Record* const own = FindLocked(TargetKey(target, credential));
-  TargetStatus status = own == nullptr ? TargetStatus() : own->status;
-  // A host that is up says nothing of a share that nobody tried.
-  if (host != nullptr && host->status.state != TargetState::kUp) {
-    status = Worse(status, host->status);
-  }
-  return status;
+  const TargetStatus status = own == nullptr ? TargetStatus() : own->status;
+  return host == nullptr ? status : OnHost(status, host->status);
 }
 
 void TargetHealthTable::NoteUp(const DfsPath& target, absl::string_view credential, absl::Time now,
@@ -275,7 +289,10 @@ std::vector<TargetHealthTable::Listed> TargetHealthTable::List() const {
           record->status.state == TargetState::kUnknown) {
         continue;  // Only a host's rate.
       }
-      listed.push_back({record->shown, record->credential, record->status, record->counters});
+      const Record* const host = FindLocked(HostKeyOf(record->key));
+      listed.push_back({record->shown, record->credential,
+                        host == nullptr ? record->status : OnHost(record->status, host->status),
+                        record->counters});
     }
   }
   std::sort(listed.begin(), listed.end(), [](const Listed& a, const Listed& b) {

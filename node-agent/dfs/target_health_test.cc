@@ -204,6 +204,34 @@ TEST_F(TargetHealthTest, TheTableIsBounded) {
   EXPECT_EQ(small.TryBeginConnect(t1_, kUser, now_).admission, Admission::kJoin);
 }
 
+// What people and metrics are shown is what targets are chosen by.
+TEST_F(TargetHealthTest, AShareIsListedAsDownWhileItsHostIs) {
+  const DfsPath below = *DfsPath::Parse("//t1/share/below");
+  const DfsPath t2 = *DfsPath::Parse("//t2/share");
+  const auto shown = [this](absl::string_view target) {
+    for (const TargetHealthTable::Listed& listed : table_.List()) {
+      if (listed.target == target && listed.credential == kUser) return listed.status;
+    }
+    return TargetStatus{};
+  };
+  for (const DfsPath& target : {t1_, below, t2}) {
+    table_.NoteUp(target, kUser, now_, absl::Milliseconds(3));
+  }
+  Fail(t1_, FailureClass::kTransport, Phase::kConnect);
+  for (const char* target : {"//t1", "//t1/share", "//t1/share/below"}) {
+    EXPECT_EQ(shown(target).state, TargetState::kDown) << target;
+    EXPECT_EQ(shown(target).last_failure, FailureClass::kTransport) << target;
+    EXPECT_EQ(shown(target).not_before, table_.Get(t1_, kUser, now_).not_before) << target;
+    EXPECT_EQ(shown(target).latency, absl::Milliseconds(3)) << target;
+  }
+  EXPECT_EQ(shown("//t2/share").state, TargetState::kUp);
+  // And up again with it; a share that is missing says nothing of its neighbours.
+  table_.NoteUp(t1_, kUser, now_, absl::Milliseconds(3));
+  Fail(below, FailureClass::kMissing, Phase::kTreeConnect);
+  EXPECT_EQ(shown("//t1/share").state, TargetState::kUp);
+  EXPECT_EQ(shown("//t1/share/below").state, TargetState::kDown);
+}
+
 TEST_F(TargetHealthTest, ListShowsStateAndCounters) {
   {
     const TargetHealthTable::Admitted admitted = table_.TryBeginConnect(t1_, kUser, now_);
