@@ -258,10 +258,14 @@ def test_a28_a29_a_long_link_with_twenty_targets(lab, names):
     assert 2 <= seen.referrals() <= 4
 
 
-def test_a30_another_port(lab, engine, app):
+@pytest.mark.parametrize('how', ['option', 'source'])
+def test_a30_another_port(lab, engine, app, how):
     """Of the namespace server alone: its links' targets are asked on 445."""
     lab.configure('root1', {'smb ports': '445 4450'})
-    engine.mount(ROOT, options='port=4450')
+    if how == 'option':
+        engine.mount(ROOT, options='port=4450')
+    else:
+        engine.mount(ROOT.replace('root1', 'root1@4450'))
     assert who(app, 'single') == 't1'
     addresses = {one['host']: one['address'] for one in engine.listed('targets', 'connections')}
     assert addresses['root1'].endswith(':4450') and addresses['t1.lab.test'].endswith(':445')

@@ -330,7 +330,8 @@ Task<absl::Status> Agent::ListReferrals(v1::ListReferralsRequest request,
     }
     co_return absl::OkStatus();
   }
-  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, dfs::DfsPath::Parse(request.path()));
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath typed, dfs::DfsPath::Parse(request.path()));
+  const dfs::DfsPath path = typed.WithoutPort();
   CO_ASSIGN_OR_RETURN(KnownMount* const known, FindFor(path, request.mount_point()));
   const MountPlan plan = known->served->plan();  // The mount may go while this waits.
   dfs::ClientOptions options = plan.options.dfs;

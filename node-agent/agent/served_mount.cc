@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -20,6 +21,14 @@ absl::StatusOr<MountPlan> MakePlan(v1::StoredMount stored, smb::Credential crede
   ASSIGN_OR_RETURN(MountOptions options, ParseMountOptions(words));
   if (stored.inode_key().size() != options.vfs.key.size()) {
     return absl::InvalidArgumentError("the inode key must have 16 bytes");
+  }
+  if (const std::optional<uint16_t> port = source.Port()) {  // host@port
+    if (options.smb.port != smb::Options().port && options.smb.port != *port) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the source says port ", *port, ", the option port ", options.smb.port));
+    }
+    options.smb.port = *port;
+    source = source.WithoutPort();
   }
   if (options.smb.port != smb::Options().port) {
     options.smb.port_host = std::string(source.HostName());  // Not that of its links' targets.

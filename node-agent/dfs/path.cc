@@ -223,6 +223,12 @@ std::optional<uint16_t> DfsPath::Port() const {
   return static_cast<uint16_t>(port);
 }
 
+DfsPath DfsPath::WithoutPort() const {
+  if (HostName().size() == host().size()) return *this;
+  // Shorter than what was parsed before, of the same names: neither can fail.
+  return *ReplacePrefix(2, *Parse(absl::StrCat("//", HostName(), "/", share())));
+}
+
 std::u16string_view DfsPath::KeyPrefix(size_t components) const {
   return std::u16string_view(key_).substr(0, components == 0 ? 0 : ends_[components - 1].key);
 }

@@ -52,6 +52,8 @@ class DfsPath {
   // The host without port and brackets, as a resolver and a UNC path want it, and its port.
   absl::string_view HostName() const;
   std::optional<uint16_t> Port() const;
+  // The same by HostName(), as referrals write it. The port then goes into smb::Options::port.
+  DfsPath WithoutPort() const;
 
   // \HOST\SHARE\A in upper case: equal keys mean equal paths. A prefix of n components is a prefix
   // of the key. Views live as long as the object.

@@ -163,6 +163,12 @@ TEST(DfsPathTest, A30_HostsWithPortsAndAddresses) {
     const std::u16string wire = path.ToWire();
     EXPECT_EQ(std::string(wire.begin(), wire.end()), c.wire_host) << c.source;
     EXPECT_EQ(path.ToString(), c.source);
+    // As the referrals of that host will name it.
+    for (const char* below : {"", "/Dir/file"}) {
+      EXPECT_EQ(P(absl::StrCat(c.source, below)).WithoutPort().ToString(),
+                absl::StrCat("//", c.name, "/s", below))
+          << c.source;
+    }
   }
 }
 

@@ -115,6 +115,11 @@ absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool m
         "--credentials FILE is needed (username=, password=, domain=)");
   }
   ASSIGN_OR_RETURN(dfs::DfsPath source, dfs::DfsPath::Parse(positional[0]));
+  if (const std::optional<uint16_t> port = source.Port()) {  // host@port; not its links' targets.
+    options.port = *port;
+    options.port_host = std::string(source.HostName());
+    source = source.WithoutPort();
+  }
   Call call{.source = std::move(source), .credential = *std::move(credential), .options = options};
   if (positional.size() == 2 && positional[1] != "-") call.file = positional[1];
   return call;
