@@ -102,7 +102,6 @@ def test_e05_refreshed_list_in_another_order(lab, engine, links):
     assert len(orders) >= 3 and seen.referrals() >= 3
 
 
-@pytest.mark.xfail(reason='a removed link stays bound; one without targets is lost to open files, too')
 @pytest.mark.parametrize('gone', [True, False], ids=['removed', 'no_targets'])
 def test_e06_refreshed_list_is_empty(lab, engine, links, app, gone):
     """The link vanishes for new opens; what is open stays open; and it comes back."""

@@ -249,6 +249,8 @@ void Binder::ForgetDeeper(const DfsPath& path, const Link& link, const smb::Sess
     const std::shared_ptr<Link> deeper = links_.Find(path);
     if (deeper == nullptr || deeper->prefix.size() <= link.prefix.size()) return;
     if (deeper->bound() && &deeper->tree->session() != avoid) return;
+    // What is open on a link that is gone finds its target by it.
+    if (deeper->HasFormer()) return;
     links_.Erase(deeper->prefix);
     deeper->Unbind();
     deeper->MoveAttempts();

@@ -64,6 +64,10 @@ class Binder {
   // Fetches again what is due; entries whose servers do not answer stay as they are.
   runtime::Task<void> RefreshDue();
 
+  // The namespace has this link, and what lies below it, no more: new operations do not reach its
+  // targets, and what is open there stays there. A link's path in its own namespace.
+  void LeaveGone(const DfsPath& entry_prefix);
+
   // Failback: looks whether better targets than those that serve are up, and binds links to those
   // that have been for a while. What is open, or in flight and not repeatable, stays where it is.
   runtime::Task<void> FailBackDue();
@@ -164,7 +168,9 @@ class Binder {
                      const runtime::Deadline& deadline, Round* round);
 
   // binder_refresh.cc
-  void LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh);
+  // A target that the namespace lists no more is left, however well it does. A link that has none
+  // any more is left as by LeaveGone.
+  void LeaveUnlisted();
   runtime::Task<void> FailBack(std::shared_ptr<Link> link);
   std::vector<DfsPath> BetterTargets(const Link& link, const DfsPath& entry_prefix);
   runtime::Task<void> FindBetter(std::shared_ptr<Link> link, std::vector<DfsPath> wanted);

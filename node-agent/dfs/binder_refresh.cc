@@ -43,22 +43,35 @@ Task<void> Binder::RefreshDue() {
     } else {
       resolver_.StoreReferral(account_, fetch, *referral, answer->answered_by, MakeFetchContext());
     }
-    const ReferralCache::Entry fresh = cache_.GetExact(entry->prefix, entry->prefix.size(),
-                                                       account_, runtime::Loop::Current().Now());
-    LeaveUnlisted(*entry, fresh.get());
+    if (cache_.GetExact(entry->prefix, entry->prefix.size(), account_,
+                        runtime::Loop::Current().Now()) == nullptr) {
+      LeaveGone(entry->prefix);
+    }
   }
+  LeaveUnlisted();
 }
 
-// A target that the namespace lists no more is left, however well it does. Null: the link is gone.
-void Binder::LeaveUnlisted(const ReferralEntry& old, const ReferralEntry* fresh) {
-  const auto unlisted = [&](const DfsPath& target) {
-    return Lists(old, target) && (fresh == nullptr || !Lists(*fresh, target));
-  };
+void Binder::LeaveGone(const DfsPath& entry_prefix) {
   links_.ForEach([&](Link& link) {
-    if (!link.prefix.HasPrefix(old.prefix)) return;
+    if (link.entry_prefix.has_value() && link.entry_prefix->HasPrefix(entry_prefix)) link.Leave();
+  });
+}
+
+// Whoever refreshed the entry: another mount may have. What is not cached says nothing.
+void Binder::LeaveUnlisted() {
+  const absl::Time now = runtime::Loop::Current().Now();
+  links_.ForEach([&](Link& link) {
+    if (!link.entry_prefix.has_value() || (link.tree == nullptr && link.former.empty())) return;
+    const ReferralCache::Entry entry =
+        cache_.GetExact(*link.entry_prefix, link.entry_prefix->size(), account_, now);
+    if (entry == nullptr) return;
+    if (!HasTargets(entry->kind)) {
+      link.Leave();
+      return;
+    }
     std::erase_if(link.former,
-                  [&](const FormerBinding& former) { return unlisted(former.target_path); });
-    if (link.tree == nullptr || !unlisted(link.target_path)) return;
+                  [&](const FormerBinding& former) { return !Lists(*entry, former.target_path); });
+    if (link.tree == nullptr || Lists(*entry, link.target_path)) return;
     link.Unbind();
     link.MoveAttempts();
   });
@@ -147,9 +160,7 @@ Task<std::optional<Binder::Reached>> Binder::Probe(DfsPath target_path) {
 }
 
 void Binder::ApplyBetter(Link& link, Reached reached) {
-  std::erase_if(link.former, [](const FormerBinding& one) { return one.tree.expired(); });
-  link.former.push_back({.tree = link.tree, .target_path = link.target_path, .epoch = link.epoch});
-  link.MoveRepeatableAttempts();
+  link.KeepAsFormer();
   Apply(link, std::move(reached.tree), std::move(reached.target_path));
   ++failbacks_;
 }

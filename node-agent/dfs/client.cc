@@ -114,6 +114,9 @@ class Client::Impl {
   void ForgetLink(const DfsPath& path) {
     noted_links_.erase(std::u16string(path.Key()));
     cache_.Erase(path, account_);
+    links_.ForEach([&](Link& link) {
+      if (link.prefix.HasPrefix(path)) link.Leave();
+    });
   }
 
   uint64_t GetEpoch(const DfsPath& path) const {

@@ -130,7 +130,7 @@ class Client {
   // The server of the directory above has shown that `path` is a link. Believed for
   // referral_ttl_min where no referral says more.
   void NoteLink(const DfsPath& path);
-  // That server says that nothing is there, or something else.
+  // That server says that nothing is there, or something else: what is open below it stays open.
   void ForgetLink(const DfsPath& path);
 
   // The epoch under which `path` is bound now; 0 if it is not. No I/O.

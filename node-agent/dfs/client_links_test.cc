@@ -220,6 +220,79 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
+// A link that its namespace has no more, or has without targets: nothing new reaches its old
+// target, and what is open there stays open while that target is up.
+TEST(ClientLinksTest, E06_ALinkThatIsGoneIsLeftByAllButWhatIsOpen) {
+  struct How {
+    const char* name;
+    std::function<void(ClientLab&)> change;
+    bool told_by_refresh;
+  };
+  const How kHows[] = {{"removed", [](ClientLab& lab) { lab.RemoveFromRoots("link"); }, true},
+                       {"emptied", [](ClientLab& lab) { lab.AddLink("link", Short({})); }, true},
+                       {"found missing",
+                        [](ClientLab& lab) {
+                          lab.RemoveFromRoots("link");
+                          lab.servers().agent().RunNow([&] {
+                            lab.client().ForgetLink(*DfsPath::Parse("//root1/dfs/link"));
+                          });
+                        },
+                        false}};
+  for (const How& how : kHows) {
+    ClientLab lab(ShortTtl());
+    lab.AddLink("link", Short({"t1/data", "t2/data"}));
+    const CallPtr held = lab.Do(kWho, {.keep_tree = true});
+    ASSERT_EQ(held->Outcome(), "t1") << how.name;
+    const ClientLab::CallOptions on_held{.run = {.held_epoch = held->epoch}};
+    how.change(lab);
+    if (how.told_by_refresh) lab.RunFor(absl::Seconds(8));
+    for (int look = 0; look < 3; ++look) {
+      EXPECT_EQ(lab.Where(kWho), "NOT_FOUND") << how.name;
+      const CallPtr call = lab.Do(kWho, on_held);
+      EXPECT_EQ(call->Outcome(), "t1") << how.name;
+      EXPECT_EQ(call->epoch, held->epoch) << how.name;
+      lab.RunFor(absl::Seconds(4));
+    }
+    // It comes back with another target.
+    lab.AddLink("link", Short({"t3/data"}));
+    lab.RunFor(absl::Seconds(30));
+    EXPECT_EQ(lab.Where(kWho), "t3") << how.name;
+  }
+}
+
+TEST(ClientLinksTest, E06_WhatIsOpenOnALinkThatIsGoneEndsWithItsTarget) {
+  for (const bool hang : {false, true}) {
+    ClientLab lab(ShortTtl());
+    lab.AddLink("link", Short({"t1/data"}));
+    const CallPtr held = lab.Do(kWho, {.keep_tree = true});
+    lab.RemoveFromRoots("link");
+    lab.RunFor(absl::Seconds(8));
+    if (hang) {
+      lab.servers().process("t1").Freeze();
+    } else {
+      lab.servers().Kill("t1");
+    }
+    const CallPtr call = lab.Do(kWho, {.run = {.held_epoch = held->epoch}}, absl::Seconds(20));
+    EXPECT_EQ(call->Outcome(), "NOT_FOUND");
+  }
+}
+
+// The referral cache is shared: whoever fetches the new list, all are to leave what it does not
+// list.
+TEST(ClientLinksTest, E04_ATargetIsLeftWhicheverMountSawThatItIsUnlisted) {
+  ClientLab lab(ShortTtl());
+  lab.AddClient(ShortTtl());
+  lab.AddLink("link", Short({"t1/data"}));
+  for (const size_t client : {0u, 1u}) {
+    ASSERT_EQ(lab.Do(kWho, {.client = client})->Outcome(), "t1");
+  }
+  lab.AddLink("link", Short({"t3/data"}));
+  lab.RunFor(absl::Seconds(8));
+  for (const size_t client : {0u, 1u}) {
+    EXPECT_EQ(lab.Do(kWho, {.client = client})->Outcome(), "t3") << client;
+  }
+}
+
 TEST(ClientLinksTest, ALinkThatIsAFolderNowCostsNoResolutionPerOperation) {
   ClientLab lab(ShortTtl());
   lab.AddLink("link", Short({"t1/data"}));

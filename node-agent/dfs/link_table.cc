@@ -7,6 +7,15 @@
 
 namespace dfscsi::dfs {
 
+namespace {
+
+bool IsUp(const FormerBinding& former) {
+  const std::shared_ptr<smb::Tree> held = former.tree.lock();
+  return held != nullptr && held->usable() && !held->session().connection().suspect();
+}
+
+}  // namespace
+
 void Link::Unbind() {
   tree = nullptr;
   better.reset();
@@ -29,12 +38,23 @@ void Link::MoveRepeatableAttempts() {
   }
 }
 
+void Link::KeepAsFormer() {
+  std::erase_if(former, [](const FormerBinding& one) { return one.tree.expired(); });
+  former.push_back({.tree = tree, .target_path = target_path, .epoch = epoch});
+  MoveRepeatableAttempts();
+}
+
+void Link::Leave() {
+  if (tree == nullptr) return;
+  KeepAsFormer();
+  Unbind();
+}
+
+bool Link::HasFormer() const { return std::any_of(former.begin(), former.end(), IsUp); }
+
 const FormerBinding* Link::FindFormer(uint64_t of_epoch) const {
   for (const FormerBinding& one : former) {
-    if (one.epoch != of_epoch) continue;
-    const std::shared_ptr<smb::Tree> held = one.tree.lock();
-    const bool up = held != nullptr && held->usable() && !held->session().connection().suspect();
-    return up ? &one : nullptr;
+    if (one.epoch == of_epoch) return IsUp(one) ? &one : nullptr;
   }
   return nullptr;
 }

@@ -35,8 +35,8 @@ struct Attempt : runtime::ListNode {
   bool repeatable = true;
 };
 
-// Where a link was bound before it went back to a better target: what is open there stays there
-// while that target is up (failback is for new opens).
+// Where a link was bound before it went back to a better target, or out of the namespace: what is
+// open there stays there while that target is up (both are for new opens).
 struct FormerBinding {
   std::weak_ptr<smb::Tree> tree;  // Held by what is open on it, and by nobody else.
   DfsPath target_path;
@@ -61,6 +61,13 @@ struct Link {
   void MoveAttempts();
   // As above, but what may not be repeated goes on where it is.
   void MoveRepeatableAttempts();
+  // The present binding becomes a former one, which it stays for what is open there. Who binds the
+  // link anew, or leaves it, goes on to say so.
+  void KeepAsFormer();
+  // Ends the binding for whatever is new: the namespace has the link no more.
+  void Leave();
+  // Whether something may be open on a former binding that is up. No I/O.
+  bool HasFormer() const;
   // The former binding of this epoch, if it is up. No I/O.
   const FormerBinding* FindFormer(uint64_t of_epoch) const;
   void DropFormer(uint64_t of_epoch);
