@@ -129,8 +129,8 @@ class Filesystem {
   void Forget(state::NodeId node, uint64_t lookups);
 
   // GETATTR. The mount's root and links answer at once from what was last seen, within 1 s if that
-  // is nothing; the asking goes on behind (link_sights.h). ENOENT: the name is gone, which of a link
-  // its namespace decides.
+  // is nothing; the asking goes on behind (link_sights.h). ENOENT: the name is gone, which of a
+  // link its namespace decides.
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 

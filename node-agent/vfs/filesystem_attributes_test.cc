@@ -82,7 +82,8 @@ TEST(FilesystemAttributesTest, ADeadRootIsConnectedToEverLessOften) {
     }
     const size_t connects = lab.lab().network().connect_attempts().size() - before;
     EXPECT_GE(connects, 6u) << power_off;
-    EXPECT_LE(connects, 24u) << power_off;
+    // Once in 4 to 5 s for binding it, and as often for refreshing its referral.
+    EXPECT_LE(connects, 36u) << power_off;
     // Its return shows itself all the same.
     lab.lab().Start("root1");
     lab.RunFor(absl::Seconds(6));
