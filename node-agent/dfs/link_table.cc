@@ -65,6 +65,12 @@ void Link::DropFormer(uint64_t of_epoch) {
   });
 }
 
+LinkTable::~LinkTable() {
+  std::vector<std::shared_ptr<Link>> all = List();
+  links_.clear();
+  for (std::shared_ptr<Link>& link : all) link.reset();
+}
+
 std::shared_ptr<Link> LinkTable::Find(const DfsPath& path) const {
   for (size_t n = std::min(path.size(), links_of_size_.size() - 1); n >= 2; --n) {
     if (links_of_size_[n] == 0) continue;
@@ -91,7 +97,7 @@ void LinkTable::Erase(const DfsPath& prefix) {
 }
 
 void LinkTable::ForEach(const std::function<void(Link&)>& visit) const {
-  for (const auto& [key, link] : links_) visit(*link);
+  for (const std::shared_ptr<Link>& link : List()) visit(*link);
 }
 
 std::vector<std::shared_ptr<Link>> LinkTable::List() const {

@@ -93,12 +93,20 @@ struct Link {
 // Not thread-safe; one loop.
 class LinkTable {
  public:
+  LinkTable() = default;
+  LinkTable(const LinkTable&) = delete;
+  LinkTable& operator=(const LinkTable&) = delete;
+  // Lets go of the links in the order of their paths: each may be the last to hold a tree, whose
+  // end is sent.
+  ~LinkTable();
+
   // The link with the longest prefix of `path`, or null. Allocates nothing.
   std::shared_ptr<Link> Find(const DfsPath& path) const;
   // The link of exactly the first `components` of `path`; made if it is not there.
   std::shared_ptr<Link> Get(const DfsPath& path, size_t components);
   bool Contains(const DfsPath& path) const;
   void Erase(const DfsPath& prefix);
+  // In the order of their paths, as List().
   void ForEach(const std::function<void(Link&)>& visit) const;
   // All of them now: for walks that wait.
   std::vector<std::shared_ptr<Link>> List() const;

@@ -329,8 +329,10 @@ std::vector<ReferralCache::Entry> ReferralCache::DueForRefresh(absl::Time now, s
       }
     }
   }
-  std::sort(due.begin(), due.end(),
-            [](const Entry& a, const Entry& b) { return a->refresh_at < b->refresh_at; });
+  std::sort(due.begin(), due.end(), [](const Entry& a, const Entry& b) {
+    return a->refresh_at != b->refresh_at ? a->refresh_at < b->refresh_at
+                                          : a->prefix.Key() < b->prefix.Key();
+  });
   if (due.size() > limit) due.resize(limit);
   return due;
 }
