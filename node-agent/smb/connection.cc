@@ -268,7 +268,14 @@ void Connection::Close(absl::Status why) {
   outgoing_.clear();
   absl::flat_hash_map<uint64_t, Pending> pending = std::move(pending_);
   pending_.clear();
-  for (auto& [id, part] : pending) {
+  // In the order of asking: that of a hash table differs between processes, and whoever is told
+  // first acts first.
+  std::vector<uint64_t> ids;
+  ids.reserve(pending.size());
+  for (const auto& [id, part] : pending) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const uint64_t id : ids) {
+    const Pending& part = pending.at(id);
     if (part.call == nullptr || part.call->done.is_set()) continue;
     part.call->status = broken                   ? close_reason_
                         : part.call->on_the_wire ? absl::AbortedError(reason)
