@@ -205,11 +205,14 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   if (requests.size() > 1 && charge > window_.largest_charge()) {
     co_return co_await CallOneByOne(std::move(requests), deadline);
   }
-  CO_ASSIGN_OR_RETURN(const uint64_t first_id,
-                      co_await window_.Acquire(charge,
-                                               sign_of_life ? SequenceWindow::Purpose::kSignOfLife
-                                                            : SequenceWindow::Purpose::kRequest,
-                                               deadline));
+  const absl::StatusOr<uint64_t> first_id = co_await window_.Acquire(
+      charge,
+      sign_of_life ? SequenceWindow::Purpose::kSignOfLife : SequenceWindow::Purpose::kRequest,
+      deadline);
+  if (absl::IsResourceExhausted(first_id.status()) && requests.size() > 1) {
+    co_return co_await CallOneByOne(std::move(requests), deadline);
+  }
+  CO_RETURN_IF_ERROR(first_id.status());
   if (closed_) co_return absl::UnavailableError(close_reason_.message());
   auto call = std::make_shared<CallState>();
   call->requests = std::move(requests);
@@ -217,7 +220,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   if (call->requests.size() > 1 && call->requests.back().command == wire::Command::kClose) {
     call->requests.front().on_late = nullptr;
   }
-  Outgoing frame = EncodeFrame(call, first_id);
+  Outgoing frame = EncodeFrame(call, *first_id);
   CallGuard guard(*this, call);
   Send(std::move(frame));
   CO_RETURN_IF_ERROR(co_await call->done.WaitUntilSet(deadline));

@@ -100,6 +100,8 @@ class Connection {
   // If the caller is cancelled or destroyed the answer goes to Request::on_late when it comes; a
   // request that the server has begun to wait over (STATUS_PENDING) is cancelled there. Errors:
   //   kUnavailable  the frame was not sent: nothing was executed
+  //   kResourceExhausted  so was a single request, for the server has come to grant fewer credits
+  //                 than it costs: in smaller pieces it may be
   //   kAborted      it was sent, and the connection was lost: it may have been executed
   //   kDeadlineExceeded, kCancelled: as kAborted, if it had been sent
   //   kDataLoss     the server broke the protocol, or a signature was wrong; the connection is

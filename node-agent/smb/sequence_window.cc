@@ -10,8 +10,9 @@ namespace {
 absl::Status ClosedError() { return absl::UnavailableError("the connection is closed"); }
 
 // Credits come with answers, and nothing is asked.
-absl::Status NeverError() {
-  return absl::UnavailableError("the server has taken its credits back");
+absl::Status NeverError(int credits) {
+  if (credits == 0) return absl::UnavailableError("the server has taken its credits back");
+  return absl::ResourceExhaustedError("the server grants fewer credits than it did");
 }
 
 }  // namespace
@@ -31,12 +32,12 @@ runtime::Task<absl::StatusOr<uint64_t>> SequenceWindow::Acquire(int charge, Purp
     if (purpose == Purpose::kRequest) {
       CO_ASSIGN_OR_RETURN(runtime::Mutex::Guard first, co_await turn_.Lock(deadline));
       while (!closed_ && !MayTake(charge, purpose)) {
-        if (outstanding_ == 0) co_return NeverError();
+        if (outstanding_ == 0) co_return NeverError(credits_);
         CO_RETURN_IF_ERROR(co_await changed_.WaitForNotify(deadline));
       }
     } else {
       while (!closed_ && !MayTake(charge, purpose)) {
-        if (outstanding_ == 0) co_return NeverError();
+        if (outstanding_ == 0) co_return NeverError(credits_);
         CO_RETURN_IF_ERROR(co_await changed_.WaitForNotify(deadline));
       }
     }

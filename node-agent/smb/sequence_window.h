@@ -28,8 +28,9 @@ class SequenceWindow {
   //
   // Errors. Nothing was sent, so the operation may be repeated elsewhere:
   //   kDeadlineExceeded, kCancelled  the server granted too little in time
-  //   kUnavailable                   the connection was closed; or the server has taken so many
-  //                                  credits back that waiting would be for ever
+  //   kUnavailable                   the connection was closed; or the server has taken all credits
+  //                                  back, and waiting would be for ever
+  //   kResourceExhausted             the same, but smaller charges may be taken: ask for less
   runtime::Task<absl::StatusOr<uint64_t>> Acquire(int charge, Purpose purpose,
                                                   runtime::Deadline deadline);
 

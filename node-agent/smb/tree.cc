@@ -94,6 +94,14 @@ Task<absl::StatusOr<std::vector<Response>>> Tree::Call(std::vector<Request> requ
 }
 
 Task<absl::StatusOr<Response>> Tree::CallOne(Request request, Deadline deadline) {
+  absl::StatusOr<Response> response = co_await CallSized(std::move(request), deadline);
+  if (absl::IsResourceExhausted(response.status())) {
+    co_return absl::UnavailableError(response.status().message());
+  }
+  co_return response;
+}
+
+Task<absl::StatusOr<Response>> Tree::CallSized(Request request, Deadline deadline) {
   std::vector<Request> requests;
   requests.push_back(std::move(request));
   CO_ASSIGN_OR_RETURN(std::vector<Response> responses,
@@ -151,12 +159,17 @@ Task<absl::StatusOr<size_t>> Tree::ReadOnce(wire::FileId file_id, uint64_t offse
   Request request = MakeRequest(wire::Command::kRead, wire::EncodeReadRequest, read);
   request.largest_payload_bytes = read.length_bytes;
   request.read_into = into;
-  CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
-  if (response.header.status == wire::NtStatus::kEndOfFile) co_return 0;
-  if (!wire::IsSuccess(response.header.status)) {
-    co_return wire::ToStatus(response.header.status, "READ");
+  const absl::StatusOr<Response> response = co_await CallSized(std::move(request), deadline);
+  if (absl::IsResourceExhausted(response.status())) {
+    // The server grants fewer credits than it did: in smaller pieces, then.
+    co_return co_await Read(file_id, offset, into, deadline);
   }
-  co_return response.read_bytes;
+  CO_RETURN_IF_ERROR(response.status());
+  if (response->header.status == wire::NtStatus::kEndOfFile) co_return 0;
+  if (!wire::IsSuccess(response->header.status)) {
+    co_return wire::ToStatus(response->header.status, "READ");
+  }
+  co_return response->read_bytes;
 }
 
 Task<absl::StatusOr<size_t>> Tree::Read(wire::FileId file_id, uint64_t offset,
@@ -235,9 +248,13 @@ Task<absl::StatusOr<DirectoryPages>> Tree::ReadDirectory(wire::FileId file_id, D
   Request request = MakeRequest(wire::Command::kQueryDirectory, wire::EncodeQueryDirectoryRequest,
                                 NextPage(file_id, bytes));
   request.largest_payload_bytes = bytes;
-  CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
+  const absl::StatusOr<Response> response = co_await CallSized(std::move(request), deadline);
+  if (absl::IsResourceExhausted(response.status())) {
+    co_return co_await ReadDirectory(file_id, deadline);  // As with READ: smaller pages.
+  }
+  CO_RETURN_IF_ERROR(response.status());
   DirectoryPages pages;
-  CO_RETURN_IF_ERROR(AddPage(response, pages).status());
+  CO_RETURN_IF_ERROR(AddPage(*response, pages).status());
   co_return pages;
 }
 

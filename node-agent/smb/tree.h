@@ -260,6 +260,8 @@ class Tree : public std::enable_shared_from_this<Tree> {
   runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
                                                             runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<Response>> CallOne(Request request, runtime::Deadline deadline);
+  // The same for a request that can be had in smaller pieces; kResourceExhausted: it must be.
+  runtime::Task<absl::StatusOr<Response>> CallSized(Request request, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<Response>> OpenAct(std::u16string path, Request middle,
                                                   runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<size_t>> ReadOnce(wire::FileId file_id, uint64_t offset,

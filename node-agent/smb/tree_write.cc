@@ -35,12 +35,16 @@ Task<absl::Status> Tree::WriteOnce(wire::FileId file_id, uint64_t offset, wire::
     request.largest_payload_bytes = write.length_bytes;
     request.payload = from;
     request.replay = options.replay;
-    CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
-    if (!wire::IsSuccess(response.header.status)) {
-      co_return wire::ToStatus(response.header.status, "WRITE");
+    const absl::StatusOr<Response> response = co_await CallSized(std::move(request), deadline);
+    if (absl::IsResourceExhausted(response.status())) {
+      co_return co_await Write(file_id, offset, from, deadline, options);  // As with READ.
+    }
+    CO_RETURN_IF_ERROR(response.status());
+    if (!wire::IsSuccess(response->header.status)) {
+      co_return wire::ToStatus(response->header.status, "WRITE");
     }
     CO_ASSIGN_OR_RETURN(const wire::WriteResponse answer,
-                        wire::DecodeWriteResponse(response.body()));
+                        wire::DecodeWriteResponse(response->body()));
     if (answer.written_bytes > from.size()) {
       co_return Broken("a WRITE was answered with more than was written");
     }
