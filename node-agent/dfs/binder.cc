@@ -145,7 +145,8 @@ bool Binder::TellNotCovered(Search* search, const ResolveStep& step) {
   const Link& link = *search->request.not_covered_by;
   if (std::max<size_t>(2, step.link_components) != link.prefix.size()) return false;
   search->not_covered_told = true;
-  resolver_.NotePathNotCovered(search->resolution, step, CandidateOf(step, link.target_path));
+  resolver_.NotePathNotCovered(search->resolution, step,
+                               CandidateOf(search->resolution.origin(), step, link.target_path));
   return true;
 }
 
@@ -158,11 +159,11 @@ Task<Binder::Outcome> Binder::BindLink(DfsPath path, ResolveStep step, Search* s
   if (!guard.ok()) co_return Outcome(guard.status());
   // Bound meanwhile by somebody else? Not so if the path goes on below it in another namespace.
   if (link->bound() && avoid != &link->tree->session() &&
-      (step.kind == ResolveStep::Kind::kNotDfs || IsCandidate(step, link->target_path))) {
+      (step.kind == ResolveStep::Kind::kNotDfs || IsCandidate(path, step, link->target_path))) {
     ForgetDeeper(path, *link, avoid);
     co_return Outcome(link);
   }
-  const std::vector<Try> tries = ChooseTries(step, search->request, failure);
+  const std::vector<Try> tries = ChooseTries(path, step, search->request, failure);
   if (tries.empty()) co_return NothingToTry(step, *link, search, failure);
   auto round = std::make_shared<Round>(tries.size());
   std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;
@@ -184,7 +185,7 @@ Task<Binder::Outcome> Binder::BindLink(DfsPath path, ResolveStep step, Search* s
   if (!outcome.has_value() || !outcome->ok()) co_return outcome;
   link->entry_prefix.reset();
   if (step.kind == ResolveStep::Kind::kTryTargets) {
-    cache_.SetHint(step.entry->prefix, account_, reached->target_path);
+    cache_.SetHint(step.entry->prefix, account_, step.entry->targets[reached->candidate].path);
     link->pin = cache_.PinPrefix(step.entry->prefix, account_);
     link->entry_prefix = step.entry->prefix;
   }
@@ -200,7 +201,7 @@ Binder::Outcome Binder::NothingToTry(const ResolveStep& step, const Link& link, 
   const absl::Time now = runtime::Loop::Current().Now();
   if (step.kind == ResolveStep::Kind::kTryTargets) {
     for (const uint16_t candidate : step.candidates) {
-      const DfsPath& target = step.entry->targets[candidate].path;
+      const DfsPath target = TargetPathOf(search->resolution.origin(), step, candidate);
       resolver_.NoteTargetHeldBack(search->resolution, step, candidate,
                                    health_.Get(target, identity, now).last_failure);
     }
@@ -289,17 +290,19 @@ absl::Status Binder::Explain(const absl::Status& status, FailureClass failure,
   return explained;
 }
 
-size_t Binder::CandidateOf(const ResolveStep& step, const DfsPath& target_path) {
+size_t Binder::CandidateOf(const DfsPath& origin, const ResolveStep& step,
+                           const DfsPath& target_path) {
   if (step.kind != ResolveStep::Kind::kTryTargets) return 0;
   for (size_t i = 0; i < step.entry->targets.size(); ++i) {
-    if (step.entry->targets[i].path == target_path) return i;
+    if (TargetPathOf(origin, step, i) == target_path) return i;
   }
   return step.candidates.empty() ? 0 : step.candidates.front();
 }
 
-bool Binder::IsCandidate(const ResolveStep& step, const DfsPath& target_path) {
+bool Binder::IsCandidate(const DfsPath& origin, const ResolveStep& step,
+                         const DfsPath& target_path) {
   return std::any_of(step.candidates.begin(), step.candidates.end(), [&](uint16_t candidate) {
-    return step.entry->targets[candidate].path == target_path;
+    return TargetPathOf(origin, step, candidate) == target_path;
   });
 }
 

@@ -144,17 +144,22 @@ class Binder {
   // nobody.
   static absl::Status Explain(const absl::Status& status, FailureClass failure,
                               const std::map<FailureClass, absl::Status>& met);
-  // The candidate with this target path.
-  static size_t CandidateOf(const ResolveStep& step, const DfsPath& target_path);
-  static bool IsCandidate(const ResolveStep& step, const DfsPath& target_path);
+  // The candidate with which `origin` leads to this target path.
+  static size_t CandidateOf(const DfsPath& origin, const ResolveStep& step,
+                            const DfsPath& target_path);
+  static bool IsCandidate(const DfsPath& origin, const ResolveStep& step,
+                          const DfsPath& target_path);
   Resolver::FetchContext MakeFetchContext() const;
   OrderOptions MakeOrderOptions() const;
   std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
 
   // binder_try.cc
   // The candidates that may be tried now, in order; `failure` says why there are none.
-  std::vector<Try> ChooseTries(const ResolveStep& step, const Request& request,
-                               BindFailure* failure);
+  std::vector<Try> ChooseTries(const DfsPath& origin, const ResolveStep& step,
+                               const Request& request, BindFailure* failure);
+  // Where the link that serves `origin` leads with this candidate. An interlink may lead deeper
+  // into the other namespace than the root that is tried: what lies between belongs to the link.
+  static DfsPath TargetPathOf(const DfsPath& origin, const ResolveStep& step, size_t candidate);
   runtime::Task<absl::StatusOr<Reached>> TryTarget(Try attempt, std::shared_ptr<Round> shared,
                                                    runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<Reached>> TryInTurn(Try attempt, std::shared_ptr<Round> shared,

@@ -36,8 +36,18 @@ std::u16string SharePathOf(const DfsPath& path) {
 
 }  // namespace
 
-std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Request& request,
-                                             BindFailure* failure) {
+DfsPath Binder::TargetPathOf(const DfsPath& origin, const ResolveStep& step, size_t candidate) {
+  const DfsPath& target = step.entry->targets[candidate].path;
+  const size_t rest = origin.size() - std::min(origin.size(), step.link_components);
+  const size_t own = step.path->size() - std::min(step.path->size(), rest);
+  if (own <= step.prefix_components) return target;
+  const absl::StatusOr<DfsPath> deeper =
+      step.path->Prefix(own).ReplacePrefix(step.prefix_components, target);
+  return deeper.ok() ? *deeper : target;  // Too long: the path itself will be refused, too.
+}
+
+std::vector<Binder::Try> Binder::ChooseTries(const DfsPath& origin, const ResolveStep& step,
+                                             const Request& request, BindFailure* failure) {
   const absl::Time now = runtime::Loop::Current().Now();
   const std::string& identity = dialer_.identity();
   std::vector<Try> tries;
@@ -45,7 +55,7 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
   TargetOrder order;
   if (step.kind == ResolveStep::Kind::kTryTargets) {
     for (const uint16_t candidate : step.candidates) {
-      statuses.push_back(health_.Get(step.entry->targets[candidate].path, identity, now));
+      statuses.push_back(health_.Get(TargetPathOf(origin, step, candidate), identity, now));
     }
     order = OrderTargets(*step.entry, step.candidates, statuses, MakeOrderOptions(),
                          /*new_open=*/request.avoid == nullptr, now);
@@ -62,7 +72,7 @@ std::vector<Binder::Try> Binder::ChooseTries(const ResolveStep& step, const Requ
     }
     Try attempt{.candidate = target.index, .target_path = step.path->Prefix(2)};
     if (step.kind == ResolveStep::Kind::kTryTargets) {
-      attempt.target_path = step.entry->targets[target.index].path;
+      attempt.target_path = TargetPathOf(origin, step, target.index);
       attempt.may_be_namespace = step.entry->kind == EntryKind::kLink;
     }
     const bool avoided =
