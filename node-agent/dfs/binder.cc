@@ -42,7 +42,7 @@ Binder::Binder(smb::Credential credential, const ClientOptions& options, smb::Se
       links_(links),
       dialer_(sessions, credential_, std::move(allowed)),
       resolver_(cache, domains, {.find_domains = true}),
-      referrals_(dialer_, SiteOf(options)) {}
+      referrals_(dialer_, SiteOf(options), health) {}
 
 Resolver::FetchContext Binder::MakeFetchContext() const {
   runtime::Loop& loop = runtime::Loop::Current();

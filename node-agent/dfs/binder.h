@@ -164,10 +164,11 @@ class Binder {
                                                    runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<Reached>> TryInTurn(Try attempt, std::shared_ptr<Round> shared,
                                                    runtime::Deadline deadline);
-  runtime::Task<absl::Status> AdmitConnect(DfsPath target_path,
-                                           TargetHealthTable::ConnectTicket* ticket,
-                                           runtime::Deadline deadline);
-  runtime::Task<absl::StatusOr<Reached>> Reach(Try attempt, AttemptPhase* phase,
+  // kGo or kJoin, or an error; kUnavailable: the target is backing off.
+  runtime::Task<absl::StatusOr<TargetHealthTable::Admitted>> AdmitConnect(
+      Try attempt, runtime::Deadline deadline);
+  // `join_only`: as of smb::ConnectRules; the tree is null then.
+  runtime::Task<absl::StatusOr<Reached>> Reach(Try attempt, bool join_only, AttemptPhase* phase,
                                                runtime::Deadline deadline);
   void NoteTryFailed(const Try& attempt, const absl::Status& status, AttemptPhase phase,
                      const runtime::Deadline& deadline, Round* round);

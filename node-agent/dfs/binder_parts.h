@@ -17,6 +17,10 @@ inline constexpr absl::Duration kTargetTime = absl::Seconds(5);
 // One referral, from whichever namespace server.
 inline constexpr absl::Duration kFetchTime = absl::Seconds(5);
 
+// After a connection that one wanted to share was given up by whoever made it: the right to make
+// one is free a moment later.
+inline constexpr absl::Duration kConnectGivenUp = absl::Milliseconds(5);
+
 // A random number of the loop as one in [0, 1).
 inline double Fraction(uint64_t random) { return static_cast<double>(random >> 11) * 0x1.0p-53; }
 

@@ -110,24 +110,29 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
   }
   const Deadline until = deadline.Within(binder_parts::kTargetTime);
   const absl::Time began = runtime::Loop::Current().Now();
-  TargetHealthTable::ConnectTicket ticket;
-  if (!dialer_.HasSession(attempt.target_path.host(), attempt.avoid.get())) {
-    const absl::Status status = co_await AdmitConnect(attempt.target_path, &ticket, until);
-    if (!status.ok()) {
+  AttemptPhase phase = AttemptPhase::kResolve;
+  absl::StatusOr<Reached> reached = Reached{.target_path = attempt.target_path};
+  while (reached.ok() && reached->tree == nullptr) {
+    const absl::StatusOr<TargetHealthTable::Admitted> admitted =
+        co_await AdmitConnect(attempt, until);
+    if (!admitted.ok()) {
       if (!deadline.cancelled()) {
         const FailureClass last =
             health_.Get(attempt.target_path, dialer_.identity(), runtime::Loop::Current().Now())
                 .last_failure;
         shared->failures.push_back({attempt.candidate,
                                     last == FailureClass::kNone ? FailureClass::kTransport : last,
-                                    status});
+                                    admitted.status()});
       }
-      co_return status;
+      co_return admitted.status();
+    }
+    const bool join_only = admitted->admission == TargetHealthTable::Admission::kJoin;
+    reached = co_await Reach(attempt, join_only, &phase, until);
+    if (reached.ok() && reached->tree == nullptr) {
+      const absl::Status status = co_await runtime::Sleep(binder_parts::kConnectGivenUp, until);
+      if (!status.ok()) reached = status;
     }
   }
-  AttemptPhase phase = AttemptPhase::kResolve;
-  absl::StatusOr<Reached> reached = co_await Reach(attempt, &phase, until);
-  ticket = {};
   if (!reached.ok()) {
     NoteTryFailed(attempt, reached.status(), phase, deadline, shared.get());
     co_return reached;
@@ -141,17 +146,17 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared
 
 // A new connection: one in flight for each credential (whom the pool has others wait for), and not
 // too many in a second. A target that backs off fails at once: there may be a next one.
-Task<absl::Status> Binder::AdmitConnect(DfsPath target_path,
-                                        TargetHealthTable::ConnectTicket* ticket,
-                                        Deadline deadline) {
+Task<absl::StatusOr<TargetHealthTable::Admitted>> Binder::AdmitConnect(Try attempt,
+                                                                       Deadline deadline) {
+  const DfsPath& target_path = attempt.target_path;
   while (true) {
+    if (dialer_.HasSession(target_path.host(), attempt.avoid.get())) {
+      co_return TargetHealthTable::Admitted{.admission = TargetHealthTable::Admission::kGo};
+    }
     const absl::Time now = runtime::Loop::Current().Now();
     TargetHealthTable::Admitted admitted =
         health_.TryBeginConnect(target_path, dialer_.identity(), now);
-    if (admitted.admission != TargetHealthTable::Admission::kTooSoon) {
-      *ticket = std::move(admitted.ticket);
-      co_return absl::OkStatus();
-    }
+    if (admitted.admission != TargetHealthTable::Admission::kTooSoon) co_return admitted;
     if (!health_.Get(target_path, dialer_.identity(), now).MayTry(now)) {
       co_return absl::UnavailableError(
           absl::StrCat(target_path.ToString(), ": failed a moment ago"));
@@ -161,15 +166,16 @@ Task<absl::Status> Binder::AdmitConnect(DfsPath target_path,
 }
 
 // Up means more than that TCP connected: the target's root must open.
-Task<absl::StatusOr<Binder::Reached>> Binder::Reach(Try attempt, AttemptPhase* phase,
-                                                    Deadline deadline) {
+Task<absl::StatusOr<Binder::Reached>> Binder::Reach(Try attempt, bool join_only,
+                                                    AttemptPhase* phase, Deadline deadline) {
   const std::string host(attempt.target_path.host());
   const std::string share(attempt.target_path.share());
   smb::ConnectPhase connect_phase = smb::ConnectPhase::kResolve;
-  const absl::StatusOr<std::shared_ptr<smb::Tree>> tree =
-      co_await dialer_.GetTree(host, share, attempt.avoid, &connect_phase, deadline);
+  const absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await dialer_.GetTree(
+      host, share, {.avoid = attempt.avoid, .join_only = join_only}, &connect_phase, deadline);
   *phase = PhaseOf(connect_phase);
   if (!tree.ok()) co_return tree.status();
+  if (*tree == nullptr) co_return Reached{.target_path = attempt.target_path};
   if (!(*tree)->is_disk()) {  // IPC$, or a printer: no other answer will come.
     *phase = AttemptPhase::kTreeConnect;
     co_return smb::wire::ToStatus(

@@ -42,13 +42,14 @@ absl::Status Dialer::CheckAddress(absl::string_view host, const runtime::IpAddre
                    ": this machine may not be given the credential (allow_local_targets)"));
 }
 
-Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Dialer::GetTree(
-    std::string host, std::string share, std::shared_ptr<smb::Session> avoid,
-    smb::ConnectPhase* phase, Deadline deadline) {
+Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Dialer::GetTree(std::string host,
+                                                                 std::string share,
+                                                                 smb::ConnectRules rules,
+                                                                 smb::ConnectPhase* phase,
+                                                                 Deadline deadline) {
   *phase = smb::ConnectPhase::kResolve;
   const std::string name = NameOf(host);
   CO_RETURN_IF_ERROR(CheckHost(name));
-  smb::ConnectRules rules{.avoid = std::move(avoid)};
   if (!allowed_.IsMountedHost(name)) {
     rules.may_connect = [this, name](const runtime::IpAddress& address) {
       return CheckAddress(name, address);

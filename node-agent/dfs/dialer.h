@@ -30,11 +30,13 @@ class Dialer {
   // OK if the name may be given the credential; else kPermissionDenied, for people.
   absl::Status CheckHost(absl::string_view host) const;
 
-  // As SessionPool::GetTree; not by the session `avoid`. Errors besides: kPermissionDenied, the
-  // host or every address of it is not allowed; nothing was sent.
-  runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> GetTree(
-      std::string host, std::string share, std::shared_ptr<smb::Session> avoid,
-      smb::ConnectPhase* phase, runtime::Deadline deadline);
+  // As SessionPool::GetTree; `rules.may_connect` is set here. Errors besides: kPermissionDenied,
+  // the host or every address of it is not allowed; nothing was sent.
+  runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> GetTree(std::string host,
+                                                                    std::string share,
+                                                                    smb::ConnectRules rules,
+                                                                    smb::ConnectPhase* phase,
+                                                                    runtime::Deadline deadline);
   // A session is at hand, and is not `avoid`: GetTree makes no connection.
   bool HasSession(absl::string_view host, const smb::Session* avoid) const;
   // As SessionPool::Retire.

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/binder_parts.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/network.h"
 #include "node-agent/runtime/race.h"
@@ -32,8 +33,32 @@ bool RefusesEx(const absl::Status& status) {
 
 }  // namespace
 
-ReferralSource::ReferralSource(Dialer& dialer, std::u16string site)
-    : dialer_(dialer), site_(std::move(site)) {}
+ReferralSource::ReferralSource(Dialer& dialer, std::u16string site, TargetHealthTable& health)
+    : dialer_(dialer), site_(std::move(site)), health_(health) {}
+
+Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> ReferralSource::GetIpc(std::string host,
+                                                                        Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const DfsPath path, DfsPath::Parse(absl::StrCat("//", host, "/IPC$")));
+  while (true) {
+    TargetHealthTable::Admitted admitted{.admission = TargetHealthTable::Admission::kGo};
+    const absl::Time now = runtime::Loop::Current().Now();
+    if (!dialer_.HasSession(host, nullptr)) {
+      admitted = health_.TryBeginConnect(path, dialer_.identity(), now);
+    }
+    if (admitted.admission == TargetHealthTable::Admission::kTooSoon) {
+      CO_RETURN_IF_ERROR(co_await runtime::Sleep(admitted.not_before - now, deadline));
+      continue;
+    }
+    smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
+    CO_ASSIGN_OR_RETURN(
+        std::shared_ptr<smb::Tree> tree,
+        co_await dialer_.GetTree(
+            host, "IPC$", {.join_only = admitted.admission == TargetHealthTable::Admission::kJoin},
+            &phase, deadline));
+    if (tree != nullptr) co_return tree;
+    CO_RETURN_IF_ERROR(co_await runtime::Sleep(binder_parts::kConnectGivenUp, deadline));
+  }
+}
 
 Task<absl::StatusOr<std::vector<uint8_t>>> ReferralSource::Request(std::shared_ptr<smb::Tree> tree,
                                                                    std::u16string wire_path,
@@ -57,13 +82,13 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Ask(std::string hos
                                                                  ReferralKind kind,
                                                                  std::u16string wire_path,
                                                                  Deadline deadline) {
-  smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<smb::Tree> tree,
-                      co_await dialer_.GetTree(host, "IPC$", nullptr, &phase, deadline));
+                      co_await GetIpc(std::move(host), deadline));
   if ((tree->session().connection().negotiated().capabilities & smb::wire::kCapDfs) == 0) {
     // [MS-SMB2] 3.2.4.20.3: not to be sent to a server that knows no DFS.
-    co_return smb::wire::ToStatus(smb::wire::NtStatus::kFsDriverRequired,
-                                  absl::StrCat(host, " serves no DFS"));
+    co_return smb::wire::ToStatus(
+        smb::wire::NtStatus::kFsDriverRequired,
+        absl::StrCat(tree->session().connection().host(), " serves no DFS"));
   }
   for (uint32_t bytes = kFirstReferralBufferBytes;; bytes *= 2) {
     const uint32_t asked = std::min(bytes, kMaxReferralBufferBytes);

@@ -18,6 +18,7 @@
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/dfs/referral.h"
 #include "node-agent/dfs/resolver.h"
+#include "node-agent/dfs/target_health.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
@@ -28,9 +29,10 @@ namespace dfscsi::dfs {
 // Not thread-safe; one loop.
 class ReferralSource {
  public:
-  // `dialer` must outlive it. `site`: our Active Directory site, for the servers' order of targets;
-  // empty: they judge by our address.
-  ReferralSource(Dialer& dialer, std::u16string site);
+  // `dialer` and `health`, which rations new connections as it does those to targets, must outlive
+  // it. `site`: our Active Directory site, for the servers' order of targets; empty: they judge by
+  // our address.
+  ReferralSource(Dialer& dialer, std::u16string site, TargetHealthTable& health);
 
   struct Answer {
     std::variant<Referral, NameListReferral> referral;
@@ -59,8 +61,13 @@ class ReferralSource {
                                                               uint32_t most_bytes,
                                                               runtime::Deadline deadline);
 
+  // `host`'s IPC$, by a session at hand or by a new connection when one may be made.
+  runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> GetIpc(std::string host,
+                                                                   runtime::Deadline deadline);
+
   Dialer& dialer_;
   const std::u16string site_;
+  TargetHealthTable& health_;
   // Sessions (each a connection) whose server has refused EX; by host.
   std::map<std::string, std::weak_ptr<smb::Session>> without_ex_;
   int64_t requests_sent_ = 0;

@@ -191,6 +191,7 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
     *phase = entry->failure_phase;
     co_return entry->failure;
   }
+  if (rules.join_only) co_return nullptr;
   if (entry->session != nullptr && !entry->session->usable()) entry->session = nullptr;
   const absl::Time began = runtime::Loop::Current().Now();
   absl::StatusOr<std::shared_ptr<Session>> session =
@@ -218,6 +219,7 @@ Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(
   const absl::StatusOr<std::shared_ptr<Session>> session =
       co_await GetSession(host, std::move(credential), std::move(rules), phase, deadline);
   if (!session.ok()) co_return WithPhase(session.status(), *phase);
+  if (*session == nullptr) co_return nullptr;  // rules.join_only
   *phase = ConnectPhase::kTreeConnect;
   absl::StatusOr<std::shared_ptr<Tree>> tree =
       co_await (*session)->ConnectTree(std::move(share), deadline.Within(options_.connect_timeout));

@@ -48,6 +48,9 @@ struct ConnectRules {
   // Not this session: it is suspect. A new one takes its place in the pool once it is there; who
   // holds the old one may go on with it.
   std::shared_ptr<Session> avoid = nullptr;
+  // Only by a connection that is there, or that somebody else is making. GetTree returns null if
+  // that one was given up: its maker was cancelled.
+  bool join_only = false;
 };
 
 // Not thread-safe; one loop.
