@@ -48,7 +48,7 @@ Task<absl::Status> DirectoryStream::Restart(dfs::Binding binding, Deadline deadl
   window_.clear();
   skip_.clear();
   complete_ = false;
-  base_ = handles_.StreamLength(fh_);
+  base_ = given();
   if (base_ > 0) {
     ++relisted_;
     for (const uint64_t hash : handles_.StreamNames(fh_)) skip_.insert(hash);
@@ -65,10 +65,10 @@ Task<absl::Status> DirectoryStream::Seek(uint64_t position, dfs::Binding binding
                                          Deadline deadline) {
   if (position < base_ || (tree_ == nullptr && position < base_ + window_.size())) {
     // Further back than is kept (seekdir, rewinddir), or after a takeover.
-    if (position < handles_.StreamLength(fh_)) handles_.TruncateStream(fh_, position);
+    if (position < given()) handles_.TruncateStream(fh_, position);
     CO_RETURN_IF_ERROR(co_await Restart(binding, deadline));
   } else if (epoch_ != binding.epoch || tree_ == nullptr) {
-    if (position < handles_.StreamLength(fh_)) handles_.TruncateStream(fh_, position);
+    if (position < given()) handles_.TruncateStream(fh_, position);
     CO_RETURN_IF_ERROR(co_await Restart(binding, deadline));
   }
   while (position >= base_ + window_.size() && !complete_) {
@@ -104,7 +104,7 @@ const DirectoryStream::Entry* DirectoryStream::At(uint64_t position) const {
 
 absl::Status DirectoryStream::NoteGiven(uint64_t position) {
   // What the kernel reads a second time has been noted before.
-  if (position < handles_.StreamLength(fh_)) return absl::OkStatus();
+  if (position < given()) return absl::OkStatus();
   return handles_.AppendName(fh_, HashOf(At(position)->name));
 }
 

@@ -35,10 +35,15 @@ class DirectoryStream {
     ServerAttributes attributes;
   };
 
+  // `fh` 0: to be opened. It stands in the table only once there is something to answer OPENDIR
+  // with (set_handle): an agent that dies before leaves no handle that nobody knows.
   DirectoryStream(dfs::DfsPath path, state::HandleTable& handles, state::FileHandle fh,
                   const SipKey& key)
       : path_(std::move(path)), handles_(handles), fh_(fh), key_(key) {}
+  DirectoryStream(const DirectoryStream&) = delete;
+  ~DirectoryStream() { CloseLater(); }  // As ~OpenFile.
 
+  void set_handle(state::FileHandle fh) { fh_ = fh; }
   const dfs::DfsPath& path() const { return path_; }
   uint64_t epoch() const { return epoch_; }
   runtime::Mutex& turn() { return turn_; }
@@ -73,11 +78,13 @@ class DirectoryStream {
   runtime::Task<absl::Status> Restart(dfs::Binding binding, runtime::Deadline deadline);
   absl::Status Take(const smb::DirectoryPages& pages);
   void DropBehind(uint64_t position);
+  // Names that were given to the kernel.
+  uint64_t given() const { return fh_ == 0 ? 0 : handles_.StreamLength(fh_); }
   uint64_t HashOf(std::string_view name) const { return SipHash(key_, name); }
 
   const dfs::DfsPath path_;
   state::HandleTable& handles_;
-  const state::FileHandle fh_;
+  state::FileHandle fh_;
   const SipKey key_;
   runtime::Mutex turn_;
 

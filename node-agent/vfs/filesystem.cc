@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include <map>
+#include <memory>
 #include <utility>
 
 #include "node-agent/vfs/errno.h"
@@ -13,6 +15,16 @@ namespace dfscsi::vfs {
 
 using runtime::Deadline;
 using runtime::Task;
+
+Filesystem::Impl::~Impl() {
+  // What is still open is closed in an order that does not depend on addresses: a simulation's seed
+  // must replay.
+  const std::map<state::FileHandle, std::shared_ptr<OpenFile>> files(files_.begin(), files_.end());
+  const std::map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams(streams_.begin(),
+                                                                              streams_.end());
+  files_.clear();
+  streams_.clear();
+}
 
 Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
                        Options options)

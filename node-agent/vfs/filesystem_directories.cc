@@ -28,17 +28,14 @@ constexpr uint64_t kDots = 2;
 Task<absl::StatusOr<state::FileHandle>> Filesystem::Impl::OpenDirectory(state::NodeId node,
                                                                         Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  auto stream = std::make_shared<DirectoryStream>(path, tables_.handles(), /*fh=*/0, options_.key);
+  CO_RETURN_IF_ERROR(co_await SeekStream(stream, 0, deadline));
   absl::StatusOr<state::FileHandle> fh = tables_.handles().Open(
       {.node = node, .kind = state::HandleTable::Kind::kDirectory, .open_flags = O_DIRECTORY});
   if (!fh.ok()) {
     co_return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
   }
-  auto stream = std::make_shared<DirectoryStream>(path, tables_.handles(), *fh, options_.key);
-  const absl::Status status = co_await SeekStream(stream, 0, deadline);
-  if (!status.ok()) {
-    tables_.handles().Close(*fh);
-    co_return status;
-  }
+  stream->set_handle(*fh);
   streams_[*fh] = std::move(stream);
   co_return *fh;
 }

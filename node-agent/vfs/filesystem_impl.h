@@ -38,6 +38,7 @@ class Filesystem::Impl {
  public:
   Impl(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
        Options options);
+  ~Impl();
 
   const Counters& counters() const { return counters_; }
 

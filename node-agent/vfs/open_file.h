@@ -37,9 +37,13 @@ class OpenFile {
       smb::wire::kAccessReadData | smb::wire::kAccessReadAttributes | smb::wire::kAccessReadEa;
 
   explicit OpenFile(dfs::DfsPath path) : path_(std::move(path)) {}
+  OpenFile(const OpenFile&) = delete;
   // After a takeover: not open yet; to be taken for the same file if it is as `identity` says.
   OpenFile(dfs::DfsPath path, const state::NodeIdentity& identity)
       : path_(std::move(path)), identity_(identity) {}
+  // A mount that goes with open files (umount -f) leaves none behind on a server whose session
+  // another mount still uses.
+  ~OpenFile() { CloseLater(); }
 
   const dfs::DfsPath& path() const { return path_; }
   const state::NodeIdentity& identity() const { return identity_; }
