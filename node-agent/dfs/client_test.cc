@@ -166,9 +166,10 @@ INSTANTIATE_TEST_SUITE_P(
         {"C35_ServiceRestarted", [](testing::ScriptedServer&) {}, true, "t1"},
         {"F08_SessionExpired", [](testing::ScriptedServer& t1) { t1.ExpireSessions(); }, false,
          "t1"},
-        // The answer is unsigned (the server has no key any more), so nobody believes it.
+        // The answer is unsigned (the server has no key any more): nobody believes it, but it is no
+        // reason to leave the target.
         {"SessionDeletedUnsigned", [](testing::ScriptedServer& t1) { t1.DeleteSessions(); }, false,
-         "t2"},
+         "t1"},
         {"H08_SessionLimit", Answers(Command::kSessionSetup, NtStatus::kRequestNotAccepted)},
         {"H08_SessionSetupShortOfResources",
          Answers(Command::kSessionSetup, NtStatus::kInsuffServerResources)},
@@ -178,6 +179,45 @@ INSTANTIATE_TEST_SUITE_P(
         {"RootDoesNotOpen", Answers(Command::kCreate, NtStatus::kObjectPathNotFound)},
     }),
     [](const auto& info) { return info.param.name; });
+
+TEST(ClientTest, F08_ASessionThatExpiresAgainWhileItIsRenewedIsNoReasonToMove) {
+  ClientLab lab;
+  ASSERT_EQ(lab.Where(kWho), "t1");
+  runtime::SimHost& agent = lab.servers().agent_host();
+  runtime::SimHost& t1 = lab.servers().host("t1");
+  lab.network().SetPath(agent, t1, {.latency = absl::Milliseconds(200)});
+  lab.network().SetPath(t1, agent, {.latency = absl::Milliseconds(200)});
+  lab.servers().server("t1").ExpireSessions();
+  const CallPtr call = lab.Start(kWho);
+  // The session has been renewed, and the request is on its way for the second time.
+  lab.RunFor(absl::Milliseconds(1'300));
+  lab.servers().server("t1").ExpireSessions();
+  ASSERT_TRUE(lab.Finish(call));
+  EXPECT_EQ(call->Outcome(), "t1");
+  EXPECT_EQ(call->runs, 1);
+  EXPECT_EQ(lab.Connects("t2"), 0);
+}
+
+// Who waits for a connection and sees its maker go does not make one without asking for the right.
+TEST(ClientTest, H09_ConnectionsThatAreGivenUpAreRationed) {
+  ClientLab lab;
+  ASSERT_EQ(lab.Where("//root1/dfs/plain"), "root1");
+  // root2 is asked, too, when root1 takes long; it has no power, and each question to it is given up
+  // when root1 answers.
+  lab.servers().host("root2").PowerOff();
+  std::vector<CallPtr> calls;
+  for (int i = 0; i < 40; ++i) {
+    lab.AddLink(absl::StrCat("l", i), {.targets = {"t1/data"}});
+  }
+  lab.servers().server("root1").AddRule(
+      {.command = Command::kIoctl, .action = {.delay = absl::Milliseconds(700)}});
+  for (int i = 0; i < 40; ++i) calls.push_back(lab.Start(absl::StrCat("//root1/dfs/l", i, "/who")));
+  for (const CallPtr& call : calls) {
+    ASSERT_TRUE(lab.Finish(call));
+    EXPECT_EQ(call->Outcome(), "t1");
+  }
+  EXPECT_LE(lab.MostConnectsInASecond("root2"), 10);
+}
 
 TEST(ClientTest, H08_ThrottlingOfAnOperationIsWaitedForNotFledFrom) {
   ClientLab lab;

@@ -272,6 +272,13 @@ absl::Status Connection::CheckSignature(const wire::Header& header,
                                         absl::Span<const wire::Bytes> parts, bool was_encrypted,
                                         bool must_be_encrypted) {
   if (was_encrypted) return absl::OkStatus();  // The envelope protects it.
+  if (header.status == wire::NtStatus::kUserSessionDeleted && !header.Has(wire::kFlagSigned) &&
+      (security_.signing || must_be_encrypted)) {
+    // A server that has forgotten the session has no key to sign with ([MS-SMB2] 3.3.5.2.9). It is
+    // not believed as an answer, for it proves nothing about the request; it ends the connection,
+    // which whoever can forge it could do by a reset, too.
+    return absl::AbortedError("the server does not know the session any more");
+  }
   // These come before there are keys; Session checks the last of them itself.
   if (header.command == wire::Command::kNegotiate ||
       header.command == wire::Command::kSessionSetup) {

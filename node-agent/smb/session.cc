@@ -129,18 +129,20 @@ runtime::Task<absl::Status> Session::Reauthenticate(runtime::Deadline deadline) 
 
 runtime::Task<absl::StatusOr<std::vector<Response>>> Session::Call(std::vector<Request> requests,
                                                                    runtime::Deadline deadline) {
-  std::vector<Request> again = requests;
-  CO_ASSIGN_OR_RETURN(std::vector<Response> responses,
-                      co_await connection_->Call(std::move(requests), deadline));
-  bool expired = false;
-  for (const Response& response : responses) {
-    expired |= response.header.status == wire::NtStatus::kNetworkSessionExpired;
-    if (response.header.status == wire::NtStatus::kUserSessionDeleted) usable_ = false;
+  // It may expire again while a slow server's answer is on its way; not for ever.
+  constexpr int kMostExpiries = 3;
+  for (int expiries = 0;; ++expiries) {
+    CO_ASSIGN_OR_RETURN(std::vector<Response> responses,
+                        co_await connection_->Call(requests, deadline));
+    bool expired = false;
+    for (const Response& response : responses) {
+      expired |= response.header.status == wire::NtStatus::kNetworkSessionExpired;
+      if (response.header.status == wire::NtStatus::kUserSessionDeleted) usable_ = false;
+    }
+    if (!expired || expiries == kMostExpiries) co_return responses;
+    // Nothing of an expired request was executed ([MS-SMB2] 3.3.5.2.9).
+    CO_RETURN_IF_ERROR(co_await Reauthenticate(deadline));
   }
-  if (!expired) co_return responses;
-  // Nothing of an expired request was executed ([MS-SMB2] 3.3.5.2.9).
-  CO_RETURN_IF_ERROR(co_await Reauthenticate(deadline));
-  co_return co_await connection_->Call(std::move(again), deadline);
 }
 
 runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> Session::ConnectTree(
