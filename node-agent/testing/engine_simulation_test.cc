@@ -1,506 +1,276 @@
-// Seeded schedules of the whole engine, from vfs::Filesystem to scripted servers, on the simulated
-// loop.
+// Thousands of seeds (engine_simulation.h), and single behaviours by name.
 //
-// Each seed is one world: two namespace roots, three targets, readers of files, metadata and
-// directories, and a random sequence of faults (kill, reset, silence, cut, half-open, slow, loss,
-// referral changes, our own stalls). Whatever happens: no wrong byte, no error (the mount is hard
-// and the copies are equal), every call returns, and once all is well again everybody gets on.
-//
-//   DFSCSI_SIM_SEEDS=5000   how many seeds
-//   DFSCSI_SIM_SEED=123     one seed, verbose
+//   DFSCSI_SIM_SEEDS=5000    how many seeds
+//   DFSCSI_SIM_FIRST=1       the first one
+//   DFSCSI_SIM_SEED=123      one seed, with what happens in it
 
-#include <fcntl.h>
+#include "node-agent/testing/engine_simulation.h"
+
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 
-#include <functional>
-#include <memory>
-#include <set>
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "node-agent/base/status_macros.h"
-#include "node-agent/base/unique_fd.h"
-#include "node-agent/dfs/client.h"
-#include "node-agent/runtime/sim_network.h"
-#include "node-agent/runtime/sim_world.h"
-#include "node-agent/smb/session_pool.h"
-#include "node-agent/state/mount_tables.h"
-#include "node-agent/state/shared_memory.h"
-#include "node-agent/testing/password_log_on.h"
-#include "node-agent/testing/scripted_server.h"
-#include "node-agent/vfs/errno.h"
-#include "node-agent/vfs/filesystem.h"
 
-namespace dfscsi {
+namespace dfscsi::simulation {
 namespace {
 
-using runtime::Deadline;
-using runtime::SimHost;
-using runtime::SimLoop;
-using runtime::SimWorld;
-using runtime::Task;
-using testing::ScriptedServer;
-
-constexpr uint64_t kFileBytes = 300'000;
-constexpr int kFiles = 6;
-constexpr int kEntries = 40;
-// How long faults come, and how long everything may take after the last one has healed.
-constexpr absl::Duration kTroubled = absl::Seconds(40);
-constexpr absl::Duration kToGetOn = absl::Seconds(60);
-
-std::string FileName(int i) { return absl::StrCat("file", i); }
-
-// A server and its process, which can be killed and started again.
-struct Server {
-  Server(SimWorld& sim_world, std::string name, const char* address)
-      : world(sim_world),
-        server(name),
-        host(sim_world.network().AddNamedHost(name, {*runtime::IpAddress::Parse(address)})),
-        listen{*runtime::IpAddress::Parse(address), 445} {
-    server.AddUser("user", "secret");
-  }
-  void Start() {
-    if (process != nullptr) return;
-    process = std::make_unique<SimLoop>(world, host, server.name());
-    process->RunNow([this] { process->Spawn(server.Serve(listen)); });
-  }
-  void Kill() { process.reset(); }
-
-  SimWorld& world;
-  ScriptedServer server;
-  SimHost& host;
-  runtime::SocketAddress listen;
-  std::unique_ptr<SimLoop> process;
-};
-
-class NoInvalidation : public vfs::Invalidation {
- public:
-  void DataChanged(state::NodeId node) override {}
-};
-
-class CollectNames : public vfs::DirectorySink {
- public:
-  explicit CollectNames(size_t room) : room_(room) {}
-  bool Fits(size_t name_bytes) const override { return names.size() < room_; }
-  void Add(const vfs::DirectoryEntry& entry) override {
-    names.emplace_back(entry.name);
-    next_offset = entry.next_offset;
-    if (entry.node != 0) nodes.push_back(entry.node);
-  }
-  std::vector<std::string> names;
-  std::vector<state::NodeId> nodes;
-  uint64_t next_offset = 0;
-
- private:
-  size_t room_;
-};
-
-class Engine {
- public:
-  Engine(SimWorld& world, SimHost& host)
-      : process_(std::make_unique<SimLoop>(world, host, "agent")) {
-    process_->RunNow([this] {
-      tables_fd_ = *state::CreateSharedMemory("tables", state::kTablesBytes);
-      const dfs::DfsPath source = *dfs::DfsPath::Parse("//root1/dfs");
-      tables_ = *state::MountTables::Format(tables_fd_.get(),
-                                            vfs::Filesystem::RootInodeNumber(options_.key, source));
-      pool_ = std::make_unique<smb::SessionPool>(smb::Options{}, authenticators_, nullptr);
-      smb::Credential credential;
-      credential.user = "user";
-      credential.password = Secret("secret");
-      client_ = std::make_unique<dfs::Client>(
-          source, credential, dfs::ClientOptions{.referral_ttl_min = absl::Seconds(5)}, *pool_,
-          cache_, domains_, health_);
-      filesystem_ = std::make_unique<vfs::Filesystem>(*client_, *tables_, invalidation_, options_);
-    });
-  }
-  ~Engine() {
-    // As a process that is killed: coroutines first, then what they used.
-    process_->RunNow([this] {
-      readers_.reset();
-      filesystem_.reset();
-      client_.reset();
-      pool_.reset();
-    });
-    process_.reset();
-  }
-
-  SimLoop& process() { return *process_; }
-  dfs::Client& client() { return *client_; }
-  vfs::Filesystem& filesystem() { return *filesystem_; }
-  void Spawn(Task<void> task) { readers_->Spawn(std::move(task)); }
-
- private:
-  std::unique_ptr<SimLoop> process_;
-  testing::PasswordAuthenticators authenticators_;
-  UniqueFd tables_fd_;
-  std::unique_ptr<state::MountTables> tables_;
-  dfs::ReferralCache cache_;
-  dfs::DomainCache domains_;
-  dfs::TargetHealthTable health_;
-  NoInvalidation invalidation_;
-  vfs::Options options_;
-  std::unique_ptr<smb::SessionPool> pool_;
-  std::unique_ptr<dfs::Client> client_;
-  std::unique_ptr<vfs::Filesystem> filesystem_;
-  std::unique_ptr<runtime::TaskGroup> readers_ = std::make_unique<runtime::TaskGroup>();
-};
-
-class EngineSimulation {
- public:
-  explicit EngineSimulation(uint64_t seed)
-      : world_(seed),
-        client_host_(world_.network().AddHost("node", {*runtime::IpAddress::Parse("10.0.0.100")})) {
-    const std::pair<const char*, const char*> hosts[] = {{"root1", "10.0.0.11"},
-                                                         {"root2", "10.0.0.12"},
-                                                         {"t1", "10.0.0.21"},
-                                                         {"t2", "10.0.0.22"},
-                                                         {"t3", "10.0.0.23"}};
-    for (const auto& [name, address] : hosts) {
-      servers_.push_back(std::make_unique<Server>(world_, name, address));
-    }
-    for (int i = 0; i < 2; ++i) {
-      testing::ScriptedShare& dfs = servers_[i]->server.AddShare("dfs");
-      dfs.dfs_root = true;
-      dfs.root_referral.targets = {"root1/dfs", "root2/dfs"};
-      dfs.AddLink("two", {.targets = {"t1/data", "t2/data"}});
-      dfs.AddLink("three", {.targets = {"t3/data", "t2/data", "t1/data"}});
-      dfs.AddLink("nested", {.targets = {"root2/dfs/three", "root1/dfs/three"}});
-    }
-    for (int i = 2; i < 5; ++i) {
-      testing::ScriptedShare& data = servers_[i]->server.AddShare("data");
-      for (int f = 0; f < kFiles; ++f) data.AddFile(FileName(f), kFileBytes);
-      for (int e = 0; e < kEntries; ++e) data.AddFile(absl::StrCat("many/entry", e), 10);
-      data.listing_order = i;
-    }
-    for (const auto& server : servers_) server->Start();
-    engine_ = std::make_unique<Engine>(world_, client_host_);
-  }
-  ~EngineSimulation() { engine_.reset(); }
-
-  SimWorld& world() { return world_; }
-  Engine& engine() { return *engine_; }
-  Server& server(int i) { return *servers_[i]; }
-  SimHost& client_host() { return client_host_; }
-
-  void StartReaders() {
-    engine_->process().RunNow([this] {
-      for (const char* link : {"two", "three", "nested"}) {
-        engine_->Spawn(ReadFresh(link));
-        engine_->Spawn(ReadHeld(link));
-        engine_->Spawn(ListNames(link));
-      }
-    });
-  }
-  // Everybody has done something since.
-  bool AllGotOnSince(const std::vector<int64_t>& before) const {
-    for (size_t i = 0; i < done_.size(); ++i) {
-      if (done_[i] <= before[i]) return false;
-    }
-    return true;
-  }
-  const std::vector<int64_t>& done() const { return done_; }
-  bool failed() const { return failed_; }
-  void Stop() { stopping_ = true; }
-
-  // One fault now, healed after a while.
-  void RandomFault() {
-    runtime::SimRandom& random = world_.random();
-    Server& victim = *servers_[random.Below(servers_.size())];
-    const absl::Duration lasts = random.Between(absl::Milliseconds(10), absl::Seconds(8));
-    runtime::SimNetwork& network = world_.network();
-    switch (random.Below(9)) {
-      case 0:
-        Trace("kill", victim);
-        victim.Kill();
-        world_.After(lasts, [&victim] { victim.Start(); });
-        break;
-      case 1:
-        Trace("reset", victim);
-        network.ResetConnections(client_host_, victim.host);
-        break;
-      case 2:
-        Trace("freeze", victim);
-        if (victim.process != nullptr) victim.process->Freeze();
-        world_.After(lasts, [&victim] {
-          if (victim.process != nullptr) victim.process->Unfreeze();
-        });
-        break;
-      case 3:
-        Trace("cut", victim);
-        network.Cut(client_host_, victim.host);
-        world_.After(lasts, [this, &victim] { world_.network().Heal(client_host_, victim.host); });
-        break;
-      case 4:
-        Trace("half-open", victim);
-        network.CutOneWay(victim.host, client_host_);
-        world_.After(lasts, [this, &victim] { world_.network().Heal(client_host_, victim.host); });
-        break;
-      case 5:
-        Trace("slow", victim);
-        network.SetBothPaths(client_host_, victim.host, {.latency = absl::Milliseconds(200)});
-        world_.After(lasts, [this, &victim] { world_.network().Heal(client_host_, victim.host); });
-        break;
-      case 6:
-        Trace("loss", victim);
-        network.SetBothPaths(client_host_, victim.host, {.loss = 0.1});
-        world_.After(lasts, [this, &victim] { world_.network().Heal(client_host_, victim.host); });
-        break;
-      case 7:
-        Trace("stall", victim);
-        engine_->process().Stall(lasts / 2);
-        break;
-      case 8: {
-        Trace("sessions deleted", victim);
-        if (victim.process != nullptr) {
-          if (random.Chance(0.5)) {
-            victim.server.DeleteSessions();
-          } else {
-            victim.server.ExpireSessions();
-          }
-        }
-        break;
-      }
-    }
-  }
-
- private:
-  void Trace(const char* what, const Server& victim) const {
-    world_.Log(absl::StrCat("FAULT ", what, " ", victim.server.name()));
-  }
-
-  size_t NewReader() {
-    done_.push_back(0);
-    return done_.size() - 1;
-  }
-
-  void Fail(const std::string& what) {
-    failed_ = true;
-    ADD_FAILURE() << what << " (seed " << world_.seed() << ")";
-  }
-
-  Task<absl::StatusOr<state::NodeId>> Walk(std::vector<std::string> names,
-                                           std::vector<state::NodeId>* held) {
-    state::NodeId at = state::kRootNode;
-    for (std::string& name : names) {
-      CO_ASSIGN_OR_RETURN(const vfs::EntryReply entry,
-                          co_await engine_->filesystem().Lookup(at, name, Deadline::Never()));
-      held->push_back(entry.node);
-      at = entry.node;
-    }
-    co_return at;
-  }
-  void ForgetAll(const std::vector<state::NodeId>& held) {
-    for (auto at = held.rbegin(); at != held.rend(); ++at) engine_->filesystem().Forget(*at, 1);
-  }
-
-  Task<absl::Status> CheckRead(state::FileHandle fh, std::string path, uint64_t offset,
-                               size_t size) {
-    std::vector<uint8_t> bytes(size);
-    CO_ASSIGN_OR_RETURN(const size_t n, co_await engine_->filesystem().Read(
-                                            fh, offset, absl::MakeSpan(bytes), Deadline::Never()));
-    const size_t want = std::min<uint64_t>(size, kFileBytes - offset);
-    if (n != want) co_return absl::DataLossError(absl::StrCat("read ", n, " of ", want));
-    std::vector<uint8_t> expected(n);
-    testing::FillContent(testing::ContentSeed(path), offset, absl::MakeSpan(expected));
-    bytes.resize(n);
-    if (bytes != expected) co_return absl::DataLossError("wrong bytes");
-    co_return absl::OkStatus();
-  }
-
-  // Opens, reads and closes, again and again.
-  Task<void> ReadFresh(std::string link) {
-    const size_t self = NewReader();
-    while (!stopping_) {
-      const std::string file = FileName(static_cast<int>(engine_->process().Random() % kFiles));
-      std::vector<state::NodeId> held;
-      absl::Status status = co_await ReadOne(link, file, &held);
-      ForgetAll(held);
-      if (!status.ok()) {
-        Fail(absl::StrCat("fresh ", link, "/", file, ": ", status.ToString()));
-        co_return;
-      }
-      ++done_[self];
-      (void)co_await runtime::Sleep(absl::Milliseconds(50), Deadline::Never());
-    }
-  }
-  Task<absl::Status> ReadOne(std::string link, std::string file, std::vector<state::NodeId>* held) {
-    std::vector<std::string> names = {link, file};
-    CO_ASSIGN_OR_RETURN(const state::NodeId node, co_await Walk(std::move(names), held));
-    CO_ASSIGN_OR_RETURN(const vfs::OpenReply open,
-                        co_await engine_->filesystem().Open(node, O_RDONLY, Deadline::Never()));
-    const uint64_t offset = engine_->process().Random() % kFileBytes;
-    absl::Status status = co_await CheckRead(open.fh, file, offset, 100'000);
-    engine_->filesystem().Release(open.fh);
-    co_return status;
-  }
-
-  // Keeps one file open and reads it at random.
-  Task<void> ReadHeld(std::string link) {
-    const size_t self = NewReader();
-    std::vector<state::NodeId> held;
-    std::vector<std::string> names = {link, FileName(0)};
-    const absl::StatusOr<state::NodeId> node = co_await Walk(std::move(names), &held);
-    if (!node.ok()) {
-      Fail(absl::StrCat("held ", link, ": ", node.status().ToString()));
-      co_return;
-    }
-    const absl::StatusOr<vfs::OpenReply> open =
-        co_await engine_->filesystem().Open(*node, O_RDONLY, Deadline::Never());
-    if (!open.ok()) {
-      Fail(absl::StrCat("held open ", link, ": ", open.status().ToString()));
-      co_return;
-    }
-    while (!stopping_) {
-      const uint64_t offset = engine_->process().Random() % kFileBytes;
-      const absl::Status status = co_await CheckRead(open->fh, FileName(0), offset, 4096);
-      if (!status.ok()) {
-        Fail(absl::StrCat("held ", link, ": ", status.ToString()));
-        co_return;
-      }
-      ++done_[self];
-      (void)co_await runtime::Sleep(absl::Milliseconds(20), Deadline::Never());
-    }
-    engine_->filesystem().Release(open->fh);
-    ForgetAll(held);
-  }
-
-  // Lists a directory in small pieces: every name once, whatever happens in between.
-  Task<void> ListNames(std::string link) {
-    const size_t self = NewReader();
-    while (!stopping_) {
-      std::vector<state::NodeId> held;
-      const absl::Status status = co_await ListOnce(link, &held);
-      ForgetAll(held);
-      if (!status.ok()) {
-        Fail(absl::StrCat("list ", link, ": ", status.ToString()));
-        co_return;
-      }
-      ++done_[self];
-      (void)co_await runtime::Sleep(absl::Milliseconds(100), Deadline::Never());
-    }
-  }
-  Task<absl::Status> ListOnce(std::string link, std::vector<state::NodeId>* held) {
-    std::vector<std::string> path = {link, "many"};
-    CO_ASSIGN_OR_RETURN(const state::NodeId node, co_await Walk(std::move(path), held));
-    CO_ASSIGN_OR_RETURN(const state::FileHandle fh,
-                        co_await engine_->filesystem().OpenDirectory(node, Deadline::Never()));
-    std::multiset<std::string> seen;
-    uint64_t offset = 0;
-    absl::Status status;
-    while (true) {
-      CollectNames sink(7);
-      status = co_await engine_->filesystem().ReadDirectory(fh, offset, /*plus=*/true, &sink,
-                                                            Deadline::Never());
-      for (const state::NodeId given : sink.nodes) engine_->filesystem().Forget(given, 1);
-      if (!status.ok() || sink.names.empty()) break;
-      seen.insert(sink.names.begin(), sink.names.end());
-      offset = sink.next_offset;
-      (void)co_await runtime::Sleep(absl::Milliseconds(5), Deadline::Never());
-    }
-    engine_->filesystem().ReleaseDirectory(fh);
-    CO_RETURN_IF_ERROR(status);
-    std::multiset<std::string> want = {".", ".."};
-    for (int e = 0; e < kEntries; ++e) want.insert(absl::StrCat("entry", e));
-    if (seen != want) {
-      co_return absl::DataLossError(absl::StrCat("a listing of ", seen.size(), " names"));
-    }
-    co_return absl::OkStatus();
-  }
-
-  SimWorld world_;
-  SimHost& client_host_;
-  std::vector<std::unique_ptr<Server>> servers_;
-  std::unique_ptr<Engine> engine_;
-  std::vector<int64_t> done_;
-  bool stopping_ = false;
-  bool failed_ = false;
-};
-
-int SeedsToRun() {
-  const char* const value = getenv("DFSCSI_SIM_SEEDS");
-  int seeds = 0;
-  return value != nullptr && absl::SimpleAtoi(value, &seeds) ? seeds : 40;
+uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
+  const char* const value = getenv(variable);
+  uint64_t number = 0;
+  return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
 }
 
-void RunSeed(uint64_t seed, bool verbose) {
-  EngineSimulation simulation(seed);
-  SimWorld& world = simulation.world();
-  world.set_verbose(verbose);
-  simulation.StartReaders();
-  world.RunFor(absl::Seconds(2));
-  ASSERT_FALSE(simulation.failed());
-  const absl::Time troubled_until = world.now() + kTroubled;
-  while (world.now() < troubled_until && !simulation.failed()) {
-    simulation.RandomFault();
-    world.RunFor(world.random().Between(absl::Milliseconds(50), absl::Seconds(3)));
-  }
-  world.RunFor(absl::Seconds(9));  // The last fault heals.
-  ASSERT_FALSE(simulation.failed()) << "replay: DFSCSI_SIM_SEED=" << seed;
-  const std::vector<int64_t> before = simulation.done();
-  EXPECT_TRUE(world.RunUntil([&] { return simulation.AllGotOnSince(before); }, kToGetOn))
-      << "somebody does not get on; replay: DFSCSI_SIM_SEED=" << seed;
-  EXPECT_FALSE(simulation.failed()) << "replay: DFSCSI_SIM_SEED=" << seed;
-  for (int i = 0; i < 5; ++i) {
-    EXPECT_TRUE(simulation.server(i).server.violations().empty())
-        << simulation.server(i).server.violations().front() << "; replay: DFSCSI_SIM_SEED=" << seed;
-  }
+// What a violation prints: everything that replays it.
+std::string Report(const Schedule& schedule, const Oracle& oracle) {
+  return absl::StrCat(oracle.violations().front(), "\n", schedule.ToString(),
+                      "\nreplay: DFSCSI_SIM_SEED=", schedule.seed,
+                      " build/release/tests/engine_simulation_test "
+                      "--gtest_filter=EngineSimulationTest.FaultsInRandomCombination");
 }
 
 TEST(EngineSimulationTest, FaultsInRandomCombination) {
-  if (const char* const one = getenv("DFSCSI_SIM_SEED")) {
-    uint64_t seed = 0;
-    ASSERT_TRUE(absl::SimpleAtoi(one, &seed));
-    RunSeed(seed, /*verbose=*/true);
-    return;
-  }
-  for (int seed = 1; seed <= SeedsToRun() && !HasFailure(); ++seed) {
-    RunSeed(static_cast<uint64_t>(seed), /*verbose=*/false);
-  }
-}
-
-// C32: a server that answers, late, is never failed over.
-TEST(EngineSimulationTest, SlowServerIsNotFailedOver) {
-  EngineSimulation simulation(7);
-  SimWorld& world = simulation.world();
-  simulation.StartReaders();
-  world.RunFor(absl::Seconds(2));
-  for (int i = 0; i < 5; ++i) {
-    world.network().SetBothPaths(simulation.client_host(), simulation.server(i).host,
-                                 {.latency = absl::Milliseconds(250)});
-  }
-  const int64_t before = simulation.engine().client().counters().failovers;
-  world.RunFor(absl::Seconds(60));
-  EXPECT_FALSE(simulation.failed());
-  EXPECT_EQ(simulation.engine().client().counters().failovers, before);
-}
-
-// C01, C05: what readers see of a target that is killed, and of one that hangs.
-TEST(EngineSimulationTest, ReadersMoveSoon) {
-  for (const bool hang : {false, true}) {
-    EngineSimulation simulation(11);
-    SimWorld& world = simulation.world();
-    simulation.StartReaders();
-    world.RunFor(absl::Seconds(3));
-    const std::vector<int64_t> before = simulation.done();
-    const int64_t failovers = simulation.engine().client().counters().failovers;
-    if (hang) {
-      simulation.server(2).process->Freeze();
-    } else {
-      simulation.server(2).Kill();
+  const uint64_t one = NumberFrom("DFSCSI_SIM_SEED", 0);
+  const uint64_t first = one != 0 ? one : NumberFrom("DFSCSI_SIM_FIRST", 1);
+  const uint64_t seeds = one != 0 ? 1 : NumberFrom("DFSCSI_SIM_SEEDS", 500);
+  const uint64_t most_failures = NumberFrom("DFSCSI_SIM_FAILURES", 1);
+  absl::Duration longest;
+  int64_t visits = 0;
+  uint64_t failures = 0;
+  for (uint64_t seed = first; seed < first + seeds && failures < most_failures; ++seed) {
+    const Schedule schedule = Schedule::Draw(seed);
+    Simulation simulation(schedule, /*verbose=*/one != 0);
+    if (!simulation.Run()) {
+      ++failures;
+      ADD_FAILURE() << Report(schedule, simulation.oracle());
     }
-    const absl::Time began = world.now();
-    EXPECT_TRUE(
-        world.RunUntil([&] { return simulation.AllGotOnSince(before); }, absl::Seconds(20)));
-    EXPECT_LT(world.now() - began, hang ? absl::Seconds(3) : absl::Milliseconds(500));
-    EXPECT_FALSE(simulation.failed());
-    EXPECT_GT(simulation.engine().client().counters().failovers, failovers);
+    longest = std::max(longest, simulation.oracle().longest_wait());
+    visits += simulation.workload().visits();
   }
+  printf("%llu seeds, %lld visits, the longest wait that was owed: %s\n",
+         static_cast<unsigned long long>(seeds), static_cast<long long>(visits),
+         absl::FormatDuration(longest).c_str());
+}
+
+// --- Single behaviours. A world without faults of its own.
+
+Schedule Calm(int mounts = 1) {
+  Schedule schedule{.seed = 7};
+  schedule.ttl_seconds = 2;
+  schedule.mounts = mounts;
+  schedule.applications = 6;
+  schedule.longest_pause = absl::Milliseconds(300);
+  schedule.smb.max_read_bytes = 1 << 20;
+  schedule.fragmentation = 0.02;
+  return schedule;
+}
+
+std::string ViolationOf(const Simulation& simulation) {
+  const std::vector<std::string>& violations = simulation.oracle().violations();
+  return violations.empty() ? "" : violations.front();
+}
+
+TEST(EngineSimulationTest, TheSameSeedIsTheSameWorld) {
+  // Not the bytes: salts of log-ons are random. What happens, and when, is not.
+  const auto course_of = [](uint64_t seed) {
+    Simulation simulation(Schedule::Draw(seed));
+    (void)simulation.Run();
+    return std::pair(simulation.world().steps(), simulation.workload().visits());
+  };
+  for (uint64_t seed = 3; seed < 8; ++seed) EXPECT_EQ(course_of(seed), course_of(seed));
+  EXPECT_NE(course_of(3), course_of(4));
+}
+
+// Interlink, nested links and plain ones: nothing happens to them.
+TEST(EngineSimulationTest, AllLinksAreReadInACalmWorld) {
+  Simulation simulation(Calm(2));
+  EXPECT_TRUE(simulation.RunFor(absl::Seconds(10))) << ViolationOf(simulation);
+  simulation.Finish();
+  EXPECT_EQ(ViolationOf(simulation), "");
+  EXPECT_EQ(simulation.node().counters().failovers, 0);
+  EXPECT_GT(simulation.workload().visits(), 200);
+}
+
+// C32: a server that answers, late, is never failed over; nor are all of them.
+TEST(EngineSimulationTest, SlowServersAreNotFailedOver) {
+  Simulation simulation(Calm());
+  ASSERT_TRUE(simulation.RunFor(absl::Seconds(2))) << ViolationOf(simulation);
+  for (int i = 0; i < Lab::kServers; ++i) {
+    simulation.lab().server(i).path().latency = absl::Milliseconds(250);
+    simulation.lab().server(i).ApplyPath();
+  }
+  EXPECT_TRUE(simulation.RunFor(absl::Seconds(60))) << ViolationOf(simulation);
+  EXPECT_EQ(simulation.node().counters().failovers, 0);
+}
+
+// Our own pause is not the servers' death, however long it is and however often it comes.
+TEST(EngineSimulationTest, OwnStallsAreNotTheServersDeath) {
+  Simulation simulation(Calm());
+  for (int server = 0; server < Lab::kServers; ++server) {  // Something is always on its way.
+    simulation.lab().server(server).path().latency = absl::Milliseconds(100);
+    simulation.lab().server(server).ApplyPath();
+  }
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(simulation.RunFor(absl::Seconds(2))) << ViolationOf(simulation);
+    simulation.node().StallAgent(absl::Milliseconds(300) * (i + 1));
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(300) * (i + 1))) << ViolationOf(simulation);
+  }
+  EXPECT_TRUE(simulation.RunFor(absl::Seconds(2))) << ViolationOf(simulation);
+  EXPECT_EQ(simulation.node().counters().suspicions, 0);
+  EXPECT_EQ(simulation.node().counters().failovers, 0);
+}
+
+// A server's answer takes 1.3 s, too long if we had watched all the time. We have not.
+TEST(EngineSimulationTest, TimeThatWeDidNotRunIsNotAServersSilence) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Schedule schedule = Calm();
+    schedule.seed = seed;
+    Simulation simulation(std::move(schedule));
+    simulation.workload().set_calm();
+    ASSERT_TRUE(simulation.RunFor(absl::Seconds(3))) << ViolationOf(simulation);
+    for (int server = 0; server < Lab::kServers; ++server) {
+      simulation.Apply(
+          {.fault = Fault::kFreeze, .server = server, .lasts = absl::Milliseconds(1'300)});
+    }
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(100))) << ViolationOf(simulation);
+    simulation.node().StallAgent(absl::Seconds(1));
+    EXPECT_TRUE(simulation.RunFor(absl::Seconds(5))) << ViolationOf(simulation);
+    EXPECT_EQ(simulation.node().counters().suspicions, 0) << "seed " << seed;
+    EXPECT_EQ(simulation.node().counters().failovers, 0) << "seed " << seed;
+  }
+}
+
+// Connections are being made when we stop for longer than one may take.
+TEST(EngineSimulationTest, AConnectionOutlivesOurOwnStall) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Schedule schedule = Calm();
+    schedule.seed = seed;
+    Simulation simulation(std::move(schedule));
+    simulation.workload().set_calm();
+    for (int server = 0; server < Lab::kServers; ++server) {
+      simulation.lab().server(server).path().latency = absl::Milliseconds(5);
+      simulation.lab().server(server).ApplyPath();
+    }
+    ASSERT_TRUE(simulation.RunFor(absl::Seconds(3))) << ViolationOf(simulation);
+    for (int server = 0; server < Lab::kServers; ++server) {
+      simulation.Apply({.fault = Fault::kReset, .server = server});
+    }
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(25))) << ViolationOf(simulation);
+    simulation.node().StallAgent(absl::Seconds(6));
+    EXPECT_TRUE(simulation.RunFor(absl::Seconds(12))) << ViolationOf(simulation);
+    EXPECT_EQ(simulation.node().counters().suspicions, 0) << "seed " << seed;
+    EXPECT_EQ(simulation.node().counters().failovers, 0) << "seed " << seed;
+  }
+}
+
+// C01, C05: what one read waits of which the target dies, and of which it hangs.
+TEST(EngineSimulationTest, ReadersMoveSoon) {
+  struct Death {
+    Fault fault;
+    absl::Duration most;
+  };
+  constexpr int kT3 = 4;
+  for (const Death& death :
+       {Death{Fault::kKill, absl::Milliseconds(500)}, Death{Fault::kReset, absl::Milliseconds(500)},
+        Death{Fault::kSilent, absl::Seconds(3)}, Death{Fault::kFreeze, absl::Seconds(3)},
+        Death{Fault::kCut, absl::Seconds(3)}}) {
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      SCOPED_TRACE(absl::StrCat("fault ", static_cast<int>(death.fault), ", seed ", seed));
+      Schedule schedule = Calm();
+      schedule.seed = seed;
+      Simulation simulation(std::move(schedule));
+      ASSERT_TRUE(simulation.RunFor(absl::Seconds(3))) << ViolationOf(simulation);
+      const int64_t failovers = simulation.node().counters().failovers;
+      simulation.workload().set_calm();
+      simulation.oracle().WatchAnswers(FUSE_READ);
+      simulation.Apply({.fault = death.fault, .server = kT3, .lasts = absl::Seconds(30)});
+      EXPECT_TRUE(simulation.RunFor(absl::Seconds(5))) << ViolationOf(simulation);
+      EXPECT_GT(simulation.oracle().watched_answers(), 50);
+      EXPECT_LE(simulation.oracle().longest_watched(), death.most);
+      if (death.fault != Fault::kReset) {
+        EXPECT_GT(simulation.node().counters().failovers, failovers);
+      }
+    }
+  }
+}
+
+TEST(EngineSimulationTest, DeadNamespaceServersAreNotFlooded) {
+  Simulation simulation(Calm(2));
+  ASSERT_TRUE(simulation.RunFor(absl::Seconds(1))) << ViolationOf(simulation);
+  for (int i = 0; i < Lab::kRoots; ++i) {
+    simulation.Apply({.fault = Fault::kKill, .server = i, .lasts = absl::Seconds(8)});
+  }
+  EXPECT_TRUE(simulation.RunFor(absl::Seconds(12))) << ViolationOf(simulation);
+  simulation.Finish();
+  EXPECT_EQ(ViolationOf(simulation), "");
+}
+
+TEST(EngineSimulationTest, AMountThatGoesLeavesNoOpensBehind) {
+  Simulation simulation(Calm(2));
+  for (uint64_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(1'137))) << ViolationOf(simulation);
+    simulation.Apply({.fault = Fault::kUnmount, .lasts = absl::Milliseconds(50), .detail = i});
+  }
+  ASSERT_TRUE(simulation.RunFor(absl::Seconds(1))) << ViolationOf(simulation);
+  simulation.Finish();
+  EXPECT_EQ(ViolationOf(simulation), "");
+}
+
+TEST(EngineSimulationTest, CreditsThatShrinkHangNobody) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Schedule schedule = Calm();
+    schedule.seed = seed;
+    Simulation simulation(std::move(schedule));
+    for (int i = 0; i < 4; ++i) {
+      ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(700))) << ViolationOf(simulation);
+      for (int server = 0; server < Lab::kServers; ++server) {
+        simulation.Apply(
+            {.fault = Fault::kOneCredit, .server = server, .lasts = absl::Milliseconds(300)});
+      }
+    }
+    const std::vector<Workload::Progress> before = simulation.workload().progress();
+    EXPECT_TRUE(simulation.RunUntil([&] { return simulation.workload().AllGotOnSince(before); },
+                                    absl::Seconds(20)))
+        << "seed " << seed << ": " << ViolationOf(simulation);
+    EXPECT_EQ(simulation.node().counters().failovers, 0) << "seed " << seed;
+  }
+}
+
+// A CREATE is interrupted while the server is at it; its handle, which comes later, is given back.
+TEST(EngineSimulationTest, AHandleThatNobodyWaitsForIsClosed) {
+  Schedule schedule = Calm();
+  schedule.applications = 12;
+  Simulation simulation(std::move(schedule));
+  ASSERT_TRUE(simulation.RunFor(absl::Seconds(1))) << ViolationOf(simulation);
+  for (int server = Lab::kRoots; server < Lab::kServers; ++server) {
+    simulation.lab().server(server).scripted().AddRule(
+        {.command = smb::wire::Command::kCreate, .action = {.delay = absl::Seconds(3)}});
+  }
+  ASSERT_TRUE(simulation.RunFor(absl::Seconds(60))) << ViolationOf(simulation);
+  for (int server = Lab::kRoots; server < Lab::kServers; ++server) {
+    simulation.lab().server(server).scripted().ClearRules();
+  }
+  simulation.Finish();
+  EXPECT_EQ(ViolationOf(simulation), "");
+}
+
+TEST(EngineSimulationTest, RequestsOutliveTheirAgent) {
+  Simulation simulation(Calm(2));
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(97 * (i % 7)))) << ViolationOf(simulation);
+    simulation.Apply({.fault = i % 4 == 0 ? Fault::kHandOver : Fault::kKillAgent,
+                      .lasts = absl::Milliseconds(20)});
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(200))) << ViolationOf(simulation);
+  }
+  simulation.Finish();
+  EXPECT_EQ(ViolationOf(simulation), "");
 }
 
 }  // namespace
-}  // namespace dfscsi
+}  // namespace dfscsi::simulation

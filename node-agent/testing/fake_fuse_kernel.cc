@@ -8,8 +8,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include <vector>
-
 namespace dfscsi::testing {
 namespace {
 
@@ -114,16 +112,16 @@ void FakeFuseKernel::SendForget(uint64_t node, uint64_t lookups) {
 }
 
 std::optional<FakeFuseKernel::Answer> FakeFuseKernel::TryReceive() {
-  std::vector<char> buffer((1 << 20) + 4096);
-  const ssize_t n = recv(kernel_end_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+  buffer_.resize((1 << 20) + 4096);
+  const ssize_t n = recv(kernel_end_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
   if (n < 0 && errno == EAGAIN) return std::nullopt;
   fuse_out_header header;
   Require(n >= static_cast<ssize_t>(sizeof(header)), "recv");
-  memcpy(&header, buffer.data(), sizeof(header));
+  memcpy(&header, buffer_.data(), sizeof(header));
   Require(header.len == static_cast<size_t>(n), "length of an answer");
   return Answer{
       header.unique, -header.error,
-      std::string(buffer.data() + sizeof(header), static_cast<size_t>(n) - sizeof(header))};
+      std::string(buffer_.data() + sizeof(header), static_cast<size_t>(n) - sizeof(header))};
 }
 
 }  // namespace dfscsi::testing

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "node-agent/base/unique_fd.h"
 
@@ -57,6 +58,7 @@ class FakeFuseKernel {
   UniqueFd kernel_end_;
   UniqueFd daemon_end_;
   uint64_t next_unique_ = 0;
+  std::vector<char> buffer_;  // Of TryReceive().
   uint32_t pid_ = 0;
 };
 
