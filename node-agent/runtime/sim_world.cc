@@ -194,6 +194,14 @@ void SimLoop::RunNow(const std::function<void()>& work) {
   MakeCurrent();
   SetTime(world_.now_, absl::ZeroDuration());
   work();
+  // The timer that the loop meant to wake for may be gone, which is no stall; one that it has
+  // missed already is.
+  if (planned_ >= world_.now_) Plan();
+}
+
+void SimLoop::Plan() {
+  planned_ =
+      has_ready() || !posted_.empty() ? world_.now_ + kTurnTime : NextTimer() + local_stall_time();
 }
 
 void SimLoop::Stall(absl::Duration duration) {
@@ -231,8 +239,7 @@ void SimLoop::Turn() {
   FireTimers();
   RunReady();
   running_ = false;
-  planned_ =
-      has_ready() || !posted_.empty() ? world_.now_ + kTurnTime : NextTimer() + local_stall_time();
+  Plan();
 }
 
 }  // namespace dfscsi::runtime

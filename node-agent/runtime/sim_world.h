@@ -163,6 +163,7 @@ class SimLoop final : public Loop {
   // When this process has something to do: never, a time, or now.
   absl::Time NextTurn();
   void Turn();
+  void Plan();
 
   SimWorld& world_;
   SimHost& host_;

@@ -65,11 +65,24 @@ std::string Simulation::SourceOf(int mount) const {
 void Simulation::CheckProgress() {
   const absl::Time agent_since = node_->agent_well_since();
   for (const auto& [id, mount] : node_->mounts()) {
+    const absl::Time source_since = SourceServedSince(*mount);
     mount->ForEachPending([&](const RequestRecord& record) {
-      oracle_.CheckProgress(record, lab_->ServedSince(record.link), agent_since);
+      oracle_.CheckProgress(record, std::max(lab_->ServedSince(record.link), source_since),
+                            agent_since);
     });
   }
   world_.After(kProgressCheck, [this] { CheckProgress(); });
+}
+
+// Who knows nothing of a namespace yet can ask only the server that the mount names.
+absl::Time Simulation::SourceServedSince(const Mount& mount) {
+  Server& server = lab_->server(mount.source() == SourceOf(0) ? 0 : 1);
+  absl::Time began = mount.made();
+  if (!schedule_.save_cache && !node_->agent_starts().empty()) {
+    began = std::max(began, node_->agent_starts().back());
+  }
+  const bool knows = server.well_at(began) && server.well_at(began + absl::Seconds(1));
+  return knows ? absl::InfinitePast() : server.well_since();
 }
 
 bool Simulation::RunUntil(const std::function<bool()>& done, absl::Duration limit) {

@@ -57,6 +57,7 @@ class Simulation {
   void MountAgain(const std::string& source);
   void Remount(uint64_t detail, absl::Duration lasts);
   void CheckProgress();
+  absl::Time SourceServedSince(const Mount& mount);
   std::string SourceOf(int mount) const;
 
   const Schedule schedule_;

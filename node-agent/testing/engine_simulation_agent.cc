@@ -64,6 +64,7 @@ Mount::Mount(Node& node, uint32_t id, std::string source)
     : node_(node),
       id_(id),
       source_(std::move(source)),
+      made_(node.world().now()),
       tables_fd_(*state::CreateSharedMemory("tables", state::kTablesBytes)) {
   // The pid of nobody: requests of the test process itself would be refused.
   kernel_.set_pid(0);

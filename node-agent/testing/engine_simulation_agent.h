@@ -52,6 +52,7 @@ class Mount {
 
   uint32_t id() const { return id_; }
   const std::string& source() const { return source_; }
+  absl::Time made() const { return made_; }
   bool gone() const { return gone_; }
   void ForEachPending(const std::function<void(const RequestRecord&)>& visit) const {
     for (const auto& [unique, pending] : pending_) visit(pending->record);
@@ -74,6 +75,7 @@ class Mount {
   Node& node_;
   const uint32_t id_;
   const std::string source_;
+  const absl::Time made_;
   testing::FakeFuseKernel kernel_;
   UniqueFd tables_fd_;
   std::map<uint64_t, std::shared_ptr<Pending>> pending_;
