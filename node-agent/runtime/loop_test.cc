@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 #include "node-agent/runtime/both_loops.h"
@@ -92,6 +93,23 @@ TEST(SimLoopStallTest, APauseThatMissedNoTimerIsNoStall) {
   loop.Spawn([]() -> Task<void> { (void)co_await Sleep(absl::Minutes(1), Deadline::Never()); }());
   any.world().After(absl::Seconds(1), [&] { loop.Stall(absl::Seconds(30)); });
   any.world().RunFor(absl::Minutes(2));
+  EXPECT_EQ(loop.local_stalls(), 0);
+}
+
+// What a test does to a process from outside may take away the timer that it waits for.
+TEST(SimLoopStallTest, ATimerThatWasTakenAwayIsNoStall) {
+  AnyLoop any(LoopKind::kSimulated);
+  auto& loop = static_cast<SimLoop&>(any.loop());
+  auto tasks = std::make_unique<TaskGroup>();
+  loop.RunNow([&] {
+    tasks->Spawn(
+        []() -> Task<void> { (void)co_await Sleep(absl::Seconds(1), Deadline::Never()); }());
+  });
+  any.world().RunFor(absl::Seconds(0.5));
+  loop.RunNow([&] { tasks.reset(); });
+  any.world().RunFor(absl::Seconds(5));
+  loop.Post([] {});
+  any.world().RunFor(absl::Seconds(1));
   EXPECT_EQ(loop.local_stalls(), 0);
 }
 
