@@ -202,8 +202,8 @@ TEST(ClientTest, F08_ASessionThatExpiresAgainWhileItIsRenewedIsNoReasonToMove) {
 TEST(ClientTest, H09_ConnectionsThatAreGivenUpAreRationed) {
   ClientLab lab;
   ASSERT_EQ(lab.Where("//root1/dfs/plain"), "root1");
-  // root2 is asked, too, when root1 takes long; it has no power, and each question to it is given up
-  // when root1 answers.
+  // root2 is asked, too, when root1 takes long; it has no power, and each question to it is given
+  // up when root1 answers.
   lab.servers().host("root2").PowerOff();
   std::vector<CallPtr> calls;
   for (int i = 0; i < 40; ++i) {

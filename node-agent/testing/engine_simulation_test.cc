@@ -268,7 +268,8 @@ TEST(EngineSimulationTest, RequestsOutliveTheirAgent) {
     simulation.lab().server(server).ApplyPath();
   }
   for (int i = 0; i < 60; ++i) {
-    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(397 + 97 * (i % 7)))) << ViolationOf(simulation);
+    ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(397 + 97 * (i % 7))))
+        << ViolationOf(simulation);
     simulation.Apply({.fault = i % 4 == 0 ? Fault::kHandOver : Fault::kKillAgent,
                       .lasts = absl::Milliseconds(20)});
     ASSERT_TRUE(simulation.RunFor(absl::Milliseconds(200))) << ViolationOf(simulation);
