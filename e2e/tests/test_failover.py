@@ -155,7 +155,11 @@ def test_c11_some_targets_down(lab, mounted, dead):
         trial.begin()
         for target in dead:
             lab.fail('kill', target)
-        trial.wait_for(expected).check(SOON, serves=expected, failovers=int('t1' in dead))
+        trial.wait_for(expected).check(SOON, serves=expected)
+        # With t1 and t2 killed one after the other, readers may have met t2 in between.
+        least = int('t1' in dead)
+        most = 2 if dead == ('t1', 't2') else least
+        assert least <= trial.failovers() - trial.failovers_before <= most
 
 
 def test_c11_all_targets_down_hard(lab, mounted):
