@@ -67,7 +67,7 @@ def heading(what):
         model = next((line.split(':', 1)[1].strip() for line in file if line.startswith('model name')), '?')
     changed = ' with changes' if one_line('git', 'status', '--porcelain', '--untracked-files=no') else ''
     print(f'\n### {what}\n\n`make bench`, commit {one_line("git", "rev-parse", "--short=12", "HEAD")}{changed}, '
-          f'{one_line("smbd", "--version")}, Linux {platform.release()}, {os.cpu_count()} × {model}; '
+          f'{one_line("smbd", "--version")}, Linux {platform.release().split("-")[0]}, {os.cpu_count()} × {model}; '
           f'medians of {RUNS} alternating runs, in brackets least and most; load at start '
           f'{LOAD_AT_START:.1f}\n', flush=True)
 
