@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import signal
+import stat
 import subprocess
 import time
 
@@ -159,3 +161,76 @@ def test_the_password_is_in_no_argument_and_no_environment(lab, program, credent
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize('source,password', [
+    ('//t1/share/no/such/file', PASSWORD), ('//t1/share/sub', PASSWORD), ('//nosuchhost/share/x', PASSWORD),
+    ('//t1/nosuchshare/x', PASSWORD), ('//t1/share/hello.txt', 'Sesame-wrong-1')])
+def test_a_get_that_fails_leaves_the_file_that_was_there(lab, dfsctl, credentials, source, password):
+    folder = lab.path('client', '/mnt/kept')
+    os.makedirs(folder, exist_ok=True)
+    with open(folder + '/mine', 'w') as file:
+        file.write('precious')
+    run = dfsctl('get', source, '/mnt/kept/mine', file=credentials(password=password, name='other'), check=False)
+    assert run.returncode != 0
+    with open(folder + '/mine') as file:
+        assert file.read() == 'precious'
+    assert os.listdir(folder) == ['mine']
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_get_leaves_the_file_that_was_there(lab, program, credentials, number):
+    folder = lab.path('client', '/mnt/kept')
+    os.makedirs(folder, exist_ok=True)
+    with open(folder + '/mine', 'w') as file:
+        file.write('precious')
+    lab.fail('stop', 't3')
+    process = lab.popen_in('client', [program('dfsctl'), 'get', '//t3/share/hello.txt', '/mnt/kept/mine',
+                                      '--credentials', credentials()],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        lab.wait_until(lambda: len(os.listdir(folder)) == 2, 10, 'a temporary file is there')
+        [pid] = [pid for pid in lab.client_processes() if b'get\0//t3' in command_of(pid)]
+        os.kill(pid, number)
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode != 0
+    with open(folder + '/mine') as file:
+        assert file.read() == 'precious'
+    assert os.listdir(folder) == ['mine']
+
+
+def command_of(pid):
+    with open(f'/proc/{pid}/cmdline', 'rb') as file:
+        return file.read()
+
+
+def test_get_replaces_a_file_and_keeps_its_mode_and_its_link(lab, dfsctl):
+    folder = lab.path('client', '/mnt/replaced')
+    os.makedirs(folder)
+    with open(folder + '/old', 'w') as file:
+        file.write('x' * 1000)
+    os.chmod(folder + '/old', 0o640)
+    os.symlink('old', folder + '/link')
+    dfsctl('get', '//t1/share/hello.txt', '/mnt/replaced/link')
+    assert os.readlink(folder + '/link') == 'old'
+    with open(folder + '/old', 'rb') as got, open(lab.data('t1', 'share/hello.txt'), 'rb') as want:
+        assert got.read() == want.read()
+    assert stat.S_IMODE(os.stat(folder + '/old').st_mode) == 0o640
+    dfsctl('get', '//t1/share/hello.txt', '/mnt/replaced/new')
+    assert stat.S_IMODE(os.stat(folder + '/new').st_mode) & 0o600 == 0o600
+    assert sorted(os.listdir(folder)) == ['link', 'new', 'old']
+
+
+def test_get_into_a_device_leaves_the_device(lab, dfsctl):
+    node = lab.path('client', '/mnt/null')
+    os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    try:
+        dfsctl('get', '//t1/share/hello.txt', '/mnt/null')
+        assert stat.S_ISCHR(os.stat(node).st_mode)
+        assert dfsctl('get', '//t1/share/no/such', '/mnt/null', check=False).returncode != 0
+        assert stat.S_ISCHR(os.stat(node).st_mode)
+    finally:
+        os.unlink(node)

@@ -1,7 +1,6 @@
 #include "node-agent/dfsctl/direct.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,10 +17,10 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "node-agent/base/status_macros.h"
-#include "node-agent/base/unique_fd.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/dfsctl/output_file.h"
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/smb/auth/gss_authenticator.h"
 #include "node-agent/smb/session_pool.h"
@@ -317,20 +316,15 @@ absl::Status RunOnLoop(Context& context, Task<absl::Status> task) {
 
 absl::Status Get(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(const Call call, ParseCall(arguments, /*may_have_file=*/true));
-  UniqueFd file;
+  std::optional<OutputFile> file;
   if (call.file.has_value()) {
-    file.reset(open(call.file->c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (!file) {
-      return absl::FailedPreconditionError(absl::StrCat(*call.file, ": ", strerror(errno)));
-    }
+    ASSIGN_OR_RETURN(OutputFile opened, OutputFile::Open(*call.file));
+    file.emplace(std::move(opened));
   }
   Context context(call);
-  const absl::Status status =
-      RunOnLoop(context, GetFile(&context, &call, file ? file.get() : STDOUT_FILENO));
-  if (!status.ok() && call.file.has_value() && absl::StartsWith(*call.file, "/dev/") == false) {
-    unlink(call.file->c_str());
-  }
-  return status;
+  RETURN_IF_ERROR(
+      RunOnLoop(context, GetFile(&context, &call, file.has_value() ? file->fd() : STDOUT_FILENO)));
+  return file.has_value() ? file->Commit() : absl::OkStatus();
 }
 
 absl::Status Ls(const std::vector<std::string>& arguments) {
