@@ -185,9 +185,11 @@ Task<absl::StatusOr<Binder::Reached>> Binder::Reach(Try attempt, bool join_only,
   Reached reached{
       .candidate = attempt.candidate, .tree = *tree, .target_path = attempt.target_path};
   *phase = AttemptPhase::kTargetRoot;
+  const absl::Time began = runtime::Loop::Current().Now();
   const absl::StatusOr<smb::FileStatus> root =
       co_await (*tree)->Stat(SharePathOf(attempt.target_path), deadline);
   if (!root.ok()) {
+    dialer_.RetireIfSilent((*tree)->session(), root.status(), began, deadline);
     const Failure failure = Classify(root.status(), AttemptPhase::kTargetRoot, true);
     if (failure.failure == FailureClass::kPathNotCovered) {
       reached.not_covered = true;

@@ -41,6 +41,11 @@ class Dialer {
   bool HasSession(absl::string_view host, const smb::Session* avoid) const;
   // As SessionPool::Retire.
   void Retire(const smb::Session& session) { sessions_.Retire(session); }
+  // As SessionPool::RetireIfSilent.
+  void RetireIfSilent(const smb::Session& session, const absl::Status& status, absl::Time began,
+                      const runtime::Deadline& deadline) {
+    sessions_.RetireIfSilent(session, status, began, deadline);
+  }
 
  private:
   absl::Status CheckAddress(absl::string_view host, const runtime::IpAddress& address) const;

@@ -92,8 +92,10 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Ask(std::string hos
   }
   for (uint32_t bytes = kFirstReferralBufferBytes;; bytes *= 2) {
     const uint32_t asked = std::min(bytes, kMaxReferralBufferBytes);
+    const absl::Time began = runtime::Loop::Current().Now();
     absl::StatusOr<std::vector<uint8_t>> reply = co_await Request(tree, wire_path, asked, deadline);
     if (!reply.ok()) {
+      dialer_.RetireIfSilent(tree->session(), reply.status(), began, deadline);
       const bool cut_off =
           smb::wire::NtStatusOf(reply.status()) == smb::wire::NtStatus::kBufferOverflow;
       if (cut_off && asked < kMaxReferralBufferBytes) continue;

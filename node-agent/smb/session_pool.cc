@@ -21,6 +21,15 @@ namespace {
 // How long name servers may take where an answer of theirs is known.
 constexpr absl::Duration kNameTimeIfKnown = absl::Seconds(1);
 
+// A caller that has waited less than this for an answer cannot tell a silent server from a slow
+// one.
+constexpr absl::Duration kSilent = absl::Seconds(2);
+
+// A server may be well while what it has for one session is not: one process of several, say, or a
+// connection that a firewall forgot. So who wants something new asks by a new connection, and a
+// silent one is left to those that have something on it.
+bool MayServe(Session& session) { return session.usable() && !session.connection().suspect(); }
+
 constexpr char kPhaseUrl[] = "dfscsi/connect_phase";
 
 absl::Status WithPhase(absl::Status status, ConnectPhase phase) {
@@ -174,7 +183,7 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   const std::shared_ptr<Entry> entry = slot;
   entry->used = runtime::Loop::Current().Now();
   const auto at_hand = [&] {
-    return entry->session != nullptr && entry->session->usable() && entry->session != rules.avoid;
+    return entry->session != nullptr && MayServe(*entry->session) && entry->session != rules.avoid;
   };
   // Another mount with the same credential may have connected to where this one may not go.
   const auto checked = [&]() -> absl::StatusOr<std::shared_ptr<Session>> {
@@ -197,6 +206,8 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   absl::StatusOr<std::shared_ptr<Session>> session =
       co_await Connect(host, std::move(credential), rules, phase, deadline);
   const absl::Time now = runtime::Loop::Current().Now();
+  // The one that was silent has answered meanwhile: slow, not dead.
+  if (!session.ok() && !absl::IsCancelled(session.status()) && at_hand()) co_return checked();
   if (session.ok()) {
     (*session)->connection().set_channel_sequence(entry->sessions++);
     entry->session = *session;
@@ -221,11 +232,14 @@ Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(
   if (!session.ok()) co_return WithPhase(session.status(), *phase);
   if (*session == nullptr) co_return nullptr;  // rules.join_only
   *phase = ConnectPhase::kTreeConnect;
+  const absl::Time began = runtime::Loop::Current().Now();
+  const Deadline until = deadline.Within(options_.connect_timeout);
   absl::StatusOr<std::shared_ptr<Tree>> tree =
-      co_await (*session)->ConnectTree(std::move(share), deadline.Within(options_.connect_timeout));
+      co_await (*session)->ConnectTree(std::move(share), until);
   if (!tree.ok()) {
     // A peer that broke the protocol is to see the end of the connection now.
     if (!(*session)->usable()) Retire(**session);
+    RetireIfSilent(**session, tree.status(), began, until);
     co_return WithPhase(tree.status(), *phase);
   }
   co_return tree;
@@ -237,11 +251,20 @@ void SessionPool::Retire(const Session& session) {
   }
 }
 
+void SessionPool::RetireIfSilent(const Session& session, const absl::Status& status,
+                                 absl::Time began, const Deadline& deadline) {
+  const absl::Time now = runtime::Loop::Current().Now();
+  // Whoever waits for several at once is cancelled at the very moment that its time is up.
+  const bool time_is_up =
+      absl::IsDeadlineExceeded(status) || (absl::IsCancelled(status) && deadline.when() <= now);
+  if (time_is_up && now - began >= kSilent) Retire(session);
+}
+
 std::shared_ptr<Session> SessionPool::Find(const std::string& host,
                                            const std::string& identity) const {
   const auto found = entries_.find(KeyOf(host, identity));
   if (found == entries_.end() || found->second->session == nullptr ||
-      !found->second->session->usable()) {
+      !MayServe(*found->second->session)) {
     return nullptr;
   }
   return found->second->session;

@@ -60,7 +60,9 @@ class SessionPool {
   SessionPool(Options options, AuthenticatorFactory& authenticators, SessionMemory* memory);
   ~SessionPool();
 
-  // A tree on //host/share for `credential`: an existing session's, or a new session's. Callers
+  // A tree on //host/share for `credential`: an existing session's, or a new session's. A session
+  // whose server is silent serves those that hold it, and nobody else: a new one takes its place.
+  // Callers
   // that want the same session at once wait for one attempt, and fail with it. Addresses of the
   // host are tried at a stagger; the first that negotiates serves. Does not retry. On error `phase`
   // says how far it came. Errors: as of Session::Setup, Session::ConnectTree, Network::Resolve;
@@ -75,7 +77,12 @@ class SessionPool {
   // may finish with it.
   void Retire(const Session& session);
 
-  // The session that GetTree would use, if there is one and it is usable.
+  // As Retire, if a request on this session, sent at `began`, ended with `status` because its time
+  // (`deadline`) was up: nobody else is to wait for that server's answers on it.
+  void RetireIfSilent(const Session& session, const absl::Status& status, absl::Time began,
+                      const runtime::Deadline& deadline);
+
+  // The session that GetTree would use, if there is one, it is usable and its server is not silent.
   std::shared_ptr<Session> Find(const std::string& host, const std::string& identity) const;
 
   struct Listed {
