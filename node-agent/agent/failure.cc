@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -38,6 +39,7 @@ std::optional<v1::FailureReason> ReasonOfNtStatus(NtStatus status) {
     case NtStatus::kObjectPathNotFound:
     case NtStatus::kNoSuchFile:
     case NtStatus::kNotADirectory:
+    case NtStatus::kFileIsADirectory:
       return v1::MISSING_PATH;
     case NtStatus::kAccessDenied:
     case NtStatus::kNetworkAccessDenied:
@@ -49,7 +51,52 @@ std::optional<v1::FailureReason> ReasonOfNtStatus(NtStatus status) {
   }
 }
 
+const char* MeaningOf(NtStatus status) {
+  switch (status) {
+    case NtStatus::kObjectNameNotFound:
+    case NtStatus::kObjectPathNotFound:
+    case NtStatus::kNoSuchFile:
+      return "no such file or folder";
+    case NtStatus::kNotADirectory:
+      return "not a folder";
+    case NtStatus::kFileIsADirectory:
+      return "a folder, not a file";
+    case NtStatus::kBadNetworkName:
+      return "no such share";
+    case NtStatus::kLogonFailure:
+      return "wrong user or password";
+    case NtStatus::kAccessDenied:
+      return "access denied";
+    default:
+      return nullptr;
+  }
+}
+
 }  // namespace
+
+std::string ForPeople(const absl::Status& status) {
+  std::string text(status.message());
+  const std::optional<NtStatus> nt_status = smb::wire::NtStatusOf(status);
+  const char* const meaning = nt_status.has_value() ? MeaningOf(*nt_status) : nullptr;
+  if (meaning == nullptr) return text;
+  const std::string name = smb::wire::NtStatusName(*nt_status);
+  const size_t at = text.find(name);
+  if (at == std::string::npos) return text;
+  // "CREATE: STATUS_…": which request it was is of no use to them.
+  size_t from = at;
+  if (at >= 2 && text.compare(at - 2, 2, ": ") == 0) {
+    size_t begin = at - 2;
+    while (begin > 0 && (absl::ascii_isupper(static_cast<unsigned char>(text[begin - 1])) ||
+                         text[begin - 1] == '_')) {
+      --begin;
+    }
+    if (begin + 2 < at && (begin == 0 || text[begin - 1] == ' ' || text[begin - 1] == '(')) {
+      from = begin;
+    }
+  }
+  return absl::StrCat(text.substr(0, from), meaning, " (", name, ")",
+                      text.substr(at + name.size()));
+}
 
 absl::Status WithReason(absl::Status status, v1::FailureReason reason) {
   const std::string text = absl::StrCat(static_cast<int>(reason));
@@ -65,7 +112,8 @@ v1::FailureReason ReasonOf(const absl::Status& status) {
     }
   }
   if (dfs::IsDanglingLink(status)) return v1::DANGLING_LINK;
-  if (const std::optional<NtStatus> nt_status = smb::wire::NtStatusOf(status)) {
+  const std::optional<NtStatus> nt_status = smb::wire::NtStatusOf(status);
+  if (nt_status.has_value()) {
     if (const auto reason = ReasonOfNtStatus(*nt_status)) return *reason;
   }
   const std::optional<smb::ConnectPhase> phase = smb::ConnectPhaseOf(status);
@@ -79,7 +127,9 @@ v1::FailureReason ReasonOf(const absl::Status& status) {
     case absl::StatusCode::kNotFound:
       return phase == smb::ConnectPhase::kResolve ? v1::UNKNOWN_HOST : v1::MISSING_PATH;
     case absl::StatusCode::kFailedPrecondition:
-      return phase.has_value() ? v1::PROTOCOL : v1::LOOP;
+      if (phase.has_value()) return v1::PROTOCOL;
+      // Of our own: too many links. A server's is about the file.
+      return nt_status.has_value() ? v1::FAILURE_REASON_UNSPECIFIED : v1::LOOP;
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kAborted:
     case absl::StatusCode::kDeadlineExceeded:

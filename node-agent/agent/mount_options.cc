@@ -145,6 +145,11 @@ absl::Status SetFailback(const std::string& value, Parsed* parsed) {
   return absl::OkStatus();
 }
 
+// The one value that there is, the default.
+absl::Status Only(std::string_view accepted, const std::string& value) {
+  return value == accepted ? absl::OkStatus() : Impossible("is not implemented yet");
+}
+
 absl::Status Nothing(const std::string& value, Parsed* parsed) { return absl::OkStatus(); }
 absl::Status Later(const std::string& value, Parsed* parsed) {
   return Impossible("is not implemented yet");
@@ -239,8 +244,8 @@ const Option kOptions[] = {
        return SetDuration(v, absl::Seconds(1), &p->options.dfs.referral_ttl_max);
      }},
     {"failover_identity", Value::kNeeded, SetIdentity},
-    {"failover_writes", Value::kNeeded, Later},
-    {"target_policy", Value::kNeeded, Later},
+    {"failover_writes", Value::kNeeded, [](auto& v, Parsed*) { return Only("error", v); }},
+    {"target_policy", Value::kNeeded, [](auto& v, Parsed*) { return Only("referral", v); }},
     {"failback", Value::kNeeded, SetFailback},
     {"site", Value::kNeeded,
      [](auto& v, Parsed* p) {
@@ -264,11 +269,11 @@ const std::pair<std::string_view, std::string_view> kAliases[] = {
 };
 
 // Words of cifs that people have in their configurations. Silent: they say what we do anyway.
-constexpr std::string_view kSilent[] = {"noserverino", "serverino", "nosuid",  "nodev",
-                                        "noexec",      "noatime",   "_netdev", "nofail"};
+constexpr std::string_view kSilent[] = {"noserverino", "serverino", "nosuid", "nodev",
+                                        "noatime",     "_netdev",   "nofail"};
 constexpr std::string_view kWarned[] = {"nosharesock",  "rsize",  "wsize", "max_channels",
                                         "mfsymlinks",   "noperm", "nobrl", "iocharset",
-                                        "multichannel", "bsize"};
+                                        "multichannel", "bsize",  "noexec"};
 // A secret must not stand in an option, and these must not come this far.
 constexpr std::string_view kSecrets[] = {"password", "pass", "passwd", "password2"};
 constexpr std::string_view kOfTheCaller[] = {"credentials", "cred", "username", "user",
@@ -345,7 +350,7 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
       return absl::InvalidArgumentError("unknown option");
     }
     return absl::InvalidArgumentError(
-        absl::StrCat("unknown option ", name, "; the nearest is ", NearestTo(name)));
+        absl::StrCat("unknown option '", name, "'; the nearest is ", NearestTo(name)));
   }
   const std::string value = has_value ? text.substr(equals + 1) : std::string();
   if (option->value == Value::kNone && has_value) {
@@ -361,6 +366,16 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
 }
 
 }  // namespace
+
+std::vector<std::string> MountOptionNames() {
+  std::vector<std::string> names;
+  for (const Option& option : kOptions) names.emplace_back(option.name);
+  for (const auto& [alias, meant] : kAliases) names.emplace_back(alias);
+  names.insert(names.end(), std::begin(kSilent), std::end(kSilent));
+  names.insert(names.end(), std::begin(kWarned), std::end(kWarned));
+  names.insert(names.end(), std::begin(kOfTheCaller), std::end(kOfTheCaller));
+  return names;
+}
 
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options) {
   Parsed parsed;

@@ -27,6 +27,9 @@ struct MountOptions {
 // is known and not implemented yet.
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options);
 
+// Every name that is not unknown, aliases too: docs/options.md has them all.
+std::vector<std::string> MountOptionNames();
+
 }  // namespace dfscsi::agent
 
 #endif  // NODE_AGENT_AGENT_MOUNT_OPTIONS_H_

@@ -3,8 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace dfscsi::agent {
 namespace {
@@ -99,9 +108,9 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
   } const kCases[] = {
       {"", "without a name"},
       {"=1", "without a name"},
-      {"actime=1", "unknown option actime; the nearest is actimeo"},
+      {"actime=1", "unknown option 'actime'; the nearest is actimeo"},
       {"referal_ttl_min=1", "the nearest is referral_ttl_min"},
-      {"VERS=3", "unknown option VERS"},
+      {"VERS=3", "unknown option 'VERS'"},
       {"vers=1.0", "vers=1.0: is not spoken"},
       {"vers=4", "must be 2.1"},
       {"vers", "needs a value"},
@@ -145,6 +154,102 @@ TEST(MountOptionsTest, ASecretInTheWrongPlaceIsNotRepeated) {
     EXPECT_FALSE(status.ok());
     EXPECT_THAT(std::string(status.message()), Not(HasSubstr("hunter2"))) << option;
   }
+}
+
+// ---- docs/options.md ----
+
+struct Row {
+  std::vector<std::string> names;
+  std::vector<std::string> aliases;
+  std::string values;
+  std::string default_value;
+};
+
+// What stands `so` in a cell.
+std::vector<std::string> Quoted(absl::string_view cell) {
+  std::vector<std::string> words;
+  const std::vector<absl::string_view> parts = absl::StrSplit(cell, '`');
+  for (size_t i = 1; i < parts.size(); i += 2) words.emplace_back(parts[i]);
+  return words;
+}
+
+// Rows of tables of options; those of exit codes have other columns.
+std::vector<Row> DocumentedOptions() {
+  std::ifstream page(DFSCSI_OPTIONS_PAGE);
+  std::vector<Row> rows;
+  for (std::string line; std::getline(page, line);) {
+    const std::vector<std::string> columns = absl::StrSplit(line, '|');
+    if (columns.size() != 8 || !absl::StartsWith(line, "| `")) continue;
+    Row row{Quoted(columns[1]), Quoted(columns[2]), columns[3], ""};
+    const std::vector<std::string> defaults = Quoted(columns[4]);
+    if (!defaults.empty()) row.default_value = defaults[0];
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string ErrorOf(const std::string& option) {
+  const std::vector<std::string> options = {option};
+  return std::string(ParseMountOptions(options).status().message());
+}
+
+std::vector<std::string> AcceptedValues(const Row& row) {
+  static const std::map<absl::string_view, std::string> kExamples = {
+      {"duration", "1h"}, {"number", "1000"}, {"octal", "0755"}, {"port", "1445"}, {"text", "x.y"}};
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(row.values, absl::MaxSplits("not yet", 1));
+  std::vector<std::string> values = Quoted(parts.first);
+  for (const auto& [word, example] : kExamples) {
+    if (absl::StrContains(parts.first, word)) values.push_back(example);
+  }
+  if (!row.default_value.empty()) values.push_back(row.default_value);
+  return values;
+}
+
+TEST(OptionsPageTest, EveryDocumentedValueIsWhatThePageSays) {
+  const std::vector<Row> rows = DocumentedOptions();
+  ASSERT_GE(rows.size(), 25u);
+  for (const Row& row : rows) {
+    std::vector<std::string> names = row.names;
+    for (const std::string& alias : row.aliases) {
+      if (!absl::StrContains(alias, '=')) names.push_back(alias);
+    }
+    for (const std::string& name : names) {
+      const std::string alone = ErrorOf(name);
+      if (absl::StrContains(alone, "the credential is not part")) continue;
+      const absl::string_view values = absl::StripAsciiWhitespace(row.values);
+      if (values == "refused") {
+        EXPECT_THAT(alone, HasSubstr("refused")) << name;
+      } else if (values == "not yet") {
+        EXPECT_THAT(alone, HasSubstr("not implemented yet")) << name;
+      } else if (values.empty()) {
+        EXPECT_EQ(alone, "") << name;
+      }
+      if (values == "refused" || values == "not yet") continue;
+      for (const std::string& value : AcceptedValues(row)) {
+        EXPECT_EQ(ErrorOf(absl::StrCat(name, "=", value)), "") << name;
+      }
+      const size_t later = row.values.find("not yet");
+      if (later == std::string::npos) continue;
+      for (const std::string& value : Quoted(row.values.substr(later))) {
+        EXPECT_THAT(ErrorOf(absl::StrCat(name, "=", value)), HasSubstr("not implemented yet"));
+      }
+    }
+  }
+}
+
+TEST(OptionsPageTest, EveryNameIsDocumented) {
+  std::set<std::string> documented;
+  for (const Row& row : DocumentedOptions()) {
+    documented.insert(row.names.begin(), row.names.end());
+    for (const std::string& alias : row.aliases)
+      documented.insert(alias.substr(0, alias.find('=')));
+  }
+  for (const std::string& name : MountOptionNames()) EXPECT_EQ(documented.count(name), 1u) << name;
+}
+
+TEST(MountOptionsTest, WhatIsNotAppliedIsSaid) {
+  EXPECT_THAT(Parse({"noexec"}).warnings, ElementsAre("option noexec has no effect"));
 }
 
 }  // namespace
