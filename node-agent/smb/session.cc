@@ -127,6 +127,17 @@ runtime::Task<absl::Status> Session::Reauthenticate(runtime::Deadline deadline) 
   co_return absl::OkStatus();
 }
 
+void Session::GiveBackOpened(const std::vector<Request>& requests,
+                             const std::vector<Response>& responses) {
+  const bool closed = requests.size() > 1 && requests.back().command == wire::Command::kClose &&
+                      wire::IsSuccess(responses.back().header.status);
+  for (size_t i = 0; i < requests.size() && !closed; ++i) {
+    if (requests[i].on_late && wire::IsSuccess(responses[i].header.status)) {
+      requests[i].on_late(responses[i]);
+    }
+  }
+}
+
 runtime::Task<absl::StatusOr<std::vector<Response>>> Session::Call(std::vector<Request> requests,
                                                                    runtime::Deadline deadline) {
   // It may expire again while a slow server's answer is on its way; not for ever.
@@ -140,7 +151,9 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Session::Call(std::vector<R
       if (response.header.status == wire::NtStatus::kUserSessionDeleted) usable_ = false;
     }
     if (!expired || expiries == kMostExpiries) co_return responses;
-    // Nothing of an expired request was executed ([MS-SMB2] 3.3.5.2.9).
+    // Nothing of an expired request was executed ([MS-SMB2] 3.3.5.2.9); what came before it in its
+    // compound was.
+    GiveBackOpened(requests, responses);
     CO_RETURN_IF_ERROR(co_await Reauthenticate(deadline));
   }
 }

@@ -49,8 +49,9 @@ class Session : public std::enable_shared_from_this<Session> {
   runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> ConnectTree(std::string share,
                                                                    runtime::Deadline deadline);
 
-  // As Connection::Call, for this session: signed, encrypted, and repeated once after
-  // STATUS_NETWORK_SESSION_EXPIRED has been answered by authenticating again.
+  // As Connection::Call, for this session: signed, encrypted, and repeated after
+  // STATUS_NETWORK_SESSION_EXPIRED has been answered by authenticating again. What a part of a
+  // compound had opened before it expired is closed.
   runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
                                                             runtime::Deadline deadline);
 
@@ -78,6 +79,8 @@ class Session : public std::enable_shared_from_this<Session> {
   absl::Status FinishSetup(const wire::SessionSetupResponse& answer, const Response& response,
                            const Secret& key, bool again);
   runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
+  static void GiveBackOpened(const std::vector<Request>& requests,
+                             const std::vector<Response>& responses);
   runtime::Task<absl::Status> ValidateNegotiate(uint32_t tree_id, runtime::Deadline deadline);
   void OnBreak(const wire::Break& broken);
   // Of `key`, or any of ours: servers look for one, but not at which.
