@@ -441,11 +441,24 @@ runtime::Task<void> ScriptedConnection::AnswerLater(std::shared_ptr<Call> call) 
   }
   cancellable_.erase(message_id);
   async_ids_.erase(async_id);
-  if (absl::IsCancelled(slept)) ReplyError(*call, NtStatus::kCancelled);
+  if (absl::IsCancelled(slept)) {
+    // It was executed ahead of its time: to its client it has not been.
+    TakeBack(*call);
+    ReplyError(*call, NtStatus::kCancelled);
+  }
   if (call->action.pending) call->action.credits = call->action.credits.value_or(0);
   FinishReply(*call);
   if (async_id != 0) MarkAsync(*call, async_id);
   Send({call.get()});
+}
+
+void ScriptedConnection::TakeBack(const Call& call) {
+  if (call.header.command != Command::kCreate || !smb::wire::IsSuccess(call.status)) return;
+  const auto found = call.session->opens.find(call.earlier_file_id.volatile_id);
+  if (found == call.session->opens.end()) return;  // Its compound has closed it.
+  ScriptedOpen open = std::move(found->second);
+  call.session->opens.erase(found);
+  server_.opens_->End(std::move(open));
 }
 
 void ScriptedConnection::SendInterim(const Call& call, uint64_t async_id) {

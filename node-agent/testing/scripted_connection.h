@@ -119,6 +119,8 @@ class ScriptedConnection {
   void SendInterim(const Call& call, uint64_t async_id);
   runtime::Task<void> AnswerLater(std::shared_ptr<Call> call);
   void Cancel(const smb::wire::Header& header);
+  // Closes what a CREATE opened whose answer was cancelled: nobody is told of the handle.
+  void TakeBack(const Call& call);
   void Queue(std::vector<uint8_t> frame, const Action& action);
   smb::wire::NtStatus CheckSession(Call& call);
   smb::wire::NtStatus CheckSignature(Call& call);

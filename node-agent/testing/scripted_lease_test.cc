@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -88,6 +90,50 @@ TEST_F(ScriptedLeaseTest, ACompoundThatClosesItselfIsNotClosedAgain) {
     EXPECT_EQ(server_.Count(Command::kClose), 1);
     EXPECT_EQ(server_.opens(), 0);
   });
+}
+
+TEST_F(ScriptedLeaseTest, ACreateThatIsCancelledWhileItIsPendingLeavesNoOpen) {
+  share_->AddText("dir/file", "text");
+  RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+    for (const bool directory : {false, true}) {
+      server_.AddRule(
+          {.command = Command::kCreate, .action = {.delay = absl::Seconds(5), .pending = true}});
+      const Deadline soon = Deadline::After(absl::Seconds(1));
+      if (directory) {
+        EXPECT_FALSE((co_await tree->OpenDirectory(u"dir", soon)).ok());
+      } else {
+        EXPECT_FALSE((co_await tree->Create(Open("dir/file"), soon)).ok());
+      }
+      EXPECT_TRUE((co_await runtime::Sleep(absl::Seconds(1), Soon())).ok());
+      EXPECT_EQ(server_.Count(Command::kCancel), directory ? 2 : 1);
+      EXPECT_EQ(server_.opens(), 0) << directory;
+      EXPECT_TRUE(tree->usable());
+      server_.ClearRules();
+    }
+  });
+}
+
+TEST_F(ScriptedLeaseTest, ASessionThatExpiresWithinACompoundLeavesNoSecondOpen) {
+  share_->AddText("dir/file", "text");
+  for (const int most_credits : {512, 1}) {  // One frame, or one for each part.
+    server_.options().most_credits = most_credits;
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      bool expired = false;
+      server_.set_script([&](const ScriptedRequest& request) -> std::optional<Action> {
+        if (request.header.command == Command::kCreate && !std::exchange(expired, true)) {
+          server_.ExpireSessions();  // Behind this one, which is executed.
+        }
+        return std::nullopt;
+      });
+      const auto opened = co_await tree->OpenDirectory(u"dir", Soon());
+      EXPECT_TRUE(opened.ok()) << opened.status();
+      EXPECT_TRUE((co_await runtime::Sleep(absl::Seconds(1), Soon())).ok());
+      EXPECT_EQ(server_.opens(), 1) << most_credits;
+      if (opened.ok()) EXPECT_TRUE((co_await tree->Close(opened->file_id, Soon())).ok());
+      EXPECT_EQ(server_.opens(), 0);
+      server_.set_script(nullptr);
+    });
+  }
 }
 
 TEST_F(ScriptedLeaseTest, CancelledRequestsGiveTheirCreditsBack) {
