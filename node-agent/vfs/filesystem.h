@@ -61,7 +61,7 @@ class Invalidation {
 struct EntryReply {
   state::NodeId node = 0;
   struct stat attributes = {};
-  absl::Duration attributes_timeout;  // attr_valid. 0 for links.
+  absl::Duration attributes_timeout;  // attr_valid. Of a link not seen of late: 0.
   absl::Duration name_timeout;        // entry_valid. actimeo, also for links.
 };
 

@@ -172,7 +172,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetLinkAttributes(state:
   counters_.last_known_kept = static_cast<int64_t>(sights_.size());
   if (!sight.ok()) co_return sight.status();
   if (sight->last_known && (is_root || client_.IsKnownLink(path))) ++counters_.last_known_answers;
-  co_return AttributesReply{.attributes = sight->attributes, .timeout = absl::ZeroDuration()};
+  co_return AttributesReply{.attributes = sight->attributes, .timeout = sight->left};
 }
 
 Task<absl::StatusOr<struct stat>> Filesystem::Impl::LookAtLink(dfs::DfsPath path, bool is_root,

@@ -160,7 +160,9 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
     entry.attributes.st_ino = tables_.inodes().Get(entry.node).ino();
     entry.name_timeout = options_.actimeo;
     if (is_link) {
-      entry.attributes = LinkEntry(entry.node).attributes;
+      const EntryReply link = LinkEntry(entry.node);
+      entry.attributes = link.attributes;
+      entry.attributes_timeout = link.attributes_timeout;
     } else {
       NoteSeen(entry.node, listed.attributes, stream.epoch());
       entry.attributes_timeout = options_.actimeo;

@@ -71,10 +71,12 @@ absl::StatusOr<state::NodeId> Filesystem::Impl::NodeFor(state::NodeId parent, st
 
 EntryReply Filesystem::Impl::LinkEntry(state::NodeId node) const {
   const struct stat unknown = SyntheticDirectory(tables_.inodes().Get(node).ino(), options_);
-  // The kernel asks for the attributes by GETATTR when it needs them.
+  // What is not believed any more the kernel asks for by GETATTR when it needs it.
+  const LinkSights::Sight sight =
+      sights_.TryGet(node).value_or(LinkSights::Sight{.attributes = unknown});
   return {.node = node,
-          .attributes = sights_.TryGet(node).value_or(unknown),
-          .attributes_timeout = absl::ZeroDuration(),
+          .attributes = sight.attributes,
+          .attributes_timeout = sight.left,
           .name_timeout = options_.actimeo};
 }
 

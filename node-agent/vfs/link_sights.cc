@@ -33,9 +33,15 @@ Task<void> LinkSights::RunLook(std::shared_ptr<Record> record, Look look) {
   ended.seen = true;
 }
 
-std::optional<struct stat> LinkSights::TryGet(state::NodeId node) const {
+absl::Duration LinkSights::Left(const Record& record, absl::Time now) const {
+  return std::clamp(record.seen_at + actimeo_ - now, absl::ZeroDuration(), actimeo_);
+}
+
+std::optional<LinkSights::Sight> LinkSights::TryGet(state::NodeId node) const {
   const auto found = records_.find(node);
-  return found == records_.end() ? std::nullopt : found->second->seen;
+  if (found == records_.end() || !found->second->seen.has_value()) return std::nullopt;
+  return Sight{.attributes = *found->second->seen,
+               .left = Left(*found->second, runtime::Loop::Current().Now())};
 }
 
 absl::Duration LinkSights::WaitFor(const Record& record, absl::Time now) const {
@@ -52,7 +58,9 @@ Task<absl::StatusOr<LinkSights::Sight>> LinkSights::Get(state::NodeId node, stru
   if (slot == nullptr) slot = std::make_shared<Record>();
   const std::shared_ptr<Record> record = slot;  // The node may go while this waits.
   const absl::Time now = runtime::Loop::Current().Now();
-  if (now < record->seen_at + actimeo_) co_return Sight{.attributes = *record->seen};
+  if (const absl::Duration left = Left(*record, now); left > absl::ZeroDuration()) {
+    co_return Sight{.attributes = *record->seen, .left = left};
+  }
   std::shared_ptr<runtime::Event> looking = record->looking;
   if (looking == nullptr && now >= record->next_look) {
     record->looking = looking = std::make_shared<runtime::Event>();
@@ -69,7 +77,9 @@ Task<absl::StatusOr<LinkSights::Sight>> LinkSights::Get(state::NodeId node, stru
   } else if (looking != nullptr) {
     overdue = overdue || now >= record->began + kShortWait;
   }
-  co_return Sight{.attributes = record->seen.value_or(unknown), .last_known = overdue};
+  co_return Sight{.attributes = record->seen.value_or(unknown),
+                  .last_known = overdue,
+                  .left = Left(*record, runtime::Loop::Current().Now())};
 }
 
 }  // namespace dfscsi::vfs

@@ -54,7 +54,8 @@ class LinkSights {
 
   struct Sight {
     struct stat attributes = {};
-    bool last_known = false;  // The target is silent.
+    bool last_known = false;                     // The target is silent.
+    absl::Duration left = absl::ZeroDuration();  // Of actimeo: how long it may still be believed.
   };
 
   explicit LinkSights(absl::Duration actimeo) : actimeo_(actimeo) {}
@@ -65,7 +66,7 @@ class LinkSights {
                                            runtime::Deadline deadline);
 
   // What was last seen, however long ago; does not ask.
-  std::optional<struct stat> TryGet(state::NodeId node) const;
+  std::optional<Sight> TryGet(state::NodeId node) const;
 
   // The node is gone.
   void Forget(state::NodeId node) { records_.erase(node); }
@@ -81,6 +82,7 @@ class LinkSights {
     absl::Time next_look = absl::InfinitePast();  // Not before.
   };
 
+  absl::Duration Left(const Record& record, absl::Time now) const;
   // How long after its beginning a look may be waited for.
   absl::Duration WaitFor(const Record& record, absl::Time now) const;
   static runtime::Task<void> RunLook(std::shared_ptr<Record> record, Look look);

@@ -74,7 +74,7 @@ TEST_F(LinkSightsTest, ATargetThatAnswersIsAskedOncePerActimeo) {
     for (const int size : {1, 1}) EXPECT_EQ((co_await t->Get()).size, size);
     EXPECT_EQ(t->target_.looks, 1);
     (void)co_await Sleep(kActimeo, Deadline::Never());
-    EXPECT_EQ(t->sights_.TryGet(kNode)->st_size, 1);
+    EXPECT_EQ(t->sights_.TryGet(kNode)->attributes.st_size, 1);
     // Who asks first is told what was seen before, and begins the look that tells who asks next.
     t->target_.delay = absl::Milliseconds(10);
     Told told = co_await t->Get();
@@ -86,6 +86,26 @@ TEST_F(LinkSightsTest, ATargetThatAnswersIsAskedOncePerActimeo) {
     EXPECT_EQ(told.size, 2);
     EXPECT_FALSE(told.last_known);
     EXPECT_EQ(t->target_.looks, 2);
+  }(this));
+}
+
+TEST_F(LinkSightsTest, WhatIsToldIsBelievedForWhatIsLeftOfActimeo) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    const auto left = [t]() -> Task<absl::Duration> {
+      const auto sight =
+          co_await t->sights_.Get(kNode, Unknown(), t->target_.look(), Deadline::Never());
+      EXPECT_EQ(t->sights_.TryGet(kNode)->left, sight->left);
+      co_return sight->left;
+    };
+    EXPECT_EQ(co_await left(), kActimeo);
+    (void)co_await Sleep(kActimeo / 4, Deadline::Never());
+    EXPECT_EQ(co_await left(), kActimeo * 3 / 4);
+    // What was seen before that is told, and is not to be believed any longer.
+    t->target_.delay = absl::Milliseconds(10);
+    (void)co_await Sleep(kActimeo, Deadline::Never());
+    EXPECT_EQ(co_await left(), absl::ZeroDuration());
+    (void)co_await Sleep(t->target_.delay * 2, Deadline::Never());
+    EXPECT_EQ(co_await left(), kActimeo - t->target_.delay);
   }(this));
 }
 
