@@ -76,8 +76,8 @@ ServedMount::~ServedMount() {
   // In this order: whoever goes first uses what goes later.
   session_.reset();
   filesystem_.reset();
-  tables_.reset();
   client_.reset();
+  tables_.reset();
   engine_.notifier.RemoveMount(mount_id_);
 }
 
@@ -100,8 +100,10 @@ absl::StatusOr<std::unique_ptr<ServedMount>> ServedMount::Make(Engine& engine, M
   mount->tables_ = *std::move(tables);
 
   mount->pool_ = engine.GetPool(p.options.smb);
+  dfs::ClientOptions options = p.options.dfs;
+  options.next_epoch = [tables = mount->tables_.get()] { return tables->NextEpoch(); };
   mount->client_ =
-      std::make_unique<dfs::Client>(p.source, p.credential, p.options.dfs, *mount->pool_,
+      std::make_unique<dfs::Client>(p.source, p.credential, std::move(options), *mount->pool_,
                                     engine.cache, engine.domains, engine.health);
   mount->filesystem_ =
       std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, p.options.vfs);

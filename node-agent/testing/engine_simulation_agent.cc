@@ -219,7 +219,9 @@ class Node::Agent {
     smb::Credential credential;
     credential.user = "user";
     credential.password = Secret("secret");
-    const dfs::ClientOptions options{.referral_ttl_min = node_.options_.referral_ttl_min};
+    const dfs::ClientOptions options{
+        .referral_ttl_min = node_.options_.referral_ttl_min,
+        .next_epoch = [tables = served.tables.get()] { return tables->NextEpoch(); }};
     served.client =
         std::make_unique<dfs::Client>(*dfs::DfsPath::Parse(mount.source()), std::move(credential),
                                       options, *pool_, cache_, domains_, health_);
