@@ -276,23 +276,23 @@ void NotifierChannel::ReapLeaving() {
   std::erase_if(leaving_, [](const std::shared_ptr<Child>& child) { return child->TryReap(); });
 }
 
-// What the stuck mount had been told is not repeated; all else is, by the next child.
+// The notification that is stuck is not repeated (whoever opens the file anew tells the kernel the
+// same); all else is, by the next child.
 void NotifierChannel::GiveUpChild(bool stuck) {
-  uint32_t stuck_mount = 0;
   if (stuck) {
     ++counters_.stuck;
-    stuck_mount = unanswered_.begin()->second.request.mount_id;
+    ++counters_.dropped;
+    const uint32_t stuck_mount = unanswered_.begin()->second.request.mount_id;
     LogWarning("notifier: the kernel holds a notification of mount ", stuck_mount,
                "; dfs-notifier is replaced");
     child_->Kill();
+    unanswered_.erase(unanswered_.begin());
   }
   leaving_.push_back(std::move(child_));
   child_.reset();
   for (auto it = unanswered_.rbegin(); it != unanswered_.rend(); ++it) {
     const NotifierRequest& request = it->second.request;
-    if (stuck && request.mount_id == stuck_mount) {
-      ++counters_.dropped;
-    } else if (queued_.emplace(std::pair(request.mount_id, request.node), true).second) {
+    if (queued_.emplace(std::pair(request.mount_id, request.node), true).second) {
       queue_.push_front(request);
     }
   }

@@ -3,8 +3,9 @@
 //
 // Nothing here waits: a notification is sent or queued, its confirmation is watched for, and if a
 // mount's thread in the child has not answered by kStuckAfter, a new child takes all mounts over.
-// The stuck one is killed, which takes effect when the kernel lets it go; what it was writing is
-// not repeated (it stands in the kernel, waiting for a page of a parked READ).
+// The stuck one is killed, which takes effect when the kernel lets it go; the one notification that
+// is stuck is not repeated (it stands in the kernel, waiting for a page of a parked READ), all that
+// stood behind it is.
 //
 // Not thread-safe; one loop.
 

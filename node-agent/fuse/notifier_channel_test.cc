@@ -151,6 +151,17 @@ TEST_F(NotifierChannelTest, AStuckChildIsReplacedAndOtherMountsGoOn) {
   EXPECT_EQ(channel_.counters().dropped, 1);
 }
 
+TEST_F(NotifierChannelTest, WhatStoodBehindAStuckNotificationIsWritten) {
+  channel_.AddMount(1, one_.fd());
+  one_.Block();
+  for (const uint64_t node : {10, 11, 12}) channel_.InvalidateInode(1, node);
+  RunUntil([this] { return channel_.counters().stuck == 1; });
+  one_.Unblock();
+  ExpectNode(one_, 11);
+  ExpectNode(one_, 12);
+  EXPECT_EQ(channel_.counters().dropped, 1);
+}
+
 TEST_F(NotifierChannelTest, AFloodForAStuckMountIsBounded) {
   channel_.AddMount(1, one_.fd());
   one_.Block();

@@ -144,7 +144,9 @@ Task<void> RunOpen(vfs::Filesystem* filesystem, OpenReply reply, NodeId node, in
   absl::StatusOr<vfs::OpenReply> opened = co_await filesystem->Open(node, flags, reply.deadline());
   if (!opened.ok()) {
     reply.Send(opened.status());
-  } else if (!reply.Send(*opened)) {
+  } else if (reply.Send(*opened)) {
+    filesystem->OpenDelivered(node, *opened);
+  } else {
     filesystem->Release(opened->fh);
   }
 }

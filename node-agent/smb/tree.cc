@@ -173,11 +173,22 @@ Task<absl::StatusOr<size_t>> Tree::ReadOnce(wire::FileId file_id, uint64_t offse
 }
 
 Task<absl::StatusOr<size_t>> Tree::Read(wire::FileId file_id, uint64_t offset,
-                                        wire::MutableBytes into, Deadline deadline) {
+                                        wire::MutableBytes into, Deadline deadline,
+                                        uint64_t known_end) {
   Connection& connection = session_->connection();
   const size_t most = std::min<size_t>(connection.max_read_bytes(),
                                        size_t{65536} * std::min(connection.largest_charge(), 16));
-  if (into.size() <= most) co_return co_await ReadOnce(file_id, offset, into, deadline);
+  if (into.size() <= most) {
+    // A short answer is not the end: only none at all is, or the end as the caller knows it.
+    size_t read = 0;
+    while (read < into.size()) {
+      CO_ASSIGN_OR_RETURN(const size_t n,
+                          co_await ReadOnce(file_id, offset + read, into.subspan(read), deadline));
+      read += n;
+      if (n == 0 || offset + read == known_end) break;
+    }
+    co_return read;
+  }
 
   // Several in flight; their tasks die with this frame.
   struct Pieces {
@@ -201,9 +212,9 @@ Task<absl::StatusOr<size_t>> Tree::Read(wire::FileId file_id, uint64_t offset,
     if (n == into.subspan(i * most, most).size()) continue;
     // Short: the end of the file, or a server that gives less than it announced; then go on from
     // there.
-    if (n == 0) break;
-    CO_ASSIGN_OR_RETURN(const size_t rest,
-                        co_await Read(file_id, offset + total, into.subspan(total), deadline));
+    if (n == 0 || offset + total == known_end) break;
+    CO_ASSIGN_OR_RETURN(const size_t rest, co_await Read(file_id, offset + total,
+                                                         into.subspan(total), deadline, known_end));
     co_return total + rest;
   }
   co_return total;

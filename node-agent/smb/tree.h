@@ -132,10 +132,12 @@ class Tree : public std::enable_shared_from_this<Tree> {
   void CloseLater(wire::FileId file_id);
 
   // Fills `into` from `offset`; several READs in flight, each at most the server's maximum. Returns
-  // the bytes read; fewer than asked only at the end of the file. `into` must live until this
-  // returns or is destroyed.
+  // the bytes read; fewer than asked only at the end of the file: where a server gives less, it is
+  // asked again. Not for what lies behind `known_end`, if a short answer ends there. `into` must
+  // live until this returns or is destroyed.
   runtime::Task<absl::StatusOr<size_t>> Read(wire::FileId file_id, uint64_t offset,
-                                             wire::MutableBytes into, runtime::Deadline deadline);
+                                             wire::MutableBytes into, runtime::Deadline deadline,
+                                             uint64_t known_end = UINT64_MAX);
 
   // --- Changes through a handle (tree_write.cc)
 

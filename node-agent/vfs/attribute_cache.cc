@@ -13,15 +13,21 @@ const AttributeCache::Seen* AttributeCache::Get(state::NodeId parent, std::strin
   return &found->second;
 }
 
-void AttributeCache::Put(state::NodeId parent, std::string_view name,
-                         const ServerAttributes& attributes, uint64_t epoch, absl::Time now) {
-  if (actimeo_ <= absl::ZeroDuration()) return;
+bool AttributeCache::Put(state::NodeId parent, std::string_view name,
+                         const ServerAttributes& attributes, uint64_t epoch, absl::Time seen,
+                         absl::Time now) {
+  const absl::Time until = seen + actimeo_;
+  if (actimeo_ <= absl::ZeroDuration()) return seen >= now;
+  if (until <= now) return false;
+  const auto known = seen_.find(Key(parent, name));
+  if (known != seen_.end() && known->second.until > until) return false;
   if (seen_.size() >= kMost) {
     // What has lapsed goes first; a flood of fresh sights goes all at once: it is only a cache.
     absl::erase_if(seen_, [now](const auto& entry) { return entry.second.until <= now; });
     if (seen_.size() >= kMost) seen_.clear();
   }
-  seen_[Key(parent, name)] = {.attributes = attributes, .epoch = epoch, .until = now + actimeo_};
+  seen_[Key(parent, name)] = {.attributes = attributes, .epoch = epoch, .until = until};
+  return true;
 }
 
 void AttributeCache::Erase(state::NodeId parent, std::string_view name) {

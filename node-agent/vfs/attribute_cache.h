@@ -31,8 +31,9 @@ class AttributeCache {
   // than actimeo ago. Valid until the next call.
   const Seen* Get(state::NodeId parent, std::string_view name, uint64_t epoch,
                   absl::Time now) const;
-  void Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
-           uint64_t epoch, absl::Time now);
+  // `seen`: when the server said so. False: that is too long ago, or a later sight is known.
+  bool Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
+           uint64_t epoch, absl::Time seen, absl::Time now);
   void Erase(state::NodeId parent, std::string_view name);
   // How much of actimeo is left of a sight.
   absl::Duration Left(const Seen& seen, absl::Time now) const;

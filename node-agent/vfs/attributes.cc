@@ -87,6 +87,13 @@ bool DataDiffers(const state::NodeIdentity& before, const state::NodeIdentity& n
          before.file_id != now.file_id;
 }
 
+bool SharesPages(const state::NodeIdentity& one, const state::NodeIdentity& other) {
+  if (one.epoch == other.epoch && one.file_id != 0 && other.file_id != 0) {
+    return one.file_id == other.file_id;
+  }
+  return one.size_bytes == other.size_bytes && one.last_write == other.last_write;
+}
+
 bool IsSameCopy(const state::NodeIdentity& before, const state::NodeIdentity& now) {
   constexpr uint64_t kTwoSeconds = 20'000'000;  // FILETIME ticks of 100 ns.
   const uint64_t apart = before.last_write > now.last_write ? before.last_write - now.last_write

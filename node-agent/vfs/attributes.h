@@ -36,6 +36,10 @@ state::NodeIdentity IdentityOf(const ServerAttributes& attributes, uint64_t epoc
 // dropped. File ids count only within one epoch.
 bool DataDiffers(const state::NodeIdentity& before, const state::NodeIdentity& now);
 
+// True if handles that were opened as these two may fill one set of pages: they read one file on
+// one server, changed since or not, or copies that do not differ.
+bool SharesPages(const state::NodeIdentity& one, const state::NodeIdentity& other);
+
 // True if a copy on another target may stand for the one that was open: same size, last write
 // within two seconds (copies by tools that round times).
 bool IsSameCopy(const state::NodeIdentity& before, const state::NodeIdentity& now);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/smb/wire/directory.h"
 #include "node-agent/smb/wire/file_name.h"
 #include "node-agent/vfs/errno.h"
@@ -21,6 +22,7 @@ void DirectoryStream::CloseLater() {
 }
 
 absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages) {
+  const absl::Time now = runtime::Loop::Current().Now();
   for (const std::vector<uint8_t>& page : pages.pages) {
     smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
     while (const std::optional<smb::wire::DirectoryEntry> entry = reader.Next()) {
@@ -33,6 +35,7 @@ absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages) {
       if (!skip_.empty() && skip_.erase(HashOf(taken.name)) > 0) continue;
       taken.attributes = {
           .file = entry->attributes, .reparse_tag = entry->reparse_tag, .file_id = entry->file_id};
+      taken.seen = now;
       window_.push_back(std::move(taken));
     }
     RETURN_IF_ERROR(reader.status());

@@ -16,6 +16,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/runtime/wait.h"
@@ -33,6 +34,7 @@ class DirectoryStream {
   struct Entry {
     std::string name;
     ServerAttributes attributes;
+    absl::Time seen;  // When the page came that it stands on.
   };
 
   // `fh` 0: to be opened. It stands in the table only once there is something to answer OPENDIR

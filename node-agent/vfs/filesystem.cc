@@ -33,7 +33,13 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
       invalidation_(invalidation),
       options_(std::move(options)),
       attributes_(options_.actimeo),
-      sights_(options_.actimeo) {}
+      sights_(options_.actimeo) {
+  tables_.handles().ForEach([this](state::FileHandle fh, const state::HandleTable::Record& record) {
+    if (record.kind == static_cast<uint32_t>(state::HandleTable::Kind::kFile)) {
+      opens_[record.node].insert(fh);
+    }
+  });
+}
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
                        Options options)
@@ -58,6 +64,9 @@ Task<absl::StatusOr<std::string>> Filesystem::ReadLink(state::NodeId node, Deadl
 }
 Task<absl::StatusOr<OpenReply>> Filesystem::Open(state::NodeId node, int flags, Deadline deadline) {
   return impl_->Open(node, flags, std::move(deadline));
+}
+void Filesystem::OpenDelivered(state::NodeId node, const OpenReply& reply) {
+  impl_->OpenDelivered(node, reply);
 }
 Task<absl::StatusOr<size_t>> Filesystem::Read(state::FileHandle fh, uint64_t offset,
                                               absl::Span<uint8_t> into, Deadline deadline) {

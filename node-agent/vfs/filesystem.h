@@ -52,8 +52,8 @@ class Invalidation {
  public:
   virtual ~Invalidation() = default;
   // The pages that the kernel may hold of this node are not the file's any more: INVAL_INODE over
-  // all of it (offset 0, length 0). May come again for the same node; need not be confirmed: until
-  // the file has been opened anew, Open() tells the kernel the same.
+  // all of it (offset 0, length 0). May come again for the same node; need not be confirmed, and
+  // may be lost: until an Open() has told the kernel the same (OpenDelivered), none keeps pages.
   virtual void DataChanged(state::NodeId node) = 0;
 };
 
@@ -77,6 +77,8 @@ struct OpenReply {
   bool keep_cache = false;  // FOPEN_KEEP_CACHE: the pages of earlier opens are still the file's.
   bool direct_io = false;   // FOPEN_DIRECT_IO
   bool no_flush = false;    // FOPEN_NOFLUSH: nothing of this handle can be unacknowledged.
+  // Not for the kernel. Once it has this answer, its pages are those of the file: OpenDelivered().
+  bool renews_pages = false;
 };
 
 // One entry of READDIR or READDIRPLUS.
@@ -140,10 +142,16 @@ class Filesystem {
   runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
                                                       runtime::Deadline deadline);
 
-  // OPEN, with the request's O_* flags. One CREATE. Opening never creates or truncates.
+  // OPEN, with the request's O_* flags. One CREATE. Opening never creates or truncates. While a
+  // handle is open on the node that reads another file (on a former target of its link, or one that
+  // was replaced), nothing that is opened shares pages with it: direct_io.
   // Errors: as RefuseChange() for any flags that would write; EISDIR.
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 runtime::Deadline deadline);
+
+  // The kernel has got the answer to OPEN. Until then the node's pages are not trusted (nor after
+  // the death of the agent, by the next one).
+  void OpenDelivered(state::NodeId node, const OpenReply& reply);
 
   // READ into `into`, which must live until the task has ended or been destroyed. Returns the bytes
   // read; fewer than asked only at the end of the file. Errors: ESTALE, for ever, once the handle's

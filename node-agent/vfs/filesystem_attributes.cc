@@ -76,9 +76,22 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
   const state::NodeIdentity* const before = record.identity();
   if (before != nullptr && DataDiffers(*before, now)) {
     ++counters_.data_changes;
+    // Before the identity: who dies in between has still left word.
+    SetPagesTrusted(node, false);
     invalidation_.DataChanged(node);
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
+}
+
+bool Filesystem::Impl::ArePagesTrusted(state::NodeId node) const {
+  return (tables_.inodes().Get(node).flags() & kPagesNotTrusted) == 0;
+}
+
+void Filesystem::Impl::SetPagesTrusted(state::NodeId node, bool trusted) {
+  if (!tables_.inodes().Contains(node)) return;
+  const uint32_t others =
+      tables_.inodes().Get(node).flags() & state::kNodeUserFlags & ~kPagesNotTrusted;
+  tables_.inodes().SetUserFlags(node, trusted ? others : others | kPagesNotTrusted);
 }
 
 Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::Look(dfs::DfsPath path,
@@ -152,7 +165,8 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
     co_return AttributesReply{.attributes = SyntheticDirectory(ino, options_),
                               .timeout = absl::ZeroDuration()};
   }
-  attributes_.Put(parent, name, sight->attributes, sight->epoch, runtime::Loop::Current().Now());
+  const absl::Time seen = runtime::Loop::Current().Now();
+  attributes_.Put(parent, name, sight->attributes, sight->epoch, seen, seen);
   NoteSeen(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOf(sight->attributes, ino, options_),
                             .timeout = options_.actimeo};
@@ -237,7 +251,12 @@ void Filesystem::Impl::ResumeInvalidations() {
   // The dead agent may have seen a change and not have told: pages of files that are held are
   // dropped once; they are read again.
   tables_.inodes().ForEach([this](const state::InodeTable::Node& node) {
-    if (node.nlookup() > 0 && node.identity() != nullptr) invalidation_.DataChanged(node.id());
+    if (node.nlookup() == 0) return;
+    if (node.identity() != nullptr) {
+      invalidation_.DataChanged(node.id());
+    } else {
+      SetPagesTrusted(node.id(), false);  // It died while it noted what it had seen.
+    }
   });
 }
 

@@ -151,9 +151,12 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
   entry.attributes =
       is_link ? SyntheticDirectory(ino, options_) : StatOf(listed.attributes, ino, options_);
   const absl::Time now = runtime::Loop::Current().Now();
-  if (!is_link) attributes_.Put(directory, listed.name, listed.attributes, stream.epoch(), now);
+  // A page may have been fetched long before the kernel comes to its end: what it says of a file is
+  // then no news. The kernel looks such a name up when it needs it.
+  const bool is_news = is_link || attributes_.Put(directory, listed.name, listed.attributes,
+                                                  stream.epoch(), listed.seen, now);
   RETURN_IF_ERROR(stream.NoteGiven(position));
-  if (plus) {
+  if (plus && is_news) {
     ASSIGN_OR_RETURN(entry.node, NodeFor(directory, listed.name, *path));
     tables_.inodes().AddLookup(entry.node);
     given->push_back(entry.node);
@@ -165,7 +168,9 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
       entry.attributes_timeout = link.attributes_timeout;
     } else {
       NoteSeen(entry.node, listed.attributes, stream.epoch());
-      entry.attributes_timeout = options_.actimeo;
+      entry.attributes_timeout =
+          std::max(listed.seen + options_.actimeo - now, absl::ZeroDuration());
+      entry.name_timeout = entry.attributes_timeout;
     }
   }
   sink->Add(entry);

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -63,6 +64,7 @@ class Filesystem::Impl {
 
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 runtime::Deadline deadline);
+  void OpenDelivered(state::NodeId node, const OpenReply& reply);
   runtime::Task<absl::StatusOr<size_t>> Read(state::FileHandle fh, uint64_t offset,
                                              absl::Span<uint8_t> into, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
@@ -85,6 +87,10 @@ class Filesystem::Impl {
                                                               runtime::Deadline deadline);
 
  private:
+  // Of a node's flags in the shared table. Set: see ArePagesTrusted().
+  static constexpr uint32_t kPagesNotTrusted = uint32_t{1} << 16;
+  static_assert((kPagesNotTrusted & state::kNodeUserFlags) == kPagesNotTrusted);
+
   // STATFS does not wait longer: kubelet, node-exporter and df touch every mount. Nor does one look
   // at a link for its target.
   static constexpr absl::Duration kLastKnownAfter = absl::Milliseconds(900);
@@ -124,12 +130,17 @@ class Filesystem::Impl {
                                                         uint64_t ino, runtime::Deadline deadline);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
   void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  // The kernel may hold pages that are not the file's. In the shared table: the next agent knows.
+  bool ArePagesTrusted(state::NodeId node) const;
+  void SetPagesTrusted(state::NodeId node, bool trusted);
   static bool IsLinkTag(const ServerAttributes& seen);
 
   // --- Open files
 
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
+  // True if a handle that is open on the node may read other bytes than `opened` says.
+  bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
 
   // --- Directories
 
@@ -163,6 +174,7 @@ class Filesystem::Impl {
   const Options options_;
   AttributeCache attributes_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
+  absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;

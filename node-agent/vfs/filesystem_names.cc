@@ -113,7 +113,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
     client_.NoteLink(path);
     co_return LinkEntry(node);
   }
-  attributes_.Put(parent, name, sight.attributes, sight.epoch, runtime::Loop::Current().Now());
+  const absl::Time seen = runtime::Loop::Current().Now();
+  attributes_.Put(parent, name, sight.attributes, sight.epoch, seen, seen);
   NoteSeen(node, sight.attributes, sight.epoch);
   co_return EntryReply{
       .node = node,

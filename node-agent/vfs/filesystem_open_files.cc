@@ -37,9 +37,17 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   {
     const state::InodeTable::Node record = tables_.inodes().Get(node);
     const state::NodeIdentity* const before = record.identity();
-    reply.keep_cache = before != nullptr && !DataDiffers(*before, identity);
-    // The kernel still believes the size that it was told last, and would cut this file to it.
-    reply.direct_io = before != nullptr && !reply.keep_cache;
+    const bool differs = before != nullptr && DataDiffers(*before, identity);
+    const bool is_another = IsOpenAsAnother(node, identity);
+    reply.keep_cache = before != nullptr && !differs && !is_another && ArePagesTrusted(node);
+    reply.renews_pages = !reply.keep_cache && !is_another;
+    // The kernel still believes the size that it was told last, and would cut this file to it. And
+    // one node has one set of pages, which the other file's handle goes on filling.
+    reply.direct_io = differs || is_another;
+    if (is_another) {
+      SetPagesTrusted(node, false);
+      if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
+    }
   }
   NoteSeen(node, file->seen(), identity.epoch);
   absl::StatusOr<state::FileHandle> fh = tables_.handles().Open({
@@ -54,8 +62,28 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
     co_return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
   }
   reply.fh = *fh;
+  opens_[node].insert(*fh);
   files_[*fh] = std::move(file);
   co_return reply;
+}
+
+void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {
+  if (reply.renews_pages) SetPagesTrusted(node, true);
+}
+
+bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
+                                       const state::NodeIdentity& opened) const {
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return false;
+  for (const state::FileHandle fh : open->second) {
+    const auto file = files_.find(fh);
+    if (!SharesPages(file != files_.end() ? file->second->identity()
+                                          : tables_.handles().Get(fh).identity.Get(),
+                     opened)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHandle fh) {
@@ -104,7 +132,14 @@ Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh) {
 }
 
 void Filesystem::Impl::Release(state::FileHandle fh) {
-  if (tables_.handles().Contains(fh) && !tables_.handles().Close(fh)) return;  // Still shared.
+  if (tables_.handles().Contains(fh)) {
+    const state::NodeId node = tables_.handles().Get(fh).node;
+    if (!tables_.handles().Close(fh)) return;  // Still shared.
+    const auto open = opens_.find(node);
+    if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
+      opens_.erase(open);
+    }
+  }
   const auto found = files_.find(fh);
   if (found == files_.end()) return;
   found->second->CloseLater();

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <optional>
@@ -93,6 +94,115 @@ TEST(FilesystemOpenFilesTest, PagesAreKeptWhileTheFileIsWhatItWas) {
   file.last_write += absl::Seconds(1);
   EXPECT_FALSE(lab.Open(node)->keep_cache);
   EXPECT_TRUE(lab.Open(node)->keep_cache);
+}
+
+// LOOKUP, as open(2) does it first, sees the change; word of it has not reached the kernel.
+TEST(FilesystemOpenFilesTest, AChangeThatTheKernelWasNotToldOfIsToldByTheNextOpen) {
+  for (const bool taken_over : {false, true}) {
+    FilesystemLab lab;
+    testing::ScriptedFile& file = lab.share("t1").AddFile("file", 10);
+    lab.Mount("//t1/share");
+    const state::NodeId node = lab.Walk("file");
+    lab.filesystem().Release(lab.Open(node)->fh);
+    lab.RunFor(absl::Seconds(5));
+    file.last_write += absl::Seconds(1);
+    ASSERT_TRUE(lab.Lookup(state::kRootNode, "file").ok());
+    EXPECT_EQ(lab.invalidation().changed[node], 1);
+    if (taken_over) lab.TakeOver();
+    EXPECT_FALSE(lab.OpenUndelivered(node)->keep_cache);
+    const absl::StatusOr<OpenReply> second = lab.Open(node);  // The first answer was lost.
+    EXPECT_FALSE(second->keep_cache);
+    EXPECT_FALSE(second->direct_io);  // LOOKUP has told the size.
+    EXPECT_TRUE(lab.Open(node)->keep_cache);
+  }
+}
+
+// One node has one set of pages.
+TEST(FilesystemOpenFilesTest, HandlesOfDifferentFilesShareNoPages) {
+  for (const bool taken_over : {false, true}) {
+    FilesystemLab lab;
+    lab.share("t1").AddFile("file", 10);
+    lab.Mount("//t1/share");
+    const state::NodeId node = lab.Walk("file");
+    const absl::StatusOr<OpenReply> old = lab.Open(node);
+    EXPECT_FALSE(old->direct_io);
+    lab.share("t1").Remove("file");  // And another is renamed to its name.
+    lab.share("t1").AddFile("file", 20);
+    lab.RunFor(absl::Seconds(5));
+    ASSERT_TRUE(lab.Lookup(state::kRootNode, "file").ok());
+    if (taken_over) lab.TakeOver();
+    for (int i = 0; i < 3; ++i) {
+      const absl::StatusOr<OpenReply> fresh = lab.Open(node);
+      EXPECT_TRUE(fresh->direct_io) << i;
+      EXPECT_FALSE(fresh->keep_cache) << i;
+    }
+    lab.filesystem().Release(old->fh);
+    const absl::StatusOr<OpenReply> first = lab.Open(node);
+    EXPECT_FALSE(first->direct_io);
+    EXPECT_FALSE(first->keep_cache) << "pages of the other file";
+    EXPECT_TRUE(lab.Open(node)->keep_cache);
+  }
+}
+
+TEST(FilesystemOpenFilesTest, AShortAnswerIsNotTheEnd) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("big", 300'000);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("big");
+  lab.server("t1").AddRule(
+      {.command = Command::kRead, .action = {.edit = [](std::vector<uint8_t>& message) {
+                                    constexpr size_t kFixed =
+                                        80;  // Header and the fixed part of READ's response.
+                                    if (message.size() <= kFixed + 1) return;
+                                    const uint32_t half =
+                                        static_cast<uint32_t>((message.size() - kFixed + 1) / 2);
+                                    message.resize(kFixed + half);
+                                    memcpy(message.data() + 64 + 4, &half, sizeof(half));
+                                  }}});
+  const absl::StatusOr<std::string> bytes = lab.Read(fh, 0, 65'536);
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_EQ(*bytes == Content("big", 0, 65'536), true) << bytes->size();
+}
+
+TEST(FilesystemOpenFilesTest, AFileThatEndsWhereItDidIsReadOnce) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("small", 100);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("small");
+  const int64_t before = lab.frames();
+  EXPECT_EQ(lab.Read(fh, 0, 4096)->size(), 100u);
+  EXPECT_EQ(lab.frames(), before + 1);
+}
+
+TEST(FilesystemOpenFilesTest, AHandleThatWasOpenedAnewIsNotLostByALateAnswer) {
+  FilesystemLab lab;
+  lab.share("t1").AddFile("big", 300'000);
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = lab.OpenPath("big");
+  for (const absl::Duration delay : {absl::ZeroDuration(), absl::Milliseconds(100)}) {
+    lab.server("t1").AddRule({.command = Command::kRead,
+                              .times = 1,
+                              .action = {.delay = delay, .status = NtStatus::kFileClosed}});
+  }
+  struct Two {
+    static runtime::Task<void> One(Filesystem* filesystem, state::FileHandle file, uint64_t at) {
+      std::vector<uint8_t> bytes(4096);
+      const absl::StatusOr<size_t> n =
+          co_await filesystem->Read(file, at, absl::MakeSpan(bytes), runtime::Deadline::Never());
+      EXPECT_TRUE(n.ok()) << n.status();
+    }
+    static runtime::Task<absl::Status> Run(Filesystem* filesystem, state::FileHandle file) {
+      runtime::TaskGroup group;
+      group.Spawn(One(filesystem, file, 0));
+      group.Spawn(One(filesystem, file, 8192));
+      co_return co_await group.WaitUntilEmpty(runtime::Deadline::Never());
+    }
+  };
+  ASSERT_TRUE(lab.Await<absl::Status>([&] { return Two::Run(&lab.filesystem(), fh); }).has_value());
+  EXPECT_EQ(lab.counters().rebinds, 1);
+  lab.filesystem().Release(fh);
+  lab.RunFor(absl::Seconds(5));
+  EXPECT_LE(lab.server("t1").opens(), 1) << "the one that the server said was closed";
 }
 
 // Design §5's table, the row of reading: what stands at the path on the other target.

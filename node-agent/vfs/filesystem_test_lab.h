@@ -142,6 +142,11 @@ class FilesystemLab {
         [=, this](runtime::Deadline until) { return filesystem_->GetAttributes(node, until); });
   }
   absl::StatusOr<OpenReply> Open(state::NodeId node, int flags = O_RDONLY) {
+    absl::StatusOr<OpenReply> reply = OpenUndelivered(node, flags);
+    if (reply.ok()) filesystem_->OpenDelivered(node, *reply);
+    return reply;
+  }
+  absl::StatusOr<OpenReply> OpenUndelivered(state::NodeId node, int flags = O_RDONLY) {
     return Get<OpenReply>(
         [=, this](runtime::Deadline until) { return filesystem_->Open(node, flags, until); });
   }

@@ -106,13 +106,16 @@ Task<absl::Status> OpenFile::ReadOn(dfs::Binding binding, uint64_t offset, absl:
       *result = ErrnoError(ESTALE, "another file has taken this one's place");
       co_return absl::OkStatus();
     }
-    absl::StatusOr<size_t> n = co_await tree_->Read(file_id_, offset, into, deadline);
+    const std::shared_ptr<smb::Tree> tree = tree_;
+    const wire::FileId used = file_id_;
+    absl::StatusOr<size_t> n =
+        co_await tree->Read(used, offset, into, deadline, seen_.file.end_of_file);
     if (n.ok()) {
       *result = *n;
       co_return absl::OkStatus();
     }
     if (!IsHandleLost(n.status()) || attempt > 0) co_return n.status();
-    tree_ = nullptr;  // The server has dropped the handle; the path may still be there.
+    Lose(*tree, used);  // The server has dropped the handle; the path may still be there.
   }
 }
 
@@ -131,6 +134,8 @@ Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int w
       *result = ErrnoError(ENXIO, "beyond the end");
       co_return absl::OkStatus();
     }
+    const std::shared_ptr<smb::Tree> tree = tree_;
+    const wire::FileId used = file_id_;
     absl::StatusOr<std::optional<uint64_t>> found =
         co_await FindBoundary(offset, whence == SEEK_DATA, deadline);
     if (found.ok()) {
@@ -142,7 +147,7 @@ Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int w
       co_return absl::OkStatus();
     }
     if (!IsHandleLost(found.status()) || attempt > 0) co_return found.status();
-    tree_ = nullptr;
+    Lose(*tree, used);
   }
 }
 
@@ -183,6 +188,11 @@ Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(uint64_t at
   }
   if (data) co_return std::nullopt;
   co_return std::min(at, size);
+}
+
+void OpenFile::Lose(const smb::Tree& tree, const wire::FileId& file_id) {
+  // Another call may have opened it anew since.
+  if (tree_.get() == &tree && file_id_ == file_id) tree_ = nullptr;
 }
 
 void OpenFile::CloseLater() {

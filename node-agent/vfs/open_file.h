@@ -75,6 +75,9 @@ class OpenFile {
   runtime::Task<absl::Status> Rebind(dfs::Binding binding, bool check_identity,
                                      Filesystem::Counters* counters, runtime::Deadline deadline);
 
+  // The server has said that this open is closed.
+  void Lose(const smb::Tree& tree, const smb::wire::FileId& file_id);
+
   const dfs::DfsPath path_;
   std::shared_ptr<smb::Tree> tree_;  // Null: not open anywhere.
   smb::wire::FileId file_id_;
