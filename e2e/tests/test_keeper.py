@@ -1,7 +1,9 @@
 """Outside Kubernetes: dfs-keeper starts anew who dies, and ends with the last mount."""
 
+import json
 import os
 import signal
+import subprocess
 import time
 
 from lab import Readers
@@ -132,3 +134,75 @@ def test_the_keeper_dies_itself(lab, engine):
     os.listdir(lab.path('client', POINT))
     engine.mount('//t1/share', '/mnt/second')
     lab.wait_until(lambda: engine.pids('dfs-keeper'), 10, 'a keeper')
+
+
+def listed(engine):
+    return json.loads(engine.dfsctl('mounts', '--json').stdout)['mounts']
+
+
+def mounted_at(lab, point):
+    return [mount for mount in lab.client_mounts() if mount[0] == point]
+
+
+def test_a_mount_that_is_still_used_can_be_made_anew(lab, engine):
+    """A process sits in it: it is detached, and the same again is a mount of its own."""
+    engine.mount(SOURCE, POINT)
+    sits = lab.popen_in('client', ['sh', '-c', f'cd {POINT} && echo in && read line'], stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE)
+    try:
+        assert sits.stdout.readline().strip() in ('in', b'in')
+        engine.unmount(POINT)
+        assert [mount['detached'] for mount in listed(engine)] == [True]
+        engine.mount(SOURCE, POINT)
+        assert mounted_at(lab, POINT)
+        assert sorted(mount['detached'] for mount in listed(engine)) == [False, True]
+        lab.run_in('client', ['ls', POINT + '/single'])
+    finally:
+        sits.communicate()
+    engine.unmount(POINT)
+
+
+def test_unmounted_while_no_mounter_ran_it_is_mounted_anew(lab, engine):
+    for by in (['umount', '-l', POINT], None):
+        engine.mount(SOURCE, POINT)
+        sits = lab.popen_in('client', ['sh', '-c', f'cd {POINT} && echo in && read line'], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+        try:
+            sits.stdout.readline()
+            for pid in engine.pids('dfs-keeper') + engine.pids('dfs-mounter'):
+                os.kill(pid, signal.SIGKILL)
+            lab.wait_until(lambda: not engine.pids('dfs-mounter'), 5, 'no mounter')
+            if by:
+                lab.run_in('client', by)
+                engine.forget(POINT)
+            else:
+                engine.unmount(POINT)
+            assert not mounted_at(lab, POINT)
+            engine.mount(SOURCE, POINT)
+            assert mounted_at(lab, POINT)
+            lab.run_in('client', ['ls', POINT + '/single'])
+        finally:
+            sits.communicate()
+        engine.unmount(POINT)
+
+
+def test_a_mount_whose_programs_all_died_is_listed_and_can_be_removed(lab, engine):
+    engine.mount(SOURCE, POINT)
+    for pid in engine.pids('dfs-keeper') + engine.all_pids():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    lab.wait_until(lambda: not engine.all_pids(), 10, 'all are dead')
+    assert mounted_at(lab, POINT)
+    [mount] = listed(engine)
+    assert mount['dead'] and mount['mount_point'] == POINT and mount['source'].lower() == SOURCE
+    assert 'dead' in engine.dfsctl('mounts').stdout
+    run = engine.dfsctl('mount', SOURCE, POINT, '--credentials', engine.credentials(), '--state-dir', engine.state_dir,
+                        check=False)
+    assert run.returncode == 12 and f'run dfsctl unmount {POINT}' in run.stderr, run
+    engine.unmount(POINT)
+    assert not mounted_at(lab, POINT) and not listed(engine)
+    engine.mount(SOURCE, POINT)
+    lab.run_in('client', ['ls', POINT + '/single'])
+    engine.unmount(POINT)

@@ -149,6 +149,9 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   runtime::Task<absl::StatusOr<uint32_t>> MountAt(std::string mount_point, MountPlan plan,
                                                   runtime::Deadline deadline);
   KnownMount* FindByPath(const std::string& mount_point);
+  // `status`, or, where a target is not tried because its server refused this credential a moment
+  // ago, that.
+  absl::Status ExplainDenial(const absl::Status& status, const smb::Credential& credential) const;
   // The mount whose source `path` lies below, or the one at `mount_point`.
   absl::StatusOr<KnownMount*> FindFor(const dfs::DfsPath& path, const std::string& mount_point);
 

@@ -19,6 +19,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/fuse/init_flags.h"
 #include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/nt_status.h"
 
 namespace dfscsi::agent {
 
@@ -61,7 +62,7 @@ absl::Status CheckKernelTimeouts() {
 
 // "1:2 a" … -> one line: what a server says may hold anything.
 absl::Status About(const std::string& source, const absl::Status& status) {
-  absl::Status about(status.code(), absl::StrCat(source, ": ", std::string(status.message())));
+  absl::Status about(status.code(), absl::StrCat(source, ": ", ForPeople(status)));
   status.ForEachPayload(
       [&](absl::string_view url, const absl::Cord& payload) { about.SetPayload(url, payload); });
   return about;
@@ -119,12 +120,19 @@ Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* res
     }
   }
   CO_ASSIGN_OR_RETURN(MountPlan plan, MakePlan(std::move(stored), std::move(credential)));
+  *response->mutable_warnings() = {plan.options.warnings.begin(), plan.options.warnings.end()};
   const std::string& mount_point = request.mount_point();
   if (!absl::StartsWith(mount_point, "/")) {
     co_return WithReason(absl::InvalidArgumentError("the mount point must be an absolute path"),
                          v1::BAD_MOUNT_POINT);
   }
   CO_RETURN_IF_ERROR(CheckKernelTimeouts());
+  if (FindByPath(mount_point) != nullptr) {
+    // Somebody else may have unmounted it: before the mounter answers it tells what is detached.
+    const absl::StatusOr<state::Message> looked =
+        co_await link_.Request(state::StatusRequest(), deadline);
+    if (!looked.ok()) co_return WithReason(looked.status(), v1::SYSTEM);
+  }
   if (KnownMount* const known = FindByPath(mount_point); known != nullptr) {
     const bool same = known->served != nullptr &&
                       known->served->plan().stored.source() == plan.stored.source() &&
@@ -173,11 +181,26 @@ Task<absl::Status> Agent::Reach(const MountPlan* plan, Deadline deadline) {
   dfs::Client::Operation look = [is_directory](dfs::Binding binding) -> Task<absl::Status> {
     return LookAt(std::move(binding), is_directory);
   };
-  CO_RETURN_IF_ERROR(co_await client.Run(plan->source, std::move(look), {}, deadline));
+  const absl::Status looked = co_await client.Run(plan->source, std::move(look), {}, deadline);
+  if (!looked.ok()) co_return ExplainDenial(looked, plan->credential);
   if (!*is_directory) {
     co_return WithReason(absl::FailedPreconditionError("not a directory"), v1::MISSING_PATH);
   }
   co_return absl::OkStatus();
+}
+
+absl::Status Agent::ExplainDenial(const absl::Status& status,
+                                  const smb::Credential& credential) const {
+  if (!absl::IsPermissionDenied(status) || smb::wire::NtStatusOf(status).has_value()) return status;
+  const std::string identity = credential.Identity();
+  for (const dfs::TargetHealthTable::Listed& listed : engine_->health.List()) {
+    if (listed.credential != identity || listed.status.state != dfs::TargetState::kDenied) continue;
+    const std::string host = listed.target.substr(2, listed.target.find('/', 2) - 2);
+    if (engine_->sessions.MayLogOn(host, identity)) continue;
+    return smb::wire::ToStatus(smb::wire::NtStatus::kLogonFailure,
+                               absl::StrCat("log-on to ", host, " (refused a moment ago)"));
+  }
+  return status;
 }
 
 Task<absl::Status> Agent::LookAt(dfs::Binding binding, std::shared_ptr<bool> is_directory) {

@@ -1,14 +1,10 @@
 #include "node-agent/dfsctl/commands.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,10 +24,10 @@
 #include "node-agent/dfsctl/command_line.h"
 #include "node-agent/dfsctl/credentials_file.h"
 #include "node-agent/dfsctl/keeper.h"
+#include "node-agent/dfsctl/mount_point.h"
 #include "node-agent/dfsctl/mounter_tool.h"
 #include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
-#include "node-agent/state/mount_info.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -82,53 +78,6 @@ class Table {
  private:
   std::vector<std::vector<std::string>> rows_;
 };
-
-// ---- Paths ----
-
-absl::Status BadMountPoint(const std::string& path, const std::string& why) {
-  return WithReason(absl::FailedPreconditionError(absl::StrCat(path, ": ", why)),
-                    v1::BAD_MOUNT_POINT);
-}
-
-// Absolute, without symbolic links, and without asking the last component anything: it may be a
-// mount that does not answer.
-absl::StatusOr<std::string> CanonicalMountPoint(const std::string& path) {
-  std::string trimmed = path;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  const size_t slash = trimmed.rfind('/');
-  const std::string name = slash == std::string::npos ? trimmed : trimmed.substr(slash + 1);
-  std::string parent =
-      slash == std::string::npos ? "." : trimmed.substr(0, std::max<size_t>(slash, 1));
-  if (name.empty() || name == "." || name == "..") {
-    parent = trimmed;  // Of these the last component is no name.
-  }
-  char* const resolved = realpath(parent.c_str(), nullptr);
-  if (resolved == nullptr) return BadMountPoint(path, strerror(errno));
-  std::string canonical = resolved;
-  free(resolved);
-  if (parent == trimmed) return canonical;
-  if (canonical != "/") canonical += '/';
-  return canonical + name;
-}
-
-absl::StatusOr<std::string> CheckMountPoint(const std::string& path) {
-  ASSIGN_OR_RETURN(std::string canonical, CanonicalMountPoint(path));
-  struct statx status;
-  // Without asking a server: something may be mounted there already.
-  if (statx(AT_FDCWD, canonical.c_str(), AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW, STATX_TYPE,
-            &status) != 0) {
-    return BadMountPoint(path, strerror(errno));
-  }
-  if (S_ISLNK(status.stx_mode)) {
-    char* const resolved = realpath(canonical.c_str(), nullptr);
-    if (resolved == nullptr) return BadMountPoint(path, strerror(errno));
-    canonical = resolved;
-    free(resolved);
-    return CheckMountPoint(canonical);
-  }
-  if (!S_ISDIR(status.stx_mode)) return BadMountPoint(path, "not a directory");
-  return canonical;
-}
 
 // ---- Credentials ----
 
@@ -201,8 +150,10 @@ absl::Status CallAgent(const std::string& socket_dir,
         AgentStub(socket_dir).Call(method, request, response, absl::Now() + kCallTime);
     const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
     if (!absent) return status;
+    const absl::Status mounter = MounterTool::Connect(socket_dir).status();
+    if (absl::IsPermissionDenied(mounter)) return WithReason(mounter, v1::SYSTEM);
     // No mounter: nobody will take over either.
-    if (!MounterTool::Connect(socket_dir).ok() || absl::Now() > give_up) {
+    if (!mounter.ok() || absl::Now() > give_up) {
       return WithReason(absl::UnavailableError(absl::StrCat("no agent runs in ", socket_dir)),
                         v1::SYSTEM);
     }
@@ -221,7 +172,12 @@ absl::Status MountOnce(const std::string& socket_dir, const Secret& password,
   ASSIGN_OR_RETURN(const PasswordTicket given, GivePassword(socket_dir, password, deadline));
   request->mutable_credential()->set_ticket(given.ticket);
   v1::MountResponse response;
-  return AgentStub(socket_dir).Call(&v1::Agent::Stub::Mount, *request, &response, deadline);
+  RETURN_IF_ERROR(
+      AgentStub(socket_dir).Call(&v1::Agent::Stub::Mount, *request, &response, deadline));
+  for (const std::string& warning : response.warnings()) {
+    fprintf(stderr, "dfsctl: warning: %s\n", warning.c_str());
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -273,26 +229,9 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
   }
 }
 
-namespace {
-
-// No mounter knows of it any more; only this user's own rights are needed.
-absl::Status UnmountAlone(const std::string& mount_point, bool force) {
-  const std::vector<state::MountInfo> mounts = state::ReadMountInfo();
-  const bool found = std::any_of(mounts.begin(), mounts.end(), [&](const auto& mount) {
-    return mount.mount_point == mount_point && mount.type == state::kFileSystemType;
-  });
-  if (!found) return BadMountPoint(mount_point, "nothing of ours is mounted there");
-  if (umount2(mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW | (force ? MNT_FORCE : 0)) != 0) {
-    return WithReason(absl::ErrnoToStatus(errno, mount_point), v1::SYSTEM);
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 absl::Status Unmount(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 1, 1));
-  ASSIGN_OR_RETURN(const std::string mount_point, CanonicalMountPoint(line.positional[0]));
+  ASSIGN_OR_RETURN(const std::string mount_point, ResolveMountPoint(line.positional[0]));
   absl::StatusOr<MounterTool> mounter = MounterTool::Connect(line.socket_dir);
   if (absl::IsUnavailable(mounter.status())) return UnmountAlone(mount_point, line.force);
   if (!mounter.ok()) return WithReason(mounter.status(), v1::SYSTEM);
@@ -321,12 +260,15 @@ absl::Status Mounts(const std::vector<std::string>& arguments) {
   } else if (!absl::IsUnavailable(mounter.status())) {
     return WithReason(mounter.status(), v1::SYSTEM);
   }
+  AddDeadMounts(&response);
   if (line.json) return PrintJson(response);
   Table table({"SOURCE", "MOUNT POINT", "SERVED BY", "OPTIONS"});
   for (const v1::Mount& mount : response.mounts()) {
     table.Add({mount.source(),
                absl::StrCat(mount.mount_point(), mount.detached() ? " (detached)" : ""),
-               mount.serving().empty() ? "-" : mount.serving(),
+               mount.dead()              ? "dead: run dfsctl unmount"
+               : mount.serving().empty() ? "-"
+                                         : mount.serving(),
                mount.options().empty() ? "-" : absl::StrJoin(mount.options(), ",")});
   }
   table.Show();

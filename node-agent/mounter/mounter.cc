@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/state/mount_info.h"
 #include "node-agent/state/mount_tables.h"
 
 namespace dfscsi::mounter {
@@ -225,6 +226,7 @@ absl::Status Mounter::Handle(Peer& peer, Envelope envelope) {
 }
 
 void Mounter::SendStatus(Peer& peer, uint64_t request_id) {
+  NoteUnmounted();
   state::StatusReply reply;
   reply.mounts = static_cast<uint32_t>(mounts_.size());
   for (const auto& [number, other] : peers_) reply.agents += other->welcomed;
@@ -335,11 +337,31 @@ void Mounter::DoUnmount(Peer& peer, const state::UnmountRequest& request, uint64
   if (error) return Fail(peer, request_id, *error);
   LogInfo("unmounted ", point);
   if (found != mounts_.end()) {
-    found->second.entry.detached = true;
+    SetDetached(id, found->second);
     // When the last of its fds is closed, here and in the agents, what still waits for it ends.
     if (request.force || IsGone(found->second.fuse_fd.get())) DropMount(id);
   }
   Send(peer, state::Done(), request_id);
+}
+
+void Mounter::SetDetached(uint32_t mount_id, Mount& mount) {
+  if (std::exchange(mount.entry.detached, true)) return;
+  LogInfo("mount ", mount_id, " on ", mount.entry.mount_point, " is detached");
+  Broadcast(mount.entry, nullptr, 0, {mount.fuse_fd.get(), mount.tables.get()});
+}
+
+void Mounter::NoteUnmounted() {
+  if (mounts_.empty()) return;
+  const std::vector<state::MountInfo> now = state::ReadMountInfo();
+  if (now.empty()) return;  // It could not be read.
+  for (auto& [id, mount] : mounts_) {
+    const state::MountEntry& entry = mount.entry;
+    const bool there = std::any_of(now.begin(), now.end(), [&](const state::MountInfo& info) {
+      return info.type == state::kFileSystemType && info.dev_minor == entry.dev_minor &&
+             info.mount_point == entry.mount_point;
+    });
+    if (!there) SetDetached(id, mount);
+  }
 }
 
 // Nobody uses the file system any more.

@@ -111,6 +111,9 @@ class Mounter {
   void DoMount(Peer& peer, const state::MountRequest& request, uint64_t request_id);
   void DoUnmount(Peer& peer, const state::UnmountRequest& request, uint64_t request_id);
   void DropMount(uint32_t mount_id);
+  // What somebody else unmounted, perhaps while no mounter ran.
+  void NoteUnmounted();
+  void SetDetached(uint32_t mount_id, Mount& mount);
   void NoteLiveMounts();
 
   Peer* active();

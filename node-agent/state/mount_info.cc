@@ -38,7 +38,9 @@ std::vector<MountInfo> ParseMountInfo(std::string_view text) {
     }
     // Space, tab, newline and backslash are written as \ooo.
     if (!absl::CUnescape(fields[4], &mount.mount_point)) continue;
-    mount.type = std::string(halves[1].substr(0, halves[1].find(' ')));
+    const std::vector<absl::string_view> of_type = absl::StrSplit(halves[1], ' ');
+    mount.type = std::string(of_type[0]);
+    if (of_type.size() < 2 || !absl::CUnescape(of_type[1], &mount.source)) continue;
     mounts.push_back(std::move(mount));
   }
   return mounts;

@@ -19,6 +19,7 @@ struct MountInfo {
   uint32_t dev_minor = 0;
   std::string mount_point;
   std::string type;
+  std::string source;
 };
 // Lines that are something else are left out.
 std::vector<MountInfo> ParseMountInfo(std::string_view text);

@@ -16,6 +16,7 @@ TEST(MountInfoTest, IsParsed) {
   EXPECT_EQ(mounts[0].type, "ext4");
   EXPECT_EQ(mounts[1].mount_point, "/mnt/a b\\c");
   EXPECT_EQ(mounts[1].type, "fuse.dfs-csi");
+  EXPECT_EQ(mounts[1].source, "//h/s");
   EXPECT_EQ(mounts[1].dev_major, 0u);
   EXPECT_EQ(mounts[1].dev_minor, 42u);
 }
