@@ -72,11 +72,24 @@ def test_wrong_credential(engine, refused, source, user, password):
     refused(source, WRONG_CREDENTIAL, source, credentials=engine.credentials(user, password))
 
 
+def test_wrong_credential_again_beside_a_live_mount(lab, engine):
+    """The target is not asked again, and what was wrong is still told."""
+    engine.mount('//t1/share', POINT)
+    os.makedirs(lab.path('client', '/mnt/other'), exist_ok=True)
+    for source in ('//t1/share', '//t1/share', ROOT, ROOT + '/two', ROOT):
+        begin = time.monotonic()
+        run = engine.dfsctl('mount', source, '/mnt/other', '--credentials',
+                            engine.credentials('dfsuser', 'Sesame-wrong-1'), '--state-dir', engine.state_dir,
+                            check=False)
+        check(run, WRONG_CREDENTIAL, 'log-on', time.monotonic() - begin)
+    engine.unmount(POINT)
+
+
 @pytest.mark.parametrize('source,code,says', [
     ('//nosuchhost.lab.test/share', UNKNOWN_HOST, 'nosuchhost'),
     ('//nosuchhost/share', UNKNOWN_HOST, 'nosuchhost'),
     ('//t1/nosuchshare', UNKNOWN_SHARE, 'nosuchshare'),
-    ('//t1/share/no/such/path', MISSING_PATH, 'no/such/path'),
+    ('//t1/share/no/such/path', MISSING_PATH, ['no/such/path', 'no such file or folder (STATUS_']),
     ('//t1/share/hello.txt', MISSING_PATH, 'not a directory'),
     (ROOT + '/nosuch', MISSING_PATH, 'nosuch'),
     (ROOT + '/two/nosuch', MISSING_PATH, 'nosuch'),
@@ -128,7 +141,7 @@ def test_a_host_without_cable(lab, refused):
     't1/share', '/t1/share', '//t1', '//t1/', '//', '', '///share', '//t1/share/../..', '//t1/sh:are',
     'smb://t1/share', '//t1:445:1/share', '//t1/share/a\x01b', '//user@t1/share', '//t1/' + 'x' * 300])
 def test_malformed_source(refused, source):
-    refused(source, USAGE, '//host/share')
+    refused(source, USAGE, ['//host/share', 'user name'] if 'user@' in source else '//host/share')
 
 
 @pytest.mark.parametrize('options,says', [
@@ -162,11 +175,16 @@ def test_arguments_that_are_missing(refused, engine):
     (None, None, 'No such file'),
     ('username=dfsuser\npassword=Sesame\n', 0o644, 'readable by everybody'),
     ('password=Sesame\n', 0o600, 'username'),
+    ('username=dfsuser\n', 0o600, 'password'),
+    ('username=dfsuser\npassword=\n', 0o600, 'password'),
+    ('username=' + 'u' * 2000 + '\npassword=Sesame\n', 0o600, 'line 1'),
+    ('username=dfsuser\npassword=' + 'Sesame' * 400 + '\n', 0o600, 'line 2'),
     ('dfsuser\nSesame\n', 0o600, 'line 1'),
     ('username=dfsuser\nSesame\n', 0o600, 'line 2'),
     ('', 0o600, 'username'),
     ('\0' * 100000, 0o600, 'line 1'),
-], ids=['missing', 'world-readable', 'no-user', 'no-key', 'no-key-2', 'empty', 'zeroes'])
+], ids=['missing', 'world-readable', 'no-user', 'no-password', 'empty-password', 'long-user', 'long-password',
+        'no-key', 'no-key-2', 'empty', 'zeroes'])
 def test_credentials_file(lab, refused, text, mode, says):
     path = '/run/other-credentials'
     if text is not None:
@@ -178,6 +196,42 @@ def test_credentials_file(lab, refused, text, mode, says):
     finally:
         if text is not None:
             os.unlink(lab.path('client', path))
+
+
+def test_credentials_with_a_byte_order_mark(lab, engine):
+    path = '/run/marked-credentials'
+    with open(lab.path('client', path), 'w', encoding='utf-8-sig', opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.write('username=dfsuser\r\npassword=dfspass\r\n')
+    assert 'hello.txt' in engine.dfsctl('ls', '//t1/share', '--credentials', path).stdout
+    os.unlink(lab.path('client', path))
+
+
+@pytest.mark.parametrize('arguments,code,says', [
+    (['get', '//t1/share/hello.txt', '/nonexist/h'], SYSTEM, '/nonexist/h'),
+    (['get', '//t1/share/hello.txt', '/mnt'], SYSTEM, 'folder'),
+    (['get', '//t1/share/sub', '-'], MISSING_PATH, 'a folder'),
+    (['get', '//t1/share/none', '-'], MISSING_PATH, ['none', 'no such file or folder (STATUS_']),
+    (['ls', '//t1/share/none'], MISSING_PATH, 'no such file or folder (STATUS_'),
+    (['ls', '//t1/share', '-o', 'password=Sesame'], USAGE, 'credentials file'),
+    (['ls', '//t1/share', '-o', 'pasword=Sesame'], USAGE, "'pasword'"),
+    (['get', '//t1/share/x', '-', '-o', 'vers=9,password=Sesame'], USAGE, 'vers'),
+    (['ls', '//t1/nosuchshare'], UNKNOWN_SHARE, 'no such share (STATUS_')])
+def test_get_and_ls_have_the_same_exit_codes(engine, arguments, code, says):
+    begin = time.monotonic()
+    run = engine.dfsctl(*arguments, '--credentials', engine.credentials(), check=False)
+    check(run, code, says, time.monotonic() - begin)
+
+
+@pytest.mark.parametrize('text', [
+    'username=dfsuser\npassword=\n', 'username=dfsuser\n', 'username=' + 'u' * 2000 + '\npassword=Sesame\n'],
+    ids=['empty', 'missing', 'long'])
+def test_get_refuses_the_same_credentials_files(lab, engine, text):
+    path = '/run/other-credentials'
+    with open(lab.path('client', path), 'w', opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.write(text)
+    run = engine.dfsctl('ls', '//t1/share', '--credentials', path, check=False)
+    check(run, USAGE, path, 0)
+    os.unlink(lab.path('client', path))
 
 
 def test_credentials_that_are_a_folder_or_a_device(refused):
@@ -215,10 +269,50 @@ def test_mount_twice_of_the_same_is_one_mount(lab, engine):
     engine.unmount(POINT)
 
 
+def test_a_mount_point_that_is_a_symbolic_link(lab, engine):
+    os.makedirs(lab.path('client', POINT), exist_ok=True)
+    os.symlink('dfs', lab.path('client', '/mnt/link'))
+    try:
+        for mounted, unmounted in (('/mnt/link', '/mnt/link'), ('/mnt/link', POINT), (POINT, '/mnt/link/')):
+            engine.dfsctl('mount', '//t1/share', mounted, '--credentials', engine.credentials(), '--state-dir',
+                          engine.state_dir)
+            assert [point for point, _ in lab.client_mounts()] == [POINT]
+            engine.dfsctl('unmount', unmounted)
+            assert not lab.client_mounts()
+    finally:
+        os.unlink(lab.path('client', '/mnt/link'))
+
+
+def test_an_option_without_effect_is_a_warning(lab, engine):
+    os.makedirs(lab.path('client', POINT), exist_ok=True)
+    run = engine.dfsctl('mount', '//t1/share', POINT, '--credentials', engine.credentials(), '--state-dir',
+                        engine.state_dir, '-o', 'noexec,nofail')
+    assert run.stderr.splitlines() == ['dfsctl: warning: option noexec has no effect']
+    engine.dfsctl('unmount', POINT)
+
+
+def test_a_user_who_may_not_ask_is_told_so(lab, engine):
+    engine.mount('//t1/share', POINT)
+    for command in ('metrics', 'targets', 'referrals'):
+        run = lab.run_in('client', ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups',
+                                    engine.program('dfsctl'), command], check=False)
+        assert run.returncode == SYSTEM and 'permission denied' in run.stderr.lower(), run
+    engine.unmount(POINT)
+
+
+def test_version_as_a_flag(engine):
+    assert engine.dfsctl('--version').stdout == engine.dfsctl('version').stdout
+
+
+def test_umount_is_unmount(engine):
+    run = engine.dfsctl('umount', POINT, check=False)
+    assert run.returncode == USAGE and 'unmount' in run.stderr, run
+
+
 @pytest.mark.parametrize('options', [
     'vers=3.1.1', 'vers=3', 'vers=default', 'sec=ntlmssp', 'seal', 'sign', 'domain=WORKGROUP', 'workgroup=X,dom=',
     'user=nobody,username=dfsuser', 'ro,uid=1,uid=1000,gid=1000,file_mode=0600,dir_mode=0700,soft,hard',
-    'rsize=65536,_netdev,nofail,noserverino,nobrl,iocharset=utf8'])
+    'failover_writes=error,target_policy=referral', 'rsize=65536,_netdev,nofail,noserverino,nobrl,iocharset=utf8'])
 def test_words_of_mount_cifs(lab, engine, options):
     """Accepted; of a word that is given twice the last counts."""
     if 'seal' in options:

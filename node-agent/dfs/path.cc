@@ -87,7 +87,11 @@ absl::Status CheckUserHost(absl::string_view host) {
   const HostParts parts = SplitHost(host);
   if (parts.has_port) {
     uint32_t port = 0;
-    if (!IsNumber(parts.port) || !absl::SimpleAtoi(parts.port, &port) || port < 1 || port > 65535) {
+    if (!IsNumber(parts.port)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "host ", Shown(host), ": no user name in a source; a port is written host@1445"));
+    }
+    if (!absl::SimpleAtoi(parts.port, &port) || port < 1 || port > 65535) {
       return absl::InvalidArgumentError(
           absl::StrCat("the port of host ", Shown(host), " is not a number from 1 to 65535"));
     }

@@ -20,7 +20,10 @@
 namespace dfscsi::dfsctl {
 
 absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::string_view name) {
+  // Servers refuse longer ones, or hang up without a word.
+  constexpr size_t kMostCharacters = 512;
   smb::Credential credential;
+  absl::ConsumePrefix(&text, "\xEF\xBB\xBF");  // A byte order mark, as Windows' editors write.
   int number = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
@@ -34,6 +37,10 @@ absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::s
         absl::AsciiStrToLower(absl::StripAsciiWhitespace(line.substr(0, equals)));
     const absl::string_view value =
         equals == absl::string_view::npos ? absl::string_view() : line.substr(equals + 1);
+    if (value.size() > kMostCharacters) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " line ", number, ": longer than ", kMostCharacters, " bytes"));
+    }
     if (equals != absl::string_view::npos && (key == "username" || key == "user")) {
       credential.user = std::string(value);
     } else if (equals != absl::string_view::npos && (key == "password" || key == "pass")) {
@@ -48,6 +55,9 @@ absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::s
   }
   if (credential.user.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": no username= line"));
+  }
+  if (credential.password.Expose().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": no password= line, or nothing in it"));
   }
   return credential;
 }

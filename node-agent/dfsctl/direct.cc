@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "node-agent/agent/failure.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
@@ -44,6 +45,11 @@ struct Call {
   smb::Credential credential;
   smb::Options options;
 };
+
+// As of a mount's options.
+bool IsSecretOption(absl::string_view name) {
+  return name == "password" || name == "pass" || name == "passwd" || name == "password2";
+}
 
 // dialects and algorithms by name, for the matrix of servers that require one each.
 absl::Status ApplyOption(absl::string_view option, smb::Options& options) {
@@ -80,8 +86,14 @@ absl::Status ApplyOption(absl::string_view option, smb::Options& options) {
     options.signing = smb::Signing::kIfRequired;
     return absl::OkStatus();
   }
+  // The name only: a value may be a secret.
+  const std::string name(key.substr(0, 100));
+  if (IsSecretOption(name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("option ", name, ": secrets are read from a credentials file only"));
+  }
   return absl::InvalidArgumentError(
-      absl::StrCat("unknown option ", std::string(option), ": vers=, sign, nosign or seal"));
+      absl::StrCat("unknown option '", name, "': vers=, sign, nosign or seal"));
 }
 
 absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool may_have_file) {
@@ -98,7 +110,9 @@ absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool m
           RETURN_IF_ERROR(ApplyOption(option, options));
         }
       } else {
-        ASSIGN_OR_RETURN(credential, ReadCredentialsFile(arguments[i]));
+        absl::StatusOr<smb::Credential> read = ReadCredentialsFile(arguments[i]);
+        if (!read.ok()) return agent::WithReason(read.status(), agent::v1::BAD_ARGUMENT);
+        credential = *std::move(read);
       }
     } else if (absl::StartsWith(arguments[i], "-") && arguments[i] != "-") {
       return absl::InvalidArgumentError(absl::StrCat("unknown flag ", arguments[i]));
@@ -301,7 +315,7 @@ Task<absl::Status> List(Context* context, const Call* call) {
   co_return absl::OkStatus();
 }
 
-absl::Status RunOnLoop(Context& context, Task<absl::Status> task) {
+absl::Status RunOnLoop(Context& context, const std::string& source, Task<absl::Status> task) {
   struct Runner {
     static Task<void> Run(Task<absl::Status> work, absl::Status* result) {
       *result = co_await work;
@@ -309,7 +323,10 @@ absl::Status RunOnLoop(Context& context, Task<absl::Status> task) {
   };
   absl::Status result;
   context.loop.RunUntilDone(Runner::Run(std::move(task), &result));
-  return result;
+  if (result.ok()) return result;
+  return agent::WithReason(
+      absl::Status(result.code(), absl::StrCat(source, ": ", agent::ForPeople(result))),
+      agent::ReasonOf(result));
 }
 
 }  // namespace
@@ -323,14 +340,15 @@ absl::Status Get(const std::vector<std::string>& arguments) {
   }
   Context context(call);
   RETURN_IF_ERROR(
-      RunOnLoop(context, GetFile(&context, &call, file.has_value() ? file->fd() : STDOUT_FILENO)));
+      RunOnLoop(context, call.source.ToString(),
+                GetFile(&context, &call, file.has_value() ? file->fd() : STDOUT_FILENO)));
   return file.has_value() ? file->Commit() : absl::OkStatus();
 }
 
 absl::Status Ls(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(const Call call, ParseCall(arguments, /*may_have_file=*/false));
   Context context(call);
-  return RunOnLoop(context, List(&context, &call));
+  return RunOnLoop(context, call.source.ToString(), List(&context, &call));
 }
 
 }  // namespace dfscsi::dfsctl

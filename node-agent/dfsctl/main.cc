@@ -92,8 +92,8 @@ const Command* Find(std::string_view name) {
   for (const Command& command : kCommands) {
     if (command.name == name) return &command;
   }
-  fprintf(stderr, "dfsctl: unknown command %s; dfsctl help lists them\n",
-          std::string(name).c_str());
+  fprintf(stderr, "dfsctl: unknown command %s; %sdfsctl help lists them\n",
+          std::string(name).c_str(), name == "umount" ? "you may mean unmount; " : "");
   return nullptr;
 }
 
@@ -107,6 +107,7 @@ int Main(int argc, char** argv) {
     return kExitUsage;
   }
   const std::string_view name = argv[1];
+  if (name == "--version") return ExitCodeOf(Version({}));
   if (AsksForHelp(name) || (name == "help" && argc == 2)) return Usage();
   const bool help = name == "help" || (argc > 2 && AsksForHelp(argv[2]));
   const Command* const command = Find(name == "help" ? argv[2] : name);
