@@ -113,7 +113,7 @@ def test_ls_of_many(lab, dfsctl):
 
 
 @pytest.mark.parametrize('source,user,password,what', [
-    ('//t1/share/hello.txt', 'dfsuser', 'wrong', None),
+    ('//t1/share/hello.txt', 'dfsuser', 'Sesame-9', None),
     ('//t1/share/hello.txt', 'nobody-knows-me', 'x', None),
     ('//nosuchhost.lab.test/share/x', 'dfsuser', PASSWORD, 'nosuchhost'),
     ('//t1/nosuchshare/x', 'dfsuser', PASSWORD, 'nosuchshare'),
