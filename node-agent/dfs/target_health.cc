@@ -9,6 +9,10 @@
 namespace dfscsi::dfs {
 namespace {
 
+// A connect is made some time after its admission (names are resolved first), but before the next
+// admission of its credential: one less makes sure that no second has more connects than allowed.
+constexpr int kAdmittedPerSecond = TargetHealthTable::kConnectsPerSecond - 1;
+
 // The key of a host (one component) or a target, and of a credential on it.
 std::u16string KeyOf(std::u16string_view path_key, absl::string_view credential) {
   std::u16string key(path_key);
@@ -84,8 +88,8 @@ struct TargetHealthTable::Record {
   int failures = 0;  // In a row, or with too short pauses between.
   bool connecting = false;
   Counters counters;
-  // Times of the last connects, a ring; of records of hosts without credential only.
-  std::array<absl::Time, kConnectsPerSecond> connects;
+  // Times of the last admissions, a ring; of records of hosts without credential only.
+  std::array<absl::Time, kAdmittedPerSecond> connects;
   size_t next_connect = 0;
   RecordList::iterator position;
 };

@@ -177,9 +177,28 @@ TEST_F(TargetHealthTest, AtMostTenConnectsInAnySecond) {
       EXPECT_GT(admitted.not_before, now_);
     }
   }
-  EXPECT_EQ(connects.size(), 50u);
+  EXPECT_EQ(connects.size(), 45u);
   for (size_t i = 10; i < connects.size(); ++i) {
     EXPECT_GE(connects[i] - connects[i - 10], absl::Seconds(1));
+  }
+}
+
+// A simulation's seed had the first of eleven connects wait for its name by 7 µs longer than the
+// last.
+TEST_F(TargetHealthTest, AtMostTenConnectsInAnySecondThoughNamesTakeTheirTime) {
+  std::vector<absl::Time> connects;
+  while (connects.size() < 100) {
+    const TargetHealthTable::Admitted admitted = table_.TryBeginConnect(t1_, kUser, now_);
+    if (admitted.admission != Admission::kGo) {
+      now_ = admitted.not_before;
+      continue;
+    }
+    if (connects.size() % 7 == 0) now_ += absl::Milliseconds(5);
+    connects.push_back(now_);
+    now_ += absl::Milliseconds(1);
+  }
+  for (size_t i = 10; i < connects.size(); ++i) {
+    EXPECT_GE(connects[i] - connects[i - 10], absl::Seconds(1)) << i;
   }
 }
 
