@@ -252,6 +252,8 @@ void Binder::ForgetDeeper(const DfsPath& path, const Link& link, const smb::Sess
     if (deeper->bound() && &deeper->tree->session() != avoid) return;
     // What is open on a link that is gone finds its target by it.
     if (deeper->HasFormer()) return;
+    // Somebody is binding it, and is to find it in the table: who is right will show.
+    if (deeper->binding.locked()) return;
     links_.Erase(deeper->prefix);
     deeper->Unbind();
     deeper->MoveAttempts();

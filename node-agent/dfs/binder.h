@@ -174,6 +174,7 @@ class Binder {
                      const runtime::Deadline& deadline, Round* round);
 
   // binder_refresh.cc
+  bool MayRefresh(const ReferralEntry& entry, const ReferralFetch& fetch);
   // A target that the namespace lists no more is left, however well it does. A link that has none
   // any more is left as by LeaveGone.
   void LeaveUnlisted();
@@ -200,6 +201,8 @@ class Binder {
   int64_t failbacks_ = 0;
   runtime::TaskGroup racing_;  // Dies first: losers still use all of the above.
   std::map<std::u16string, std::weak_ptr<runtime::Mutex>> fetching_;
+  // Entries that only another mount of the account may refresh, and until when that is believed.
+  std::map<std::u16string, absl::Time> not_ours_;
 };
 
 }  // namespace dfscsi::dfs

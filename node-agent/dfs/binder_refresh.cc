@@ -2,6 +2,7 @@
 // targets left, better targets gone back to.
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -29,26 +30,47 @@ bool Lists(const ReferralEntry& entry, const DfsPath& path) {
 
 Task<void> Binder::RefreshDue() {
   constexpr size_t kMostAtOnce = 8;
+  size_t asked = 0;
   for (const ReferralCache::Entry& entry :
-       cache_.DueForRefresh(runtime::Loop::Current().Now(), kMostAtOnce)) {
-    if (entry->credential != account_) continue;  // Another mount's client has that credential.
+       cache_.DueForRefresh(account_, runtime::Loop::Current().Now())) {
     const ReferralFetch fetch = resolver_.RefreshOf(*entry, runtime::Loop::Current().Now());
+    if (!MayRefresh(*entry, fetch)) continue;
+    if (++asked > kMostAtOnce) break;
     FailureClass failure = FailureClass::kNone;
     const absl::StatusOr<ReferralSource::Answer> answer =
         co_await referrals_.Fetch(fetch, &failure, Deadline::After(binder_parts::kFetchTime));
     const Referral* const referral =
         answer.ok() ? std::get_if<Referral>(&answer->referral) : nullptr;
+    if (referral == nullptr && failure == FailureClass::kDenied &&
+        !smb::wire::NtStatusOf(answer.status()).has_value()) {
+      // We may not ask, which is nothing to tell those who may.
+      constexpr absl::Duration kRefused = absl::Minutes(1);
+      not_ours_[std::u16string(entry->prefix.Key())] = runtime::Loop::Current().Now() + kRefused;
+      continue;
+    }
     if (referral == nullptr) {
       resolver_.StoreFailure(account_, fetch, answer.status(), failure, MakeFetchContext());
     } else {
       resolver_.StoreReferral(account_, fetch, *referral, answer->answered_by, MakeFetchContext());
     }
-    if (cache_.GetExact(entry->prefix, entry->prefix.size(), account_,
-                        runtime::Loop::Current().Now()) == nullptr) {
+    // Only if a server said so: an entry may also have been flushed, or evicted, meanwhile.
+    const bool told = referral != nullptr || smb::wire::NtStatusOf(answer.status()).has_value();
+    if (told && cache_.GetExact(entry->prefix, entry->prefix.size(), account_,
+                                runtime::Loop::Current().Now()) == nullptr) {
       LeaveGone(entry->prefix);
     }
   }
   LeaveUnlisted();
+}
+
+// Another mount of the account may ask hosts that this one may not.
+bool Binder::MayRefresh(const ReferralEntry& entry, const ReferralFetch& fetch) {
+  const absl::Time now = runtime::Loop::Current().Now();
+  std::erase_if(not_ours_, [now](const auto& refused) { return refused.second <= now; });
+  if (not_ours_.contains(std::u16string(entry.prefix.Key()))) return false;
+  return std::any_of(fetch.hosts.begin(), fetch.hosts.end(), [this](const std::string& host) {
+    return dialer_.CheckHost(host.substr(0, host.find('@'))).ok();
+  });
 }
 
 void Binder::LeaveGone(const DfsPath& entry_prefix) {

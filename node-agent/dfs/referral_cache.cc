@@ -318,12 +318,14 @@ void ReferralCache::Unpin(void* opaque) {
   }
 }
 
-std::vector<ReferralCache::Entry> ReferralCache::DueForRefresh(absl::Time now, size_t limit) {
+std::vector<ReferralCache::Entry> ReferralCache::DueForRefresh(absl::string_view credential,
+                                                               absl::Time now) {
   std::vector<Entry> due;
   {
     MutexLock lock(mutex_);
     for (const std::unique_ptr<Slot>& slot : slots_) {
       if (slot->entry == nullptr || (slot->pins == 0 && !slot->used)) continue;
+      if (slot->credential != credential) continue;
       if (slot->entry->refresh_at <= now && slot->entry->retry_at <= now) {
         due.push_back(slot->entry);
       }
@@ -333,7 +335,6 @@ std::vector<ReferralCache::Entry> ReferralCache::DueForRefresh(absl::Time now, s
     return a->refresh_at != b->refresh_at ? a->refresh_at < b->refresh_at
                                           : a->prefix.Key() < b->prefix.Key();
   });
-  if (due.size() > limit) due.resize(limit);
   return due;
 }
 

@@ -147,9 +147,9 @@ class ReferralCache {
   // An empty Pin if the prefix is not cached.
   Pin PinPrefix(const DfsPath& prefix, absl::string_view credential);
 
-  // Entries to refresh: due, not failed lately, and pinned or looked up since they were fetched. At
-  // most `limit`, the most overdue first.
-  std::vector<Entry> DueForRefresh(absl::Time now, size_t limit);
+  // The credential's entries to refresh: due, not failed lately, and pinned or looked up since they
+  // were fetched. All of them, the most overdue first: who refreshes knows which it may ask about.
+  std::vector<Entry> DueForRefresh(absl::string_view credential, absl::Time now);
 
   // Marks a fetch as under way, so that only one runs per (kind, request, credential). The one that
   // holds the ticket fetches; who gets none waits for its result.

@@ -269,7 +269,7 @@ TEST_F(ReferralCacheTest, E15_FlushForgetsTheIdleAndStalesThePinned) {
   const ReferralCache::Entry used = cache_.Get(P("//d/n/used"), kUser, now_);
   ASSERT_NE(used, nullptr);
   EXPECT_TRUE(used->Expired(now_));
-  EXPECT_EQ(cache_.DueForRefresh(now_, 10).size(), 1u);
+  EXPECT_EQ(cache_.DueForRefresh(kUser, now_).size(), 1u);
 }
 
 TEST_F(ReferralCacheTest, E08_WhatIsInUseIsRefreshedInTheBackground) {
@@ -278,20 +278,20 @@ TEST_F(ReferralCacheTest, E08_WhatIsInUseIsRefreshedInTheBackground) {
   Put("//d/n/pinned", Link(3, {"//t/s"}, absl::Seconds(300)));
   cache_.Get(P("//d/n/looked-up/x"), kUser, now_);
   const ReferralCache::Pin pin = cache_.PinPrefix(P("//d/n/pinned"), kUser);
-  EXPECT_THAT(cache_.DueForRefresh(now_, 10), IsEmpty());
+  EXPECT_THAT(cache_.DueForRefresh(kUser, now_), IsEmpty());
   now_ += absl::Seconds(490);
-  std::vector<ReferralCache::Entry> due = cache_.DueForRefresh(now_, 10);
+  std::vector<ReferralCache::Entry> due = cache_.DueForRefresh(kUser, now_);
   ASSERT_EQ(due.size(), 2u);
   EXPECT_EQ(due[0]->prefix, P("//d/n/pinned"));  // Longest overdue.
   EXPECT_EQ(due[1]->prefix, P("//d/n/looked-up"));
-  EXPECT_EQ(cache_.DueForRefresh(now_, 1).size(), 1u);
+  EXPECT_THAT(cache_.DueForRefresh("another account", now_), IsEmpty());
 
   // A failure waits; a success is due again only after use.
   cache_.NoteRefreshFailed(P("//d/n/pinned"), kUser, now_ + absl::Seconds(5));
   Put("//d/n/looked-up", Link(3, {"//t/s"}));
-  EXPECT_THAT(cache_.DueForRefresh(now_, 10), IsEmpty());
+  EXPECT_THAT(cache_.DueForRefresh(kUser, now_), IsEmpty());
   now_ += absl::Seconds(490);
-  EXPECT_EQ(cache_.DueForRefresh(now_, 10).size(), 1u);
+  EXPECT_EQ(cache_.DueForRefresh(kUser, now_).size(), 1u);
 }
 
 TEST_F(ReferralCacheTest, E10_OneFetchPerKey) {

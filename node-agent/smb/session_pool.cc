@@ -30,6 +30,9 @@ constexpr absl::Duration kSilent = absl::Seconds(2);
 // silent one is left to those that have something on it.
 bool MayServe(Session& session) { return session.usable() && !session.connection().suspect(); }
 
+// In all, where what interrupts them is neither theirs nor their server's.
+constexpr int kMostLogOns = 3;
+
 constexpr char kPhaseUrl[] = "dfscsi/connect_phase";
 
 absl::Status WithPhase(absl::Status status, ConnectPhase phase) {
@@ -158,12 +161,16 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(std::string 
                              absl::StrCat("log-on to ", host, " (refused a moment ago)"));
   }
   const Deadline until = deadline.Within(options_.connect_timeout);
-  CO_ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection,
-                      co_await ConnectAny(host, std::move(rules), phase, until));
-  *phase = ConnectPhase::kSessionSetup;
   const uint64_t previous = memory_ == nullptr ? 0 : memory_->PreviousSessionId(host, identity);
-  absl::StatusOr<std::shared_ptr<Session>> session = co_await Session::Setup(
-      std::move(connection), authenticators_, std::move(credential), previous, until);
+  absl::StatusOr<std::shared_ptr<Session>> session = LogOnInterruptedError();
+  for (int i = 0; i < kMostLogOns && IsLogOnInterrupted(session.status()); ++i) {
+    // The server waits for the rest of the old log-on: a new one has a connection of its own.
+    CO_ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection,
+                        co_await ConnectAny(host, rules, phase, until));
+    *phase = ConnectPhase::kSessionSetup;
+    session = co_await Session::Setup(std::move(connection), authenticators_, credential, previous,
+                                      until);
+  }
   if (memory_ != nullptr && session.ok()) {
     memory_->RememberSessionId(host, identity, (*session)->id());
   }

@@ -46,7 +46,7 @@ class AuthWorker {
                                        Deadline deadline) {
     CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard turn, co_await turn_.Lock(deadline));
     if (generation.has_value() && (*generation != generation_ || !child_.has_value())) {
-      co_return absl::UnavailableError("the log-on's process ended");
+      co_return LogOnInterruptedError();  // Another log-on was given up, and its process killed.
     }
     if (!generation.has_value() && served_ >= kLogOnsPerChild) Stop();
     CO_RETURN_IF_ERROR(EnsureStarted());
