@@ -160,6 +160,7 @@ class Connection {
     std::function<void(const Response&)> on_late;  // If call is null.
     bool large = false;
     bool encrypted = false;
+    bool cancelled = false;  // CANCEL was sent: once is enough.
     absl::Time sent_at;
   };
   // One frame to be written.
@@ -183,7 +184,7 @@ class Connection {
   void Send(Outgoing frame);
   bool WriteSome();  // False: not everything could be written now.
   runtime::Task<void> WriteLoop();
-  void SendCancel(const Pending& pending);
+  void SendCancel(Pending& pending);
   void Abandon(const std::shared_ptr<CallState>& call);
 
   // connection_receive.cc

@@ -196,7 +196,8 @@ runtime::Task<void> Connection::WriteLoop() {
   }
 }
 
-void Connection::SendCancel(const Pending& pending) {
+void Connection::SendCancel(Pending& pending) {
+  if (std::exchange(pending.cancelled, true)) return;
   // Uses the MessageId of what it cancels, no credit, and has no answer ([MS-SMB2] 3.2.4.24).
   Request cancel = MakeEmptyRequest(wire::Command::kCancel);
   wire::Header header;

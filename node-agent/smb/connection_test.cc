@@ -75,5 +75,39 @@ TEST(ConnectionTest, RequestsOfTheSameTurnLeaveInOneWrite) {
   EXPECT_LT(used, 4);  // The simulated socket may take a write in parts.
 }
 
+// Waits a second for an ECHO whose server says, a hundred times and later, that it will take long.
+Task<void> AbandonAnEcho(testing::ScriptedLab* lab) {
+  auto stream = co_await runtime::Loop::Current().network().Connect(
+      {lab->host("t1").addresses().front(), 445}, Soon());
+  auto connection = co_await Connection::Negotiate(*std::move(stream), "t1", {}, Soon());
+  EXPECT_TRUE(connection.ok()) << connection.status();
+  auto session =
+      co_await Session::Setup(*connection, lab->authenticators(), lab->credential(), 0, Soon());
+  EXPECT_TRUE(session.ok()) << session.status();
+  testing::Action interim{.delay = absl::Seconds(2),
+                          .status = wire::NtStatus::kPending,
+                          .edit =
+                              [](std::vector<uint8_t>& message) {
+                                message[16] |= wire::kFlagAsync;
+                                message[32] = 7;  // The asynchronous id's first byte.
+                              },
+                          .copies = 100};
+  lab->server("t1").AddRule({.command = wire::Command::kEcho, .times = 1, .action = interim});
+  std::vector<Request> requests;
+  requests.push_back(MakeEmptyRequest(wire::Command::kEcho));
+  const auto answered =
+      co_await (*connection)->Call(std::move(requests), Deadline::After(absl::Seconds(1)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(answered.status())) << answered.status();
+  (void)co_await runtime::Sleep(absl::Seconds(5), Soon());
+  EXPECT_FALSE((*connection)->closed());
+}
+
+TEST(ConnectionTest, WhatWasAbandonedIsCancelledOnceHoweverOftenItIsSaidToTakeLong) {
+  testing::ScriptedLab lab(1);
+  lab.AddServer("t1");
+  ASSERT_TRUE(lab.Run(AbandonAnEcho(&lab)));
+  EXPECT_EQ(lab.server("t1").Count(wire::Command::kCancel), 1);
+}
+
 }  // namespace
 }  // namespace dfscsi::smb
