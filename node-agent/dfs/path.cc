@@ -88,8 +88,9 @@ absl::Status CheckUserHost(absl::string_view host) {
   if (parts.has_port) {
     uint32_t port = 0;
     if (!IsNumber(parts.port)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "host ", Shown(host), ": no user name in a source; a port is written host@1445"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("host ", Shown(host),
+                       ": no user name in a source; a port is written host@1445 (1 to 65535)"));
     }
     if (!absl::SimpleAtoi(parts.port, &port) || port < 1 || port > 65535) {
       return absl::InvalidArgumentError(

@@ -506,7 +506,7 @@ TEST_F(ResolverTest, E08_RefreshInTheBackground) {
   now_ += absl::Seconds(500);
   Root("root1").links["two"] = {{"t3/share"}};
   const Resolver::FetchContext context{.limits = {}, .now = now_, .random = 0};
-  const std::vector<ReferralCache::Entry> due = cache_.DueForRefresh(now_, 10);
+  const std::vector<ReferralCache::Entry> due = cache_.DueForRefresh("user", now_);
   ASSERT_THAT(due, SizeIs(2));
   for (const ReferralCache::Entry& entry : due) {
     const ReferralFetch fetch = resolver_.RefreshOf(*entry, now_);
