@@ -219,7 +219,7 @@ def test_c13_signal_while_all_targets_are_down(lab, mounted, name):
     """An open, a read, a listing and a stat that wait: the signal ends the application."""
     folder = f'{POINT}/three'
     operations = (f"read('{folder}/who')", "os.pread(kept['file'], 10, 0)", f"os.listdir('{folder}')",
-                  f"os.stat('{folder}/hello.txt')")
+                  f"os.stat('{folder}/whoami.txt')")  # One that nobody has seen.
     with ExitStack() as stack:
         trial = stack.enter_context(Trial(lab, mounted, POINT, modes=()))
         apps = [stack.enter_context(Application(lab)) for _ in operations]

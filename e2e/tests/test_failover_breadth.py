@@ -176,15 +176,14 @@ def test_c27_a_listing_in_progress(lab, engine, app, mode):
 def test_c29_a_thousand_open_files(lab, engine, app):
     """Each is opened on the next target when it is read, and not before."""
     engine.mount(ROOT)
-    app.keep('fds', f"[os.open('{POINT}/two/many/f%04d' % (n % 200), os.O_RDONLY | os.O_DIRECT) for n in range(1000)]",
-             120)
+    app.keep('fds', f"[os.open('{POINT}/two/hello.txt', os.O_RDONLY | os.O_DIRECT) for _ in range(1000)]", 120)
     app.keep('page', 'mmap.mmap(-1, 4096)')
     lab.fail('kill', 't1')
     with lab.capture('t2') as seen:
-        assert app.do("[os.preadv(fd, [kept['page']], 0) for fd in kept['fds'][:10]]") == [0] * 10
+        assert min(app.do("[os.preadv(fd, [kept['page']], 0) for fd in kept['fds'][:10]]")) > 0
     assert engine.counter('open_handles') == 1000
     assert 10 <= seen.commands()['CREATE'] <= 40, seen.commands()
-    assert app.do("sum(os.preadv(fd, [kept['page']], 0) for fd in kept['fds'])", 120) == 0
+    assert app.do("min(os.preadv(fd, [kept['page']], 0) for fd in kept['fds'])", 120) > 0
     app.do("[os.close(fd) for fd in kept['fds']]")
 
 
