@@ -406,7 +406,7 @@ STAGES = [
     Stage('asan build', 10, stage_asan_build, ('ci', 'asan', 'fuzz', 'long'), has_cases=False),
     Stage('asan', 4, stage_asan, ('ci', 'asan'), ('asan build',)),
     Stage('fuzz', 5, stage_fuzz, ('ci', 'fuzz', 'long'), ('asan build',), long_minutes=20),
-    Stage('tsan', 5, stage_tsan, ('ci', 'tsan')),
+    Stage('tsan', 8, stage_tsan, ('ci', 'tsan')),
     Stage('asan e2e', 20, stage_asan_e2e, ('long',), ('asan build',)),
     Stage('coverage', 15, stage_coverage, ('long',)),
     Stage('lint', 45, stage_lint, ('lint', 'long')),
