@@ -336,8 +336,11 @@ Task<void> Agent::StartService() {
       ASSIGN_OR_RETURN(std::unique_ptr<Service> service, Service::Start(loop_, *this, dir));
       return Started(std::move(service));
     };
+    // Not idle until it is known whether agent.sock was made: who ends takes it away.
+    ++calls_in_progress_;
     absl::StatusOr<Started> started =
         co_await runtime::Blocking<Started>(std::move(start), Deadline::After(absl::Seconds(30)));
+    --calls_in_progress_;
     if (started.ok()) {
       service_ = *std::move(started);
       co_return;
