@@ -173,7 +173,8 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   std::set<std::string> mounting_;  // Mount points at which Mount() is at work.
   bool draining_ = false;
   int calls_in_progress_ = 0;
-  absl::Time busy_at_;  // exit_when_idle: the last time there was something to do.
+  bool trim_due_ = false;  // A mount has gone: its memory is given back.
+  absl::Time busy_at_;     // exit_when_idle: the last time there was something to do.
   runtime::Event stopped_;
   absl::Status stop_status_;
   runtime::TaskGroup tasks_;

@@ -1,6 +1,7 @@
 // dfs-node-agent: the engine. One is active on a node, others stand by.
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "node-agent/agent/agent.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/unique_fd.h"
@@ -73,6 +75,12 @@ runtime::Task<void> RunAgent(Agent* agent, absl::Status* status) {
 int Main(AgentFlags flags) {
   // Nobody reads passwords out of our memory: no core file, no ptrace.
   prctl(PR_SET_DUMPABLE, 0);
+  // Debian builds abseil with the search for lock cycles, whose graph grows with each mutex (gRPC
+  // makes some for each connection).
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  // One heap for the loop, one for gRPC's threads: one for each would keep what all of them once
+  // held.
+  mallopt(M_ARENA_MAX, 2);
   if (const absl::Status limits = CheckLimits(); !limits.ok()) {
     LogError(limits.message());
     return 1;
