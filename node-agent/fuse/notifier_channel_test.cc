@@ -92,8 +92,8 @@ class NotifierChannelTest : public testing::Test {
     EXPECT_EQ(received, node);
   }
 
-  // As ExpectNode(), of a device where a writer was stuck with another node. That one is killed, but
-  // may have been woken before it died.
+  // As ExpectNode(), of a device where a writer was stuck with another node. That one is killed,
+  // but may have been woken before it died.
   void ExpectNodeAfter(Device& device, uint64_t stuck, uint64_t node) {
     std::optional<uint64_t> received;
     RunUntil([&] { return (received = device.TryReceive()).has_value() && received != stuck; });
