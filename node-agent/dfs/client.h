@@ -7,7 +7,7 @@
 // operation again. What an operation with open files does about a new target is its own business:
 // it compares epochs.
 //
-// Source: [MS-DFSC] 3.1.4.1, 3.1.5; design §5.
+// Source: [MS-DFSC] 3.1.4.1, 3.1.5.
 
 #ifndef NODE_AGENT_DFS_CLIENT_H_
 #define NODE_AGENT_DFS_CLIENT_H_

@@ -24,7 +24,7 @@ const std::vector<Phase> kConnecting = {Phase::kResolve, Phase::kConnect, Phase:
                                         Phase::kSessionSetup, Phase::kTreeConnect};
 const std::vector<Phase> kLive = {Phase::kTargetRoot, Phase::kReferral, Phase::kOperation};
 
-// One row of the protocol page's table (§1.12), for the phases where it holds.
+// What one status means, for the phases where it means that.
 struct Row {
   std::string name;
   std::vector<NtStatus> statuses;

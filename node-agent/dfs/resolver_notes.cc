@@ -157,8 +157,8 @@ void Resolver::StoreFailure(absl::string_view credential, const ReferralFetch& f
   }
   if (!stale || known->kind != EntryKind::kLink) return;
   if (failure == FailureClass::kSemantics && SaysNothingThere(status)) {
-    // The link is gone; Samba says so of plain directories too (protocol page §1.15). What covers
-    // the path now is the root.
+    // The link is gone; Samba says so of plain directories too. What covers the path now is the
+    // root.
     cache_.Erase(known->prefix, credential);
   } else {
     cache_.NoteRefreshFailed(known->prefix, credential, retry_at);

@@ -27,8 +27,7 @@ namespace dfscsi::vfs {
 // run again on another, and return what another target could mend; the file's own outcome goes to
 // `result`.
 //
-// What happens to it when its target is lost is design §5's table, of which reading has the first
-// row:
+// What happens to it when its target is lost:
 //   the same path elsewhere with the same size and last-write time   reads go on there
 //   a different file there, or none                                  ESTALE, for ever
 class OpenFile {
