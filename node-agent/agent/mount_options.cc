@@ -359,7 +359,7 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
   if (option->value == Value::kNeeded && value.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("option ", name, " needs a value"));
   }
-  const absl::Status applied = option->apply(value, parsed);
+  absl::Status applied = option->apply(value, parsed);
   if (applied.ok()) return applied;
   return absl::InvalidArgumentError(
       absl::StrCat("option ", text.substr(0, 200), ": ", std::string(applied.message())));
