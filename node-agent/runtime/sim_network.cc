@@ -255,6 +255,16 @@ int64_t SimNetwork::open_connections() const {
   });
 }
 
+bool SimNetwork::HasNotHeardAll(const SimHost& host) const {
+  return std::any_of(connections_.begin(), connections_.end(), [&host](const auto& known) {
+    const std::shared_ptr<Connection> connection = known.lock();
+    if (connection == nullptr) return false;
+    const sim_internal::Socket& ours = connection->end(Connection::kAccepting);
+    const sim_internal::Socket& theirs = connection->end(Connection::kConnecting);
+    return ours.host == &host && !ours.closed && (theirs.closed || theirs.unacked < theirs.end());
+  });
+}
+
 void SimNetwork::SetName(absl::string_view name, std::vector<IpAddress> addresses) {
   names_[NameKey(name)] = std::move(addresses);
 }

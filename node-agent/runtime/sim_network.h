@@ -136,6 +136,10 @@ class SimNetwork {
   int64_t name_queries() const { return name_queries_; }
   // Connections that either end still holds.
   int64_t open_connections() const;
+  // `host` has accepted a connection on which the other end has written or closed what did not
+  // arrive yet (each time it is sent again takes twice as long) or never will (an RST that was
+  // lost).
+  bool HasNotHeardAll(const SimHost& host) const;
 
  private:
   friend class SimHost;
