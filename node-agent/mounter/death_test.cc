@@ -130,6 +130,8 @@ class Scripted {
       return true;
     }));
   }
+  // It lives on in the test's process: an active agent must have drained.
+  ~Scripted() { socket_.Send(state::Draining()).IgnoreError(); }
   static state::Hello AgentHello() {
     state::Hello hello;
     hello.role = Role::kAgent;
@@ -480,6 +482,19 @@ TEST_F(DeathTest, AHungAgentIsKilledAndReplaced) {
 }
 
 // ---- two agents are never active ----
+
+// As one does that cannot read a message: it is out of file descriptors.
+TEST_F(DeathTest, AnAgentThatHangsUpAndLivesIsKilledBeforeAnotherIsActive) {
+  Process& lives = StartAgent({"--hang-up-after=1"});
+  ASSERT_TRUE(WaitForAgents(1));
+  Process& next = StartAgent();
+  ASSERT_TRUE(WaitFor([&] { return next.Logged("active"); })) << mounter_->log();
+  siginfo_t dead = {};
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(lives.pid()), &dead, WEXITED | WNOHANG | WNOWAIT), 0);
+  EXPECT_EQ(dead.si_pid, lives.pid()) << "it lives: two agents serve one mount";
+  EXPECT_EQ(lives.Kill(SIGTERM), -SIGKILL);
+  EXPECT_EQ(access(file().c_str(), R_OK), 0);
+}
 
 TEST_F(DeathTest, AStandbyThatReconnectsFirstIsNotActivated) {
   auto agent = std::make_unique<Scripted>(run_);

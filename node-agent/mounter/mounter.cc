@@ -196,6 +196,7 @@ void Mounter::Close(uint64_t number) {
   }
   if (number == active_) {
     active_ = 0;
+    if (!peer->draining) MakeSureItIsDead(*peer);
     ChooseActive();
   }
   Admit();

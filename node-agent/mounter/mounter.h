@@ -121,6 +121,8 @@ class Mounter {
   bool EarlierActiveLives();
   void Tick();
   void CheckHeartbeat(absl::Time now);
+  // Of an agent that was active and hung up without draining.
+  void MakeSureItIsDead(Peer& peer);
   static void Kill(int pidfd, const std::string& why);
 
   const Options options_;
@@ -137,7 +139,8 @@ class Mounter {
 
   bool expects_escrow_ = false;  // A mounter before this one had mounts, in this boot.
   absl::Time started_at_;
-  // The pidfd of the agent that was active under the mounter before this one.
+  // The pidfd of an agent that was active and may still be: under the mounter before this one, or
+  // it hung up and is slow to die.
   UniqueFd earlier_active_;
   absl::Time ticked_at_;
 };

@@ -30,6 +30,9 @@ constexpr absl::Duration kEscrowWait = absl::Seconds(3);
 constexpr absl::Duration kDrainLimit = absl::Seconds(5);
 // An agent that was active under an earlier mounter, lives, and does not come back.
 constexpr absl::Duration kReconnectLimit = absl::Seconds(10);
+// How long the mounter waits for the end of a process that hung up; and of one that it killed.
+constexpr int kExitMs = 10;
+constexpr int kKilledMs = 100;
 
 // Field 22 of /proc/PID/stat; the name before it may hold spaces and brackets. 0: no such process.
 uint64_t StartTime(pid_t pid) {
@@ -216,6 +219,15 @@ void Mounter::Kill(int pidfd, const std::string& why) {
   const bool sent = syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;
   LogError("agent killed: ", why,
            sent ? "" : "; it cannot be killed: ", sent ? "" : strerror(errno));
+}
+
+// A dead one has hung up because its last thread is gone. One that hangs up and lives (a message's
+// fds did not fit into its limit, or it was refused) would serve on beside its successor.
+void Mounter::MakeSureItIsDead(Peer& peer) {
+  pollfd dead = {peer.pidfd.get(), POLLIN, 0};
+  if (!peer.pidfd || poll(&dead, 1, kExitMs) == 1) return;
+  Kill(peer.pidfd.get(), absl::StrCat("pid ", peer.pid, " hung up while it was active"));
+  if (poll(&dead, 1, kKilledMs) != 1) earlier_active_ = std::move(peer.pidfd);
 }
 
 void Mounter::CheckHeartbeat(absl::Time now) {

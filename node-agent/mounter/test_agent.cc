@@ -12,6 +12,7 @@
 //              the content
 //              [--hang-after=SECONDS]            then the heartbeat stops, and so does everything
 //              else
+//              [--hang-up-after=SECONDS]         then it leaves the mounter, and serves on
 // SIGTERM: drains and exits. Lines on stdout: "active GENERATION ADOPTED", "mounted ID", "gone ID".
 
 #include <errno.h>
@@ -58,7 +59,7 @@ struct Flags {
   std::string socket_dir, mount, name = "test", unpopulate;
   uint64_t size = 64 << 20;
   uint32_t layout = kTablesLayoutVersion;
-  double hang_after = 0;
+  double hang_after = 0, hang_up_after = 0;
   bool writable = false, check_writes = false;
 };
 
@@ -85,7 +86,9 @@ class TestAgent {
     for (;;) {
       if (stopped) return Drain();
       if (flags_.hang_after > 0 && Now() - start > flags_.hang_after) pause();
-      if (socket_.fd() < 0) Connect();
+      const bool hung_up = flags_.hang_up_after > 0 && Now() - start > flags_.hang_up_after;
+      if (hung_up) socket_ = MessageSocket();
+      if (socket_.fd() < 0 && !hung_up) Connect();
       if (heartbeat_) heartbeat_->Beat(line_);
       epoll_event events[16];
       const int n = epoll_wait(epoll_.get(), events, 16, socket_.fd() < 0 ? 10 : 200);
@@ -432,6 +435,7 @@ int main(int argc, char** argv) {
     flags.writable = flags.writable || flag.rfind("--writable", 0) == 0;
     flags.check_writes = flags.check_writes || flag == "--writable=checked";
     if (const char* seconds = value("--hang-after=")) flags.hang_after = atof(seconds);
+    if (const char* seconds = value("--hang-up-after=")) flags.hang_up_after = atof(seconds);
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   struct sigaction action = {};
