@@ -141,6 +141,7 @@ absl::Status Agent::TakeWelcome(const state::Welcome& welcome, std::vector<Uniqu
   if (memory_.has_value() && memory_->state_id == welcome.state_id) {
     memory_->heartbeat_line = welcome.heartbeat_line;
     memory_->granted_steps = welcome.granted_steps;
+    if (generation_ != 0) memory_->arena->SetGranted(memory_->granted_steps);
     memory_->heartbeat->Beat(memory_->heartbeat_line);
     return absl::OkStatus();
   }
@@ -422,8 +423,12 @@ Task<void> Agent::KeepHouse() {
     if (std::exchange(shortages, engine_->room.shortages()) != engine_->room.shortages()) continue;
     const int step = memory_->arena->RemoveIdleStep();
     if (step > 0) {
-      (void)co_await link_.Request(state::ReturnStep{static_cast<uint32_t>(step)},
-                                   Deadline::After(kMounterTime));
+      const absl::StatusOr<state::Message> answer = co_await link_.Request(
+          state::ReturnStep{static_cast<uint32_t>(step)}, Deadline::After(kMounterTime));
+      // Without an answer it may yet be taken back; a new mounter says what is granted.
+      if (answer.ok() && std::holds_alternative<state::Error>(*answer)) {
+        memory_->arena->SetGranted(memory_->granted_steps);
+      }
     }
   }
 }

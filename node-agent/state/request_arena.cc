@@ -225,6 +225,7 @@ absl::Status RequestArena::AddStep(int step, StepKind kind) {
   RETURN_IF_ERROR(memory_.Populate(ArenaStepOffset(step), kArenaStepBytes));
   absl::MutexLock lock(&mutex_);
   steps_[step].granted = true;
+  steps_[step].returning = false;
   if (steps_[step].kind != StepKind::kNone) return absl::OkStatus();
   // A step that comes back after its return was punched: all states are free. One that the last
   // agent took out of use and could not return has free states, too, but perhaps those of another
@@ -245,6 +246,7 @@ int RequestArena::RemoveIdleStep() {
     if (use.kind == StepKind::kNone || use.taken != 0) continue;
     Store(header()->kinds[step], static_cast<uint32_t>(StepKind::kNone));
     use.kind = StepKind::kNone;
+    use.returning = true;
     const auto in_step = [&](const RequestSlot& slot) { return StepOf(slot) == step; };
     std::erase_if(free_big_, in_step);
     std::erase_if(free_small_, in_step);
@@ -255,14 +257,23 @@ int RequestArena::RemoveIdleStep() {
 
 void RequestArena::SetRevoked(int step) {
   absl::MutexLock lock(&mutex_);
-  if (step > 0 && step < kArenaSteps) steps_[step].granted = false;
+  if (step > 0 && step < kArenaSteps) steps_[step].granted = steps_[step].returning = false;
+}
+
+void RequestArena::SetGranted(uint64_t granted) {
+  absl::MutexLock lock(&mutex_);
+  for (int step = 0; step < kArenaSteps; ++step) {
+    steps_[step].granted = granted >> step & 1;
+    steps_[step].returning = false;
+  }
 }
 
 uint64_t RequestArena::unused_steps() const {
   absl::MutexLock lock(&mutex_);
   uint64_t unused = 0;
   for (int step = 0; step < kArenaSteps; ++step) {
-    if (steps_[step].granted && steps_[step].kind == StepKind::kNone) unused |= uint64_t{1} << step;
+    const StepUse& use = steps_[step];
+    if (use.granted && !use.returning && use.kind == StepKind::kNone) unused |= uint64_t{1} << step;
   }
   return unused;
 }

@@ -155,10 +155,13 @@ class RequestArena {
   // Cuts a step that the mounter granted (STEP_GRANTED) into slots.
   absl::Status AddStep(int step, StepKind kind);
   // A step (never step 0) whose slots are all free is taken out of use, for RETURN_STEP; -1: there
-  // is none.
+  // is none. It is not used again before the mounter has answered: it may be punching it.
   int RemoveIdleStep();
   // The mounter took it back (STEP_REVOKED).
   void SetRevoked(int step);
+  // The mounter has the steps of `granted`, and takes none back: it has refused to, or it is a new
+  // one that was asked for nothing yet.
+  void SetGranted(uint64_t granted);
   // The mounter keeps granted steps after an agent's death; those which are granted and not in use.
   uint64_t unused_steps() const;
 
@@ -222,7 +225,8 @@ class RequestArena {
   struct StepUse {
     StepKind kind = StepKind::kNone;
     bool granted = false;
-    int taken = 0;  // Slots not in a free list.
+    bool returning = false;  // From RemoveIdleStep() until the mounter has answered.
+    int taken = 0;           // Slots not in a free list.
   };
   std::array<StepUse, kArenaSteps> steps_ ABSL_GUARDED_BY(mutex_);
 };

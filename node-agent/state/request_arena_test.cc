@@ -168,10 +168,24 @@ TEST_F(RequestArenaTest, EightThousandParkedRequestsFitInTwoSteps) {
   EXPECT_EQ(arena->RemoveIdleStep(), 1);
   EXPECT_EQ(arena->GetUsage().steps, 1);
   EXPECT_EQ(arena->GetUsage().small_free, 1598);
-  // Granted but not in use, until the mounter says that it took it back.
-  EXPECT_EQ(arena->unused_steps(), 2u);
-  arena->SetRevoked(1);
+}
+
+// The mounter zeroes a step that it takes back, and the requests that lie in it by then.
+TEST_F(RequestArenaTest, AStepThatIsBeingReturnedIsNotUsedAgainBeforeTheMounterHasAnswered) {
+  auto arena = MapArena();
+  Adopt(*arena);
+  for (const int step : {1, 2}) ASSERT_TRUE(arena->AddStep(step, StepKind::kSmall).ok());
+  ASSERT_EQ(arena->RemoveIdleStep(), 2);
   EXPECT_EQ(arena->unused_steps(), 0u);
+  arena->SetRevoked(2);
+  EXPECT_EQ(arena->unused_steps(), 0u);
+  ASSERT_EQ(arena->RemoveIdleStep(), 1);
+  EXPECT_EQ(arena->unused_steps(), 0u);
+  // It did not take it back.
+  arena->SetGranted(0b011);
+  EXPECT_EQ(arena->unused_steps(), 0b010u);
+  ASSERT_TRUE(arena->AddStep(1, StepKind::kMixed).ok());
+  EXPECT_EQ(arena->GetUsage().steps, 2);
 }
 
 TEST_F(RequestArenaTest, ADeathAfterTakingAStepOutOfUseLeavesItUsableAsAnotherKind) {
