@@ -1,5 +1,6 @@
 """Outside Kubernetes: dfs-keeper starts anew who dies, and ends with the last mount."""
 
+import itertools
 import json
 import os
 import signal
@@ -108,6 +109,31 @@ def test_what_it_starts_inherits_nothing(lab, engine):
         shared = {link for link in descriptors(pid).values() if link.startswith('socket:')} & kept
         assert not shared, (pid, shared)
         assert not any(link.endswith('.lock') for link in descriptors(pid).values())
+
+
+def test_an_agent_that_is_out_of_descriptors_is_dead_before_another_serves(lab, engine):
+    """It cannot take a message with descriptors, hangs up on the mounter, and would read on from its mounts."""
+    engine.mount(SOURCE, POINT)
+    engine.mount('//t1/share', '/mnt/second')
+    wait_for_pair(lab, engine)
+    old = engine.active_agent()
+    activations = engine.log_text().count(' I active, generation')
+    sits = lab.popen_in('client', ['sh', '-c', 'cd /mnt/second && echo in && read line'], stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE)
+    try:
+        sits.stdout.readline()
+        used = {int(fd) for fd in os.listdir(f'/proc/{old}/fd')}
+        least = next(fd for fd in itertools.count() if fd not in used)
+        subprocess.run(['prlimit', f'--pid={old}', f'--nofile={least}'], check=True)
+        # The mounter tells every agent of it, with the mount's descriptors.
+        lab.run_in('client', ['umount', '-l', '/mnt/second'])
+        engine.forget('/mnt/second')
+        lab.wait_until(lambda: engine.log_text().count(' I active, generation') > activations, 20,
+                       'another agent is active')
+        assert old not in engine.pids('dfs-node-agent'), 'two agents serve one mount'
+        lab.run_in('client', ['ls', POINT + '/single'])
+    finally:
+        sits.communicate()
 
 
 def test_it_ends_with_the_last_mount(lab, engine):
