@@ -24,6 +24,7 @@ class Engine:
         self._lab = lab
         self._bin = bin_dir
         self._points = []
+        self._forgiven = 0
         # Its own: what one test's agents learn of the namespace must not help the next one's.
         self.state_dir = f'/run/dfs-csi-state-{secrets.token_hex(3)}'
         self._logs_end_at = {path: os.path.getsize(path) for path in self._logs()}
@@ -108,13 +109,23 @@ class Engine:
 
     def sanitizer_reports(self):
         """Lines of the programs' logs, of this object's time, that a sanitizer wrote."""
+        return self._lines_of_logs(r'ERROR: \w+Sanitizer|: runtime error: ')
+
+    def _lines_of_logs(self, pattern):
         found = []
         for path in self._logs():
             with open(path, errors='replace') as file:
                 file.seek(self._logs_end_at.get(path, 0))
-                found += [f'{os.path.basename(path)}: {line.strip()}' for line in file
-                          if re.search(r'ERROR: \w+Sanitizer|: runtime error: ', line)]
+                found += [f'{os.path.basename(path)}: {line.strip()}' for line in file if re.search(pattern, line)]
         return found
+
+    def crashes(self):
+        """Lines of the agents' logs, of this object's time, that say that one crashed: its successor hides it."""
+        return self._lines_of_logs(r'dfs-node-agent: crashed by signal \d+')
+
+    def forgive_crashes(self):
+        """Those so far were the test's own doing."""
+        self._forgiven = len(self.crashes())
 
     def end_keeper(self):
         """From now on nobody starts anew what dies."""
@@ -206,6 +217,6 @@ class Engine:
         except TimeoutError:
             left = {program: self.pids(program) for program in PROGRAMS if self.pids(program)}
             problems.append(f'these did not end by SIGTERM: {left}')
-        problems += self.sanitizer_reports()
+        problems += self.sanitizer_reports() + self.crashes()[self._forgiven:]
         if problems:
             raise LabError('; '.join(problems))

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 
-from lab import Readers
+import pytest
+
+from lab import LabError, Readers
 
 LAB = {'big_mib': 8}
 SOURCE = '//root1/dfs'
@@ -44,6 +46,21 @@ def test_the_active_agent_dies_again_and_again(lab, engine):
     assert len(set(dead)) == KILLS
     assert not seen.errors and not seen.wrong, seen
     assert len(engine.pids('dfs-node-agent')) == 2  # Not more than wanted.
+
+
+@pytest.mark.skipif('ASAN_OPTIONS' in os.environ, reason='the sanitizer says it instead')
+@pytest.mark.parametrize('number', [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_a_crash_that_a_successor_hides_fails_the_test_that_it_happens_in(lab, engine, number):
+    engine.mount(SOURCE, POINT)
+    wait_for_pair(lab, engine)
+    crashed = engine.active_agent()
+    os.kill(crashed, number)
+    lab.wait_until(lambda: crashed not in engine.pids('dfs-node-agent'), 10, 'it is dead')
+    wait_for_pair(lab, engine, [crashed])
+    lab.run_in('client', ['ls', POINT + '/single'])
+    with pytest.raises(LabError, match=f'crashed by signal {number.value:02}'):
+        engine.stop()
+    engine.forgive_crashes()
 
 
 def test_both_agents_die_at_once(lab, engine):
