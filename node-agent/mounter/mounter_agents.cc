@@ -31,8 +31,8 @@ constexpr absl::Duration kDrainLimit = absl::Seconds(5);
 // An agent that was active under an earlier mounter, lives, and does not come back.
 constexpr absl::Duration kReconnectLimit = absl::Seconds(10);
 // How long the mounter waits for the end of a process that hung up; and of one that it killed.
-constexpr int kExitMs = 10;
-constexpr int kKilledMs = 100;
+constexpr int kExitMs = 50;
+constexpr int kKilledMs = 1'000;
 
 // Field 22 of /proc/PID/stat; the name before it may hold spaces and brackets. 0: no such process.
 uint64_t StartTime(pid_t pid) {
