@@ -19,6 +19,10 @@ namespace dfscsi::agent {
 using runtime::Deadline;
 using runtime::Task;
 
+namespace {
+constexpr absl::Duration kAcceptAgainAfter = absl::Milliseconds(100);
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<CredentialSocket>> CredentialSocket::Listen(
     runtime::RealLoop& loop, const std::string& socket_dir) {
   const std::string path = absl::StrCat(socket_dir, kCredentialSocketName);
@@ -58,8 +62,13 @@ Task<void> CredentialSocket::Accept() {
   while ((co_await watch_->WaitReadable(Deadline::Never())).ok()) {
     const auto connection = std::make_shared<UniqueFd>(
         accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!*connection) {
+      // Without a free descriptor the caller stays in the queue, and the socket readable.
+      if (errno != EAGAIN) (void)co_await runtime::Sleep(kAcceptAgainAfter, Deadline::Never());
+      continue;
+    }
     // Those of them that are too many are hung up on, and come again.
-    if (!*connection || tasks_.running() > static_cast<int>(kMostConnections)) continue;
+    if (tasks_.running() > static_cast<int>(kMostConnections)) continue;
     tasks_.Spawn(Serve(connection));
   }
 }

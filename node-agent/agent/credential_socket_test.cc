@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <functional>
@@ -111,6 +113,28 @@ TEST_F(CredentialSocketTest, WhatIsNoCredentialIsHungUpOn) {
   }
   const UniqueFd longest = Send("\x01" + std::string(kMostSecretBytes, 'x'));
   EXPECT_EQ(Answer(longest).size(), kTicketBytes);
+}
+
+TEST_F(CredentialSocketTest, ACallerWhoCannotBeAcceptedYetCostsNoProcessorTime) {
+  const auto processor_time = [] {
+    timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return absl::DurationFromTimespec(used);
+  };
+  const UniqueFd caller = Send("\x01sesame");
+  rlimit files;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &files), 0);
+  const rlimit none = {.rlim_cur = 0, .rlim_max = files.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const absl::Duration before = processor_time();
+  const auto wait = [](absl::Duration time) -> Task<void> {
+    (void)co_await runtime::Sleep(time, Deadline::Never());
+  };
+  loop_.RunUntilDone(wait(absl::Milliseconds(500)));
+  const absl::Duration used = processor_time() - before;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
+  EXPECT_LT(used, absl::Milliseconds(20));
+  EXPECT_EQ(Answer(caller).size(), kTicketBytes);
 }
 
 }  // namespace
