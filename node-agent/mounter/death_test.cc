@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -743,6 +744,32 @@ TEST_F(DeathTest, OnlyThoseNamedMayConnect) {
   struct stat st;
   ASSERT_EQ(stat(run_.c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0750u);
+}
+
+TEST_F(DeathTest, WithoutFreeDescriptorsTheMounterDoesNotSpin) {
+  StartAgent();
+  ASSERT_TRUE(WaitForAgents(1));
+  const auto processor_ms = [&] {  // Fields 14 and 15 of stat; its name has no bracket.
+    const std::string stat = ReadAll("/proc/" + std::to_string(mounter_->pid()) + "/stat");
+    std::istringstream fields(stat.substr(stat.rfind(')') + 2));
+    std::string skipped;
+    for (int i = 3; i < 14; ++i) fields >> skipped;
+    long user = 0, system = 0;
+    fields >> user >> system;
+    return (user + system) * 1000 / sysconf(_SC_CLK_TCK);
+  };
+  rlimit files;
+  ASSERT_EQ(prlimit(mounter_->pid(), RLIMIT_NOFILE, nullptr, &files), 0);
+  const rlimit none = {.rlim_cur = 0, .rlim_max = files.rlim_max};
+  ASSERT_EQ(prlimit(mounter_->pid(), RLIMIT_NOFILE, &none, nullptr), 0);
+  Scripted waits(run_);
+  const long before = processor_ms();
+  usleep(1'000'000);
+  EXPECT_LT(processor_ms() - before, 60);
+  ASSERT_EQ(prlimit(mounter_->pid(), RLIMIT_NOFILE, &files, nullptr), 0);
+  waits.Send(state::Hello{});
+  waits.Send(state::StatusRequest(), 1);
+  EXPECT_TRUE(waits.Receive<state::StatusReply>().has_value());
 }
 
 TEST_F(DeathTest, OneMounterInAFolder) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
@@ -27,6 +28,7 @@ using state::Message;
 using state::Role;
 
 constexpr size_t kMaxPeers = 60;
+constexpr int kAcceptAgainMs = 20;
 
 std::string BootId() { return state::ReadFile("/proc/sys/kernel/random/boot_id"); }
 
@@ -114,7 +116,10 @@ bool Mounter::MayBe(uid_t uid, Role role) const {
 
 void Mounter::Accept() {
   std::optional<state::MessageListener::Accepted> accepted = listener_.Accept();
-  if (!accepted) return;
+  if (!accepted) {  // Without free descriptors the socket stays readable.
+    poll(nullptr, 0, kAcceptAgainMs);
+    return;
+  }
   const bool known = MayBe(accepted->uid, Role::kAgent) || MayBe(accepted->uid, Role::kTool);
   if (!known || peers_.size() >= kMaxPeers) {
     LogWarning("refused pid ", accepted->pid, " of uid ", accepted->uid,
