@@ -580,6 +580,8 @@ TEST_F(DeathTest, MountPointsThatCannotBe) {
   EXPECT_EQ(fails(dir_ + "/link").error, ELOOP);
   EXPECT_EQ(fails("relative").error, EPERM);
   EXPECT_EQ(fails(point_ + "/../mnt").error, EINVAL);
+  EXPECT_EQ(fails(point_ + std::string("\0x", 2)).error, EINVAL);  // A path ends at the zero.
+  EXPECT_FALSE(IsMounted());
   request.max_write = 0;
   EXPECT_EQ(fails(point_).error, EINVAL);
   request.max_write = 1 << 20;

@@ -119,7 +119,7 @@ std::optional<Error> MountRoot::Relative(const std::string& mount_point,
   *relative = mount_point.substr(path_.size() + 1);
   // One spelling of each path, so that it can be compared with mountinfo's.
   for (absl::string_view part : absl::StrSplit(*relative, '/')) {
-    if (part.empty() || part == "." || part == "..") {
+    if (part.empty() || part == "." || part == ".." || part.find('\0') != part.npos) {
       return Error{EINVAL, absl::StrCat(mount_point, ": not a plain absolute path")};
     }
   }
