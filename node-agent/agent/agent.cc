@@ -90,7 +90,12 @@ void Agent::OnLost() {
 
 absl::Status Agent::OnMessage(state::Envelope& envelope) {
   if (auto* welcome = std::get_if<state::Welcome>(&envelope.message)) {
-    return TakeWelcome(*welcome, std::move(envelope.fds));
+    const absl::Status taken = TakeWelcome(*welcome, std::move(envelope.fds));
+    if (absl::IsFailedPrecondition(taken)) {  // It would be the same each time.
+      stop_status_ = taken;
+      stopped_.Set();
+    }
+    return taken;
   }
   if (auto* error = std::get_if<state::Error>(&envelope.message)) {
     if (envelope.request_id != 0) return absl::OkStatus();  // Who asked hears it.
@@ -147,9 +152,7 @@ absl::Status Agent::TakeWelcome(const state::Welcome& welcome, std::vector<Uniqu
   }
   if (generation_ != 0) {
     // What we serve is not what this mounter keeps: its agents would take over from nobody.
-    stop_status_ = absl::FailedPreconditionError("the mounter serves another life of this node");
-    stopped_.Set();
-    return stop_status_;
+    return absl::FailedPreconditionError("the mounter serves another life of this node");
   }
   if (fds.size() != 4) return absl::InvalidArgumentError("Welcome without the node's memory");
   Memory memory;
