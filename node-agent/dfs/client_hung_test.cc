@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,32 @@ int64_t HangConnections(testing::ScriptedServer& server) {
       });
   return old;
 }
+
+// As Samba: a connection is served by the process that serves others of its ClientGuid.
+class ProcessPerClient {
+ public:
+  explicit ProcessPerClient(testing::ScriptedServer& server) {
+    server.set_script([this](const testing::ScriptedRequest& request) { return Serve(request); });
+  }
+  // Those that there are; who comes with a ClientGuid of theirs is handed to them.
+  void Hang() {
+    for (const auto& [connection, client] : clients_) hung_.insert(client);
+  }
+
+ private:
+  std::optional<testing::Action> Serve(const testing::ScriptedRequest& request) {
+    constexpr size_t kClientGuidAt = 12;
+    if (request.header.command == smb::wire::Command::kNegotiate) {
+      clients_[request.connection] = std::string(request.body.begin() + kClientGuidAt,
+                                                 request.body.begin() + kClientGuidAt + 16);
+    }
+    if (hung_.contains(clients_[request.connection])) return testing::Action{.ignore = true};
+    return std::nullopt;
+  }
+
+  std::map<int, std::string> clients_;
+  std::set<std::string> hung_;
+};
 
 // A mount that was and is no more: its session is in the pool, and nobody's.
 void MountOnce(ClientLab& lab, const std::string& source, const std::string& path) {
@@ -60,6 +87,36 @@ TEST(HungSession, OfATargetThatNobodyIsBoundTo_IsReplaced) {
   EXPECT_EQ(call->Outcome(), "t1");
   EXPECT_LT(call->took(), absl::Seconds(10));
   EXPECT_LE(lab.servers().server("t1").connections_ever() - old, 2);
+}
+
+TEST(HungSession, OfAServerThatHandsNewConnectionsToTheSameProcess_IsReplaced) {
+  ClientLab lab;
+  ProcessPerClient processes(lab.servers().server("t1"));
+  MountOnce(lab, "//t1/data", "//t1/data/who");
+  processes.Hang();
+  lab.AddClient({}, "//t1/data");
+  CallPtr call = lab.Do("//t1/data/who", {.client = 1}, absl::Minutes(2));
+  EXPECT_EQ(call->Outcome(), "t1");
+  EXPECT_LT(call->took(), absl::Seconds(10));
+  // The next one, which is in use.
+  processes.Hang();
+  call = lab.Do("//t1/data/who", {.client = 1}, absl::Minutes(2));
+  EXPECT_EQ(call->Outcome(), "t1");
+  EXPECT_LT(call->took(), absl::Seconds(10));
+}
+
+// An agent that takes over has its predecessor's ClientGuid, and no session to learn from.
+TEST(HungSession, ThatIsNobodysAndHasOurClientGuidIsGoneAround) {
+  ClientLab lab;
+  ProcessPerClient processes(lab.servers().server("t1"));
+  EXPECT_EQ(lab.Where("//root1/dfs/link/who"), "t1");
+  processes.Hang();
+  lab.servers().agent().RunNow(
+      [&] { lab.pool().Retire(*lab.pool().Find("t1", lab.servers().credential().Identity())); });
+  lab.AddClient({}, "//t1/data");
+  const CallPtr call = lab.Do("//t1/data/who", {.client = 1}, absl::Minutes(2));
+  EXPECT_EQ(call->Outcome(), "t1");
+  EXPECT_LT(call->took(), absl::Seconds(12));
 }
 
 TEST(HungSession, OfARootIsReplacedWhereReferralsAreAsked) {

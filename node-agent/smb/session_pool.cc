@@ -30,6 +30,21 @@ constexpr absl::Duration kSilent = absl::Seconds(2);
 // silent one is left to those that have something on it.
 bool MayServe(Session& session) { return session.usable() && !session.connection().suspect(); }
 
+// Whoever waits for several at once is cancelled at the very moment that its time is up.
+bool IsTimeUp(const absl::Status& status, const Deadline& deadline) {
+  return absl::IsDeadlineExceeded(status) ||
+         (absl::IsCancelled(status) && deadline.when() <= runtime::Loop::Current().Now());
+}
+
+// Samba hands a new connection to the process that has others of its ClientGuid (they may be
+// channels of one session, [MS-SMB2] 3.3.5.5.3): where that one hangs, only another client is
+// served. Opens and leases are the client's, but those of a silent connection are out of reach.
+wire::Guid AnotherGuid(wire::Guid guid) {
+  const uint64_t random = runtime::Loop::Current().Random();
+  for (size_t i = 0; i < sizeof(random); ++i) guid[i] ^= static_cast<uint8_t>(random >> (8 * i));
+  return guid;
+}
+
 // In all, where what interrupts them is neither theirs nor their server's.
 constexpr int kMostLogOns = 3;
 
@@ -91,6 +106,7 @@ Task<absl::StatusOr<std::vector<runtime::IpAddress>>> SessionPool::ResolveHost(s
 }
 
 Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::string host,
+                                                                          wire::Guid client_guid,
                                                                           ConnectRules rules,
                                                                           ConnectPhase* phase,
                                                                           Deadline deadline) {
@@ -128,12 +144,14 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
     }
   };
   std::vector<std::function<Task<absl::StatusOr<std::shared_ptr<Connection>>>(Deadline)>> attempts;
+  Options options = options_;
+  options.client_guid = client_guid;
   absl::Duration delay = absl::ZeroDuration();
   for (const runtime::IpAddress& address : addresses) {
-    attempts.push_back([to = runtime::SocketAddress{address, port}, name, options = options_,
-                        delay](Deadline until) {
-      return Attempt::Run(to, name, options, delay, std::move(until));
-    });
+    attempts.push_back(
+        [to = runtime::SocketAddress{address, port}, name, options, delay](Deadline until) {
+          return Attempt::Run(to, name, options, delay, std::move(until));
+        });
     delay += options_.address_stagger;
   }
   // What a server said tells more than that another address did not answer.
@@ -149,11 +167,9 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
   co_return connection;
 }
 
-Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(std::string host,
-                                                                    Credential credential,
-                                                                    ConnectRules rules,
-                                                                    ConnectPhase* phase,
-                                                                    Deadline deadline) {
+Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(
+    std::string host, wire::Guid client_guid, Credential credential, ConnectRules rules,
+    ConnectPhase* phase, Deadline deadline) {
   const std::string identity = credential.Identity();
   if (memory_ != nullptr && !memory_->MayLogOn(host, identity)) {
     *phase = ConnectPhase::kSessionSetup;
@@ -166,7 +182,7 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(std::string 
   for (int i = 0; i < kMostLogOns && IsLogOnInterrupted(session.status()); ++i) {
     // The server waits for the rest of the old log-on: a new one has a connection of its own.
     CO_ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection,
-                        co_await ConnectAny(host, rules, phase, until));
+                        co_await ConnectAny(host, client_guid, rules, phase, until));
     *phase = ConnectPhase::kSessionSetup;
     session = co_await Session::Setup(std::move(connection), authenticators_, credential, previous,
                                       until);
@@ -186,7 +202,10 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
                                                                        ConnectPhase* phase,
                                                                        Deadline deadline) {
   std::shared_ptr<Entry>& slot = entries_[KeyOf(host, credential.Identity())];
-  if (slot == nullptr) slot = std::make_shared<Entry>();
+  if (slot == nullptr) {
+    slot = std::make_shared<Entry>();
+    slot->client_guid = options_.client_guid;
+  }
   const std::shared_ptr<Entry> entry = slot;
   entry->used = runtime::Loop::Current().Now();
   const auto at_hand = [&] {
@@ -209,10 +228,18 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   }
   if (rules.join_only) co_return nullptr;
   if (entry->session != nullptr && !entry->session->usable()) entry->session = nullptr;
+  if (entry->session != nullptr || entry->is_silent) {
+    entry->client_guid = AnotherGuid(entry->client_guid);
+    entry->is_silent = false;
+  }
   const absl::Time began = runtime::Loop::Current().Now();
   absl::StatusOr<std::shared_ptr<Session>> session =
-      co_await Connect(host, std::move(credential), rules, phase, deadline);
+      co_await Connect(host, entry->client_guid, std::move(credential), rules, phase, deadline);
   const absl::Time now = runtime::Loop::Current().Now();
+  if (IsTimeUp(session.status(), deadline) && *phase >= ConnectPhase::kNegotiate &&
+      now - began >= kSilent) {
+    entry->is_silent = true;
+  }
   // The one that was silent has answered meanwhile: slow, not dead.
   if (!session.ok() && !absl::IsCancelled(session.status()) && at_hand()) co_return checked();
   if (session.ok()) {
@@ -254,17 +281,19 @@ Task<absl::StatusOr<std::shared_ptr<Tree>>> SessionPool::GetTree(
 
 void SessionPool::Retire(const Session& session) {
   for (auto& [key, entry] : entries_) {
-    if (entry->session.get() == &session) entry->session = nullptr;
+    if (entry->session.get() != &session) continue;
+    if (!MayServe(*entry->session) && entry->session->usable()) entry->is_silent = true;
+    entry->session = nullptr;
   }
 }
 
 void SessionPool::RetireIfSilent(const Session& session, const absl::Status& status,
                                  absl::Time began, const Deadline& deadline) {
-  const absl::Time now = runtime::Loop::Current().Now();
-  // Whoever waits for several at once is cancelled at the very moment that its time is up.
-  const bool time_is_up =
-      absl::IsDeadlineExceeded(status) || (absl::IsCancelled(status) && deadline.when() <= now);
-  if (time_is_up && now - began >= kSilent) Retire(session);
+  if (!IsTimeUp(status, deadline) || runtime::Loop::Current().Now() - began < kSilent) return;
+  for (auto& [key, entry] : entries_) {
+    if (entry->session.get() == &session) entry->is_silent = true;
+  }
+  Retire(session);
 }
 
 std::shared_ptr<Session> SessionPool::Find(const std::string& host,

@@ -99,6 +99,9 @@ class SessionPool {
     std::shared_ptr<Session> session;
     runtime::Mutex connecting;
     uint16_t sessions = 0;  // Made so far: the channel sequence of the next one.
+    wire::Guid client_guid = {};
+    // A connection with this ClientGuid was, or is, silent: the next one has another.
+    bool is_silent = false;
     absl::Time used;
     // The last attempt that failed, for those who waited for it.
     uint64_t failures = 0;
@@ -110,14 +113,13 @@ class SessionPool {
   runtime::Task<absl::StatusOr<std::vector<runtime::IpAddress>>> ResolveHost(
       std::string host, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::shared_ptr<Connection>>> ConnectAny(std::string host,
+                                                                        wire::Guid client_guid,
                                                                         ConnectRules rules,
                                                                         ConnectPhase* phase,
                                                                         runtime::Deadline deadline);
-  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Connect(std::string host,
-                                                                  Credential credential,
-                                                                  ConnectRules rules,
-                                                                  ConnectPhase* phase,
-                                                                  runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Connect(
+      std::string host, wire::Guid client_guid, Credential credential, ConnectRules rules,
+      ConnectPhase* phase, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> GetSession(std::string host,
                                                                      Credential credential,
                                                                      ConnectRules rules,
