@@ -51,17 +51,29 @@ Resolver::FetchContext Binder::MakeFetchContext() const {
           .random = binder_parts::Fraction(loop.Random())};
 }
 
-std::shared_ptr<runtime::Mutex> Binder::FetchMutex(const DfsPath& path) {
-  // Whatever lies below one name of a bound link waits for one referral; other names do not.
-  const std::shared_ptr<Link> above = links_.Find(path);
-  const size_t components =
-      std::min(path.size(), above == nullptr ? size_t{2} : above->prefix.size() + 1);
-  std::weak_ptr<runtime::Mutex>& slot = fetching_[std::u16string(path.KeyPrefix(components))];
-  std::shared_ptr<runtime::Mutex> mutex = slot.lock();
+std::u16string Binder::FetchKey(const ResolveStep& step) {
+  const DfsPath& path = *step.path;
+  size_t components = 2;
+  if (step.fetch.kind == ReferralKind::kDc) {
+    components = 1;
+  } else if (step.fetch.kind == ReferralKind::kLink) {
+    // Whatever lies below a known link, or below one name of a namespace whose links are not known,
+    // waits for one referral; other names do not.
+    const ReferralCache::Entry known = cache_.Get(path, account_, runtime::Loop::Current().Now());
+    if (known != nullptr) {
+      components = known->prefix.size() + (known->kind == EntryKind::kLink ? 0 : 1);
+    }
+  }
+  return std::u16string(path.KeyPrefix(std::min(path.size(), components)));
+}
+
+std::shared_ptr<runtime::Mutex> Binder::FetchMutex(const ResolveStep& step) {
+  std::u16string key = FetchKey(step);
+  std::shared_ptr<runtime::Mutex> mutex = fetching_[key].lock();
   if (mutex == nullptr) {
     std::erase_if(fetching_, [](const auto& entry) { return entry.second.expired(); });
     mutex = std::make_shared<runtime::Mutex>();
-    fetching_[std::u16string(path.KeyPrefix(components))] = mutex;
+    fetching_[std::move(key)] = mutex;
   }
   return mutex;
 }
@@ -74,15 +86,22 @@ OrderOptions Binder::MakeOrderOptions() const {
 }
 
 // Asks for what the resolver wants to know, unless somebody has meanwhile.
-Task<absl::Status> Binder::FetchOnce(DfsPath path, Search* search, Deadline deadline) {
-  const std::shared_ptr<runtime::Mutex> mutex = FetchMutex(path);
+Task<absl::Status> Binder::FetchOnce(ResolveStep step, Search* search, Deadline deadline) {
+  const std::shared_ptr<runtime::Mutex> mutex = FetchMutex(step);
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await mutex->Lock(deadline));
-  ResolveStep step = resolver_.Next(search->resolution, runtime::Loop::Current().Now());
-  if (step.kind != ResolveStep::Kind::kFetch) co_return absl::OkStatus();
+  step = resolver_.Next(search->resolution, runtime::Loop::Current().Now());
+  if (step.kind != ResolveStep::Kind::kFetch || FetchMutex(step) != mutex) {
+    co_return absl::OkStatus();  // It is known now, or something else is asked for.
+  }
   co_return co_await Fetch(&search->resolution, std::move(step), deadline);
 }
 
 Task<absl::Status> Binder::Fetch(Resolution* resolution, ResolveStep step, Deadline deadline) {
+  if (step.fetch.untried_known && referrals_.AreDown(step.fetch.hosts)) {
+    // Refresh() goes on asking, and is not held up by those that can go on without.
+    resolver_.NoteFetchLeftOut(*resolution);
+    co_return absl::OkStatus();
+  }
   const Deadline until =
       deadline.Within(step.fetch.stale_known ? kFetchTimeIfStale : binder_parts::kFetchTime);
   if (step.fetch.kind == ReferralKind::kDc && step.fetch.hosts.empty()) {
@@ -130,7 +149,7 @@ Task<absl::StatusOr<std::shared_ptr<Link>>> Binder::Bind(DfsPath path, Request r
       co_return Explain(step.status, step.failure, search.met);
     }
     if (step.kind == ResolveStep::Kind::kFetch) {
-      CO_RETURN_IF_ERROR(co_await FetchOnce(path, &search, deadline));
+      CO_RETURN_IF_ERROR(co_await FetchOnce(std::move(step), &search, deadline));
       continue;
     }
     if (TellNotCovered(&search, step)) continue;

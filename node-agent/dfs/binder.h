@@ -108,6 +108,7 @@ class Binder {
     explicit Round(size_t tries) : ended(tries) {}
     std::vector<runtime::Event> ended;
     std::vector<TryFailure> failures;
+    bool won = false;
   };
   // What one Bind knows.
   struct Search {
@@ -124,7 +125,8 @@ class Binder {
   using Outcome = std::optional<absl::StatusOr<std::shared_ptr<Link>>>;
 
   // binder.cc
-  runtime::Task<absl::Status> FetchOnce(DfsPath path, Search* search, runtime::Deadline deadline);
+  runtime::Task<absl::Status> FetchOnce(ResolveStep step, Search* search,
+                                        runtime::Deadline deadline);
   runtime::Task<absl::Status> Fetch(Resolution* resolution, ResolveStep step,
                                     runtime::Deadline deadline);
   bool TellNotCovered(Search* search, const ResolveStep& step);
@@ -151,7 +153,10 @@ class Binder {
                           const DfsPath& target_path);
   Resolver::FetchContext MakeFetchContext() const;
   OrderOptions MakeOrderOptions() const;
-  std::shared_ptr<runtime::Mutex> FetchMutex(const DfsPath& path);
+  // Steps of one key ask for the same, or for what the same answer may tell.
+  std::u16string FetchKey(const ResolveStep& step);
+  // Held by the one that does a step of this key.
+  std::shared_ptr<runtime::Mutex> FetchMutex(const ResolveStep& step);
 
   // binder_try.cc
   // The candidates that may be tried now, in order; `failure` says why there are none.

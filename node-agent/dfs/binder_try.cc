@@ -25,10 +25,6 @@ namespace {
 // A target that is slower than this to come up gets a competitor.
 constexpr absl::Duration kTargetStagger = absl::Milliseconds(250);
 
-AttemptPhase PhaseOf(smb::ConnectPhase phase) { return static_cast<AttemptPhase>(phase); }
-static_assert(static_cast<int>(AttemptPhase::kTreeConnect) ==
-              static_cast<int>(smb::ConnectPhase::kTreeConnect));
-
 std::u16string SharePathOf(const DfsPath& path) {
   const absl::string_view relative = path.Relative(2);
   return smb::wire::Utf8ToUtf16(std::string_view(relative.data(), relative.size())).value_or(u"");
@@ -97,8 +93,13 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryInTurn(Try attempt, std::shared
     const absl::Status status = co_await shared->ended[attempt.order - 1].WaitUntilSet(
         deadline.Within(kTargetStagger * static_cast<int64_t>(attempt.order)));
     if (absl::IsCancelled(status)) co_return status;
+    // Who is not needed takes nobody's turn to connect.
+    if (shared->won) co_return absl::CancelledError("another target serves");
   }
-  co_return co_await TryTarget(std::move(attempt), std::move(shared), std::move(deadline));
+  absl::StatusOr<Reached> reached =
+      co_await TryTarget(std::move(attempt), shared, std::move(deadline));
+  shared->won = shared->won || reached.ok();
+  co_return reached;
 }
 
 Task<absl::StatusOr<Binder::Reached>> Binder::TryTarget(Try attempt, std::shared_ptr<Round> shared,
@@ -173,7 +174,7 @@ Task<absl::StatusOr<Binder::Reached>> Binder::Reach(Try attempt, bool join_only,
   smb::ConnectPhase connect_phase = smb::ConnectPhase::kResolve;
   const absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await dialer_.GetTree(
       host, share, {.avoid = attempt.avoid, .join_only = join_only}, &connect_phase, deadline);
-  *phase = PhaseOf(connect_phase);
+  *phase = binder_parts::PhaseOf(connect_phase);
   if (!tree.ok()) co_return tree.status();
   if (*tree == nullptr) co_return Reached{.target_path = attempt.target_path};
   if (!(*tree)->is_disk()) {  // IPC$, or a printer: no other answer will come.

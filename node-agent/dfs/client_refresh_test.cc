@@ -99,6 +99,111 @@ TEST(ClientRefreshTest, ManyLinksAskDeadRootsForTenConnectionsASecondAtMost) {
   }
 }
 
+// --- Dead roots, and those who can go on without them
+
+constexpr int kManyLinks = 200;
+std::string PathOfLink(int i) { return absl::StrCat("//root1/dfs/l", i, "/who"); }
+
+// Many links, used once, of which nothing but what is cached is known from here on.
+void UseManyLinks(ClientLab& lab) {
+  for (int i = 0; i < kManyLinks; ++i) {
+    lab.AddLink(absl::StrCat("l", i),
+                {.targets = {"t1/data", "t2/data"}, .ttl_seconds = kShortTtlSeconds});
+    EXPECT_EQ(lab.Where(PathOfLink(i)), "t1");
+  }
+}
+
+void StopRoots(ClientLab& lab, bool silent) {
+  for (const char* root : {"root1", "root2"}) {
+    if (silent) {
+      lab.servers().PowerOff(root);
+    } else {
+      lab.servers().Kill(root);
+    }
+  }
+}
+
+// All links are used at once: how long the slowest operation took.
+absl::Duration SlowestOfAll(ClientLab& lab, size_t client, absl::string_view target) {
+  std::vector<CallPtr> calls;
+  for (int i = 0; i < kManyLinks; ++i) {
+    calls.push_back(lab.Start(PathOfLink(i), {.client = client}));
+  }
+  absl::Duration slowest;
+  for (const CallPtr& call : calls) {
+    lab.Finish(call);
+    EXPECT_EQ(call->Outcome(), target);
+    slowest = std::max(slowest, call->took());
+  }
+  return slowest;
+}
+
+TargetHealthTable::Listed HealthOf(ClientLab& lab, absl::string_view target) {
+  for (TargetHealthTable::Listed& listed : lab.health().List()) {
+    if (listed.target == target && !listed.credential.empty()) return listed;
+  }
+  return {};
+}
+
+TEST(DeadRootTest, HoldsUpNoOperationWhoseReferralIsCached) {
+  for (const bool silent : {false, true}) {
+    for (const int seconds : {10, 30, 31, 32, 33}) {
+      ClientLab lab({.referral_ttl_min = absl::Seconds(2)});
+      UseManyLinks(lab);
+      StopRoots(lab, silent);
+      lab.RunFor(absl::Seconds(seconds));  // All is stale, and refreshes are under way.
+      // An agent that takes over has bound nothing.
+      lab.AddClient({.referral_ttl_min = absl::Seconds(2)});
+      EXPECT_LT(SlowestOfAll(lab, 1, "t1"), absl::Milliseconds(100)) << silent << seconds;
+      lab.servers().Kill("t1");
+      EXPECT_LT(SlowestOfAll(lab, 1, "t2"), absl::Milliseconds(100)) << silent << seconds;
+    }
+  }
+}
+
+// Nobody has found out yet: who is first gives it a second, and nobody waits behind others.
+TEST(DeadRootTest, ThatNobodyKnowsOfHoldsUpForASecondAtMost) {
+  ClientLab lab;
+  UseManyLinks(lab);
+  lab.AddClient({});
+  StopRoots(lab, /*silent=*/true);
+  lab.servers().agent().RunNow([&] { (void)lab.cache().Flush(); });
+  EXPECT_LT(SlowestOfAll(lab, 1, "t1"), absl::Milliseconds(1100));
+}
+
+TEST(DeadRootTest, IsKnownAndBackedOffFrom) {
+  for (const bool silent : {false, true}) {
+    ClientLab lab({.referral_ttl_min = absl::Seconds(2)});
+    UseManyLinks(lab);
+    StopRoots(lab, silent);
+    lab.RunFor(absl::Seconds(30));
+    EXPECT_EQ(HealthOf(lab, "//root1").status.state, TargetState::kDown);
+    const int before = lab.Connects("root1") + lab.Connects("root2");
+    lab.RunFor(absl::Seconds(60));
+    EXPECT_LE(lab.Connects("root1") + lab.Connects("root2") - before, 2 * 60 / 3);
+    // Once they are back, what they say counts again.
+    for (int i = 0; i < kManyLinks; ++i) {
+      lab.AddLink(absl::StrCat("l", i), {.targets = {"t3/data"}, .ttl_seconds = kShortTtlSeconds});
+    }
+    for (const char* root : {"root1", "root2"}) lab.servers().Start(root);
+    lab.RunFor(absl::Seconds(15));
+    EXPECT_EQ(HealthOf(lab, "//root1").status.state, TargetState::kUp);
+    for (const int i : {0, kManyLinks / 2, kManyLinks - 1}) {
+      EXPECT_EQ(lab.Where(PathOfLink(i)), "t3") << i;
+    }
+  }
+}
+
+// A target, or a root, that waits for its turn, which the one before it makes needless.
+TEST(ClientRefreshTest, WhoIsNotNeededTakesNobodysTurnToConnect) {
+  ClientLab lab;
+  UseManyLinks(lab);
+  for (const char* host : {"//t2", "//root2"}) {
+    EXPECT_EQ(HealthOf(lab, host).counters.connects, 0) << host;
+  }
+  EXPECT_EQ(HealthOf(lab, "//t1").counters.connects, 1);
+}
+
 // One finds that the namespace has the link no more while another still binds it.
 TEST(ClientRefreshTest, ALinkThatSomebodyBindsIsNotForgotten) {
   ClientLab lab;

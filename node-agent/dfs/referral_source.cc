@@ -14,6 +14,7 @@
 
 namespace dfscsi::dfs {
 
+using binder_parts::PhaseOf;
 using runtime::Deadline;
 using runtime::Task;
 
@@ -21,6 +22,13 @@ namespace {
 
 // A namespace server that is slower than this gets a competitor.
 constexpr absl::Duration kHostStagger = absl::Milliseconds(500);
+
+// A caller that has waited less than this for a connection has not shown that its host is silent.
+constexpr absl::Duration kSilent = absl::Seconds(2);
+
+absl::StatusOr<DfsPath> IpcOf(const std::string& host) {
+  return DfsPath::Parse(absl::StrCat("//", host, "/IPC$"));
+}
 
 // The server does not know FSCTL_DFS_GET_REFERRALS_EX; the plain one may do.
 bool RefusesEx(const absl::Status& status) {
@@ -38,7 +46,7 @@ ReferralSource::ReferralSource(Dialer& dialer, std::u16string site, TargetHealth
 
 Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> ReferralSource::GetIpc(std::string host,
                                                                         Deadline deadline) {
-  CO_ASSIGN_OR_RETURN(const DfsPath path, DfsPath::Parse(absl::StrCat("//", host, "/IPC$")));
+  CO_ASSIGN_OR_RETURN(const DfsPath path, IpcOf(host));
   while (true) {
     TargetHealthTable::Admitted admitted{.admission = TargetHealthTable::Admission::kGo};
     const absl::Time now = runtime::Loop::Current().Now();
@@ -46,18 +54,50 @@ Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> ReferralSource::GetIpc(std::str
       admitted = health_.TryBeginConnect(path, dialer_.identity(), now);
     }
     if (admitted.admission == TargetHealthTable::Admission::kTooSoon) {
+      if (!health_.Get(path, dialer_.identity(), now).MayTry(now)) {
+        co_return absl::UnavailableError(absl::StrCat(host, ": failed a moment ago"));
+      }
       CO_RETURN_IF_ERROR(co_await runtime::Sleep(admitted.not_before - now, deadline));
       continue;
     }
     smb::ConnectPhase phase = smb::ConnectPhase::kResolve;
-    CO_ASSIGN_OR_RETURN(
-        std::shared_ptr<smb::Tree> tree,
-        co_await dialer_.GetTree(
-            host, "IPC$", {.join_only = admitted.admission == TargetHealthTable::Admission::kJoin},
-            &phase, deadline));
-    if (tree != nullptr) co_return tree;
+    absl::StatusOr<std::shared_ptr<smb::Tree>> tree = co_await dialer_.GetTree(
+        host, "IPC$", {.join_only = admitted.admission == TargetHealthTable::Admission::kJoin},
+        &phase, deadline);
+    if (admitted.ticket && !tree.ok()) {
+      NoteConnectFailed(path, tree.status(), phase, now, deadline);
+    } else if (admitted.ticket && tree.ok()) {
+      health_.NoteHostUp(path, dialer_.identity(), runtime::Loop::Current().Now());
+    }
+    if (!tree.ok() || *tree != nullptr) co_return tree;
     CO_RETURN_IF_ERROR(co_await runtime::Sleep(binder_parts::kConnectGivenUp, deadline));
   }
+}
+
+void ReferralSource::NoteConnectFailed(const DfsPath& path, const absl::Status& status,
+                                       smb::ConnectPhase phase, absl::Time began,
+                                       const Deadline& deadline) {
+  runtime::Loop& loop = runtime::Loop::Current();
+  FailureClass failure = Classify(status, PhaseOf(phase), /*keys_proven=*/false).failure;
+  // Who had little time cannot tell a silent host from a slow one.
+  const bool time_is_up = absl::IsDeadlineExceeded(status) ||
+                          (absl::IsCancelled(status) && deadline.when() <= loop.Now());
+  if (time_is_up) {
+    failure = loop.Now() - began >= kSilent ? FailureClass::kTransport : FailureClass::kCaller;
+  }
+  // What a host says (it refuses us, say) is for those to judge who want its files.
+  if (failure != FailureClass::kTransport || phase > smb::ConnectPhase::kSessionSetup) return;
+  health_.NoteFailed(path, dialer_.identity(), PhaseOf(phase), failure, loop.Now(),
+                     binder_parts::Fraction(loop.Random()));
+}
+
+bool ReferralSource::AreDown(const std::vector<std::string>& hosts) const {
+  const absl::Time now = runtime::Loop::Current().Now();
+  return !hosts.empty() && std::all_of(hosts.begin(), hosts.end(), [&](const std::string& host) {
+    const absl::StatusOr<DfsPath> path = IpcOf(host);
+    return path.ok() && !dialer_.HasSession(host, nullptr) &&
+           health_.Get(*path, dialer_.identity(), now).state == TargetState::kDown;
+  });
 }
 
 Task<absl::StatusOr<std::vector<uint8_t>>> ReferralSource::Request(std::shared_ptr<smb::Tree> tree,
@@ -118,6 +158,7 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
   struct Shared {
     explicit Shared(size_t racers) : ended(racers) {}
     std::vector<runtime::Event> ended;
+    bool answered = false;
   };
   auto shared = std::make_shared<Shared>(fetch.hosts.size());
   struct Racer {
@@ -132,8 +173,13 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
         const absl::Status status = co_await shared->ended[index - 1].WaitUntilSet(
             until.Within(kHostStagger * static_cast<int64_t>(index)));
         if (absl::IsCancelled(status)) co_return status;
+        // Who is not needed takes nobody's turn to connect.
+        if (shared->answered) co_return absl::CancelledError("another host has answered");
       }
-      co_return co_await source->Ask(std::move(host), index, kind, std::move(wire_path), until);
+      absl::StatusOr<Answer> answer =
+          co_await source->Ask(std::move(host), index, kind, std::move(wire_path), until);
+      shared->answered = shared->answered || answer.ok();
+      co_return answer;
     }
   };
   std::vector<std::function<Task<absl::StatusOr<Answer>>(Deadline)>> racers;

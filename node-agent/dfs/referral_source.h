@@ -16,12 +16,14 @@
 #include "absl/status/statusor.h"
 #include "node-agent/dfs/dialer.h"
 #include "node-agent/dfs/failure_class.h"
+#include "node-agent/dfs/path.h"
 #include "node-agent/dfs/referral.h"
 #include "node-agent/dfs/resolver.h"
 #include "node-agent/dfs/target_health.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
+#include "node-agent/smb/session_pool.h"
 #include "node-agent/smb/tree.h"
 
 namespace dfscsi::dfs {
@@ -29,9 +31,9 @@ namespace dfscsi::dfs {
 // Not thread-safe; one loop.
 class ReferralSource {
  public:
-  // `dialer` and `health`, which rations new connections as it does those to targets, must outlive
-  // it. `site`: our Active Directory site, for the servers' order of targets; empty: they judge by
-  // our address.
+  // `dialer` and `health`, which rations new connections, and knows who is down, as it does of
+  // targets, must outlive it. `site`: our Active Directory site, for the servers' order of targets;
+  // empty: they judge by our address.
   ReferralSource(Dialer& dialer, std::u16string site, TargetHealthTable& health);
 
   struct Answer {
@@ -49,6 +51,9 @@ class ReferralSource {
   runtime::Task<absl::StatusOr<std::vector<std::string>>> FindControllers(
       std::string domain, runtime::Deadline deadline);
 
+  // True if the last connection of ours to each of the hosts failed. No I/O.
+  bool AreDown(const std::vector<std::string>& hosts) const;
+
   int64_t requests_sent() const { return requests_sent_; }
 
  private:
@@ -61,9 +66,14 @@ class ReferralSource {
                                                               uint32_t most_bytes,
                                                               runtime::Deadline deadline);
 
-  // `host`'s IPC$, by a session at hand or by a new connection when one may be made.
+  // `host`'s IPC$, by a session at hand or by a new connection when one may be made. A host that
+  // failed a moment ago fails at once: there may be another one, or something stale that will do.
   runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> GetIpc(std::string host,
                                                                    runtime::Deadline deadline);
+
+  // A connection of ours failed: where that speaks against the host, its health says so.
+  void NoteConnectFailed(const DfsPath& path, const absl::Status& status, smb::ConnectPhase phase,
+                         absl::Time began, const runtime::Deadline& deadline);
 
   Dialer& dialer_;
   const std::u16string site_;

@@ -112,8 +112,8 @@ Resolver::Look Resolver::LookAtNotDfs(Resolution& resolution, absl::Time now) {
 Resolver::Look Resolver::LookAtRoot(Resolution& resolution, ReferralCache::Entry entry,
                                     absl::Time now) {
   const Level& level = resolution.levels_.back();
-  if (entry->Expired(now) && !level.root.asked && now >= entry->retry_at) {
-    return AskRoot(resolution, /*stale_known=*/true, now);
+  if (entry->Expired(now) && !level.root.asked && !level.left_out && now >= entry->retry_at) {
+    return Untried(AskRoot(resolution, /*stale_known=*/true, now));
   }
   if (level.not_covered) return NotCoveredAtRoot(resolution, now);
   return TryTargets(resolution, std::move(entry), now);
@@ -143,12 +143,12 @@ Resolver::Look Resolver::LookAtLink(Resolution& resolution, ReferralCache::Entry
                                     absl::Time now) {
   if (resolution.levels_.size() > kMaxLinks) return LoopError();
   const Level& level = resolution.levels_.back();
-  if (entry->Expired(now) && now >= entry->retry_at) {
+  if (entry->Expired(now) && !level.left_out && now >= entry->retry_at) {
     // A share that refers elsewhere as a whole has no root above it to ask.
     if (entry->prefix.size() == 2) {
-      if (!level.root.asked) return AskRoot(resolution, /*stale_known=*/true, now);
+      if (!level.root.asked) return Untried(AskRoot(resolution, /*stale_known=*/true, now));
     } else if (!level.link.asked) {
-      return AskLink(resolution, /*stale_known=*/true, now);
+      return Untried(AskLink(resolution, /*stale_known=*/true, now));
     }
   }
   return TryTargets(resolution, std::move(entry), now);

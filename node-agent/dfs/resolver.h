@@ -60,6 +60,8 @@ struct ReferralFetch {
   std::vector<std::string> hosts;
   // Something stale is known and will be used if this fails: no reason to wait long.
   bool stale_known = false;
+  // And none of its targets has been tried yet: no reason to wait for hosts that are down.
+  bool untried_known = false;
 };
 
 struct ResolveStep {
@@ -124,6 +126,7 @@ class Resolution {
     // A server of this level's namespace has said that the path lies below a link.
     bool not_covered = false;
     Question root, link, controllers;
+    bool left_out = false;  // What is stale is used as it is.
     // Targets that failed and how, and targets that turned out to be no namespaces; by key.
     std::vector<std::u16string> failed;
     std::vector<FailureClass> failures;
@@ -186,6 +189,8 @@ class Resolver {
                        const FetchContext& context);
   // The driver looked up SRV records, or another operation did this very fetch and has noted it.
   void NoteFetchedElsewhere(Resolution& resolution, const ResolveStep& step);
+  // fetch.untried_known, and the hosts are down: what is known is used, and stays due.
+  void NoteFetchLeftOut(Resolution& resolution);
   // No host answered, or one refused (`failure` is kSemantics: `status` is its NTSTATUS).
   void NoteFetchFailed(Resolution& resolution, const ResolveStep& step, const absl::Status& status,
                        FailureClass failure, const FetchContext& context);
@@ -218,6 +223,7 @@ class Resolver {
   Look Ask(Resolution& resolution, ReferralFetch fetch);
   Look AskRoot(Resolution& resolution, bool stale_known, absl::Time now);
   Look AskLink(Resolution& resolution, bool stale_known, absl::Time now);
+  static Look Untried(Look ask);
   bool IsNamespace(const Level& level, const ReferralEntry& entry, size_t target,
                    absl::Time now) const;
   ReferralFetch RootFetch(const DfsPath& path, absl::Time now) const;

@@ -44,6 +44,11 @@ Resolver::Look Resolver::Ask(Resolution& resolution, ReferralFetch fetch) {
   return step;
 }
 
+Resolver::Look Resolver::Untried(Look ask) {
+  ask->fetch.untried_known = true;
+  return ask;
+}
+
 Resolver::Look Resolver::AskRoot(Resolution& resolution, bool stale_known, absl::Time now) {
   const Level& level = resolution.levels_.back();
   const absl::string_view host = level.path->HostName();

@@ -100,6 +100,10 @@ void Resolver::NoteFetchedElsewhere(Resolution& resolution, const ResolveStep& s
   QuestionOf(resolution.levels_.back(), step.fetch.kind) = {.asked = !named, .status = {}};
 }
 
+void Resolver::NoteFetchLeftOut(Resolution& resolution) {
+  resolution.levels_.back().left_out = true;
+}
+
 void Resolver::NoteFetchFailed(Resolution& resolution, const ResolveStep& step,
                                const absl::Status& status, FailureClass failure,
                                const FetchContext& context) {

@@ -493,6 +493,28 @@ TEST_F(ResolverTest, E07_AFailedRefreshKeepsTheStaleListAndWaits) {
   EXPECT_THAT(world_.requests, SizeIs(1));
 }
 
+TEST_F(ResolverTest, AFetchThatIsLeftOutLeavesTheStaleReferralInUseAndDue) {
+  Location("//root1/dfs/two/x");
+  now_ += absl::Seconds(600);
+  const DfsPath path = P("//root1/dfs/two/x");
+  Resolution resolution(path, "user");
+  ResolveStep step = resolver_.Next(resolution, now_);
+  ASSERT_EQ(step.kind, ResolveStep::Kind::kFetch);
+  EXPECT_TRUE(step.fetch.untried_known);
+  resolver_.NoteFetchLeftOut(resolution);
+  step = resolver_.Next(resolution, now_);
+  ASSERT_EQ(step.kind, ResolveStep::Kind::kTryTargets);
+  EXPECT_THAT(cache_.DueForRefresh("user", now_), SizeIs(2));
+  // None of its targets serves: whoever knows better is asked all the same.
+  for (const uint16_t candidate : step.candidates) {
+    resolver_.NoteTargetFailed(resolution, step, candidate, FailureClass::kTransport);
+  }
+  step = resolver_.Next(resolution, now_);
+  ASSERT_EQ(step.kind, ResolveStep::Kind::kFetch);
+  EXPECT_TRUE(step.fetch.stale_known);
+  EXPECT_FALSE(step.fetch.untried_known);
+}
+
 TEST_F(ResolverTest, E07_AStaleRootOutlivesARefusal) {
   Location("//root1/dfs/readme");
   now_ += absl::Seconds(600);

@@ -160,15 +160,27 @@ void TargetHealthTable::NoteUp(const DfsPath& target, absl::string_view credenti
   for (Record* record :
        {TouchLocked(HostKey(target, credential), absl::StrCat("//", target.HostName()), credential),
         TouchLocked(TargetKey(target, credential), target.ToString(), credential)}) {
+    UpLocked(*record, now);
     TargetStatus& status = record->status;
-    if (status.state != TargetState::kUp) status.since = now;
-    status.state = TargetState::kUp;
-    status.not_before = absl::InfinitePast();
     status.latency = status.latency == absl::ZeroDuration()
                          ? latency
                          : status.latency + (latency - status.latency) / 8;
-    ++record->counters.successes;
   }
+}
+
+void TargetHealthTable::NoteHostUp(const DfsPath& host, absl::string_view credential,
+                                   absl::Time now) {
+  MutexLock lock(mutex_);
+  UpLocked(*TouchLocked(HostKey(host, credential), absl::StrCat("//", host.HostName()), credential),
+           now);
+}
+
+void TargetHealthTable::UpLocked(Record& record, absl::Time now) {
+  TargetStatus& status = record.status;
+  if (status.state != TargetState::kUp) status.since = now;
+  status.state = TargetState::kUp;
+  status.not_before = absl::InfinitePast();
+  ++record.counters.successes;
 }
 
 void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::Time now,

@@ -75,6 +75,8 @@ class TargetHealthTable {
   // An attempt went all the way, in `latency`.
   void NoteUp(const DfsPath& target, absl::string_view credential, absl::Time now,
               absl::Duration latency);
+  // A session with the host was made; of its shares that says nothing.
+  void NoteHostUp(const DfsPath& host, absl::string_view credential, absl::Time now);
   // An attempt, or a live operation, failed in a way that speaks against the target: kTransport,
   // kUnavailable, kMissing, kThrottled, kSession, kBroken, kDenied. Others are ignored.
   void NoteFailed(const DfsPath& target, absl::string_view credential, AttemptPhase phase,
@@ -141,6 +143,7 @@ class TargetHealthTable {
   Record* TouchLocked(std::u16string_view key, absl::string_view shown,
                       absl::string_view credential) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Record* FindLocked(const std::u16string& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void UpLocked(Record& record, absl::Time now);
   void FailLocked(Record& record, FailureClass failure, absl::Time now, double random)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgiveLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

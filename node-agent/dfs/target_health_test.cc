@@ -47,6 +47,16 @@ TEST_F(TargetHealthTest, UnknownUntilTried) {
   EXPECT_EQ(Get(t1_, "somebody else").state, TargetState::kUnknown);
 }
 
+TEST_F(TargetHealthTest, AHostThatIsUpSaysNothingOfItsShares) {
+  Fail(t1_, FailureClass::kMissing, Phase::kTreeConnect);
+  Fail(other_, FailureClass::kTransport);
+  EXPECT_FALSE(Get(other_).MayTry(now_));
+  table_.NoteHostUp(t1_, kUser, now_);
+  EXPECT_EQ(Get(t1_).state, TargetState::kDown);
+  EXPECT_TRUE(Get(other_).MayTry(now_));
+  EXPECT_EQ(Get(other_).state, TargetState::kUnknown);
+}
+
 TEST_F(TargetHealthTest, C12_BackoffGrowsToItsMaximum) {
   std::vector<int64_t> got;
   for (int i = 0; i < 8; ++i) {
