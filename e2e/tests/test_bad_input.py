@@ -269,6 +269,17 @@ def test_mount_twice_of_the_same_is_one_mount(lab, engine):
     engine.unmount(POINT)
 
 
+def test_mount_twice_with_another_password_is_refused(lab, engine):
+    engine.mount('//t1/share', POINT)
+    for user, password in (('dfsuser', 'Sesame'), ('dfsuser2', None)):
+        begin = time.monotonic()
+        run = engine.mount('//t1/share', POINT, user=user, password=password, check=False)
+        check(run, MOUNT_POINT, ['another user or password', 'unmount'], time.monotonic() - begin)
+    assert [point for point, _ in lab.client_mounts()] == [POINT]
+    assert lab.run_in('client', ['cat', f'{POINT}/who']).stdout.strip() == 't1'
+    engine.unmount(POINT)
+
+
 def test_a_mount_point_that_is_a_symbolic_link(lab, engine):
     os.makedirs(lab.path('client', POINT), exist_ok=True)
     os.symlink('dfs', lab.path('client', '/mnt/link'))

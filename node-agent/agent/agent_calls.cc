@@ -144,6 +144,14 @@ Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* res
                                mount_point, ": ", known->entry.source, " is mounted there")),
                            v1::BAD_MOUNT_POINT);
     }
+    // Nobody has looked whether the other one is right; the mount goes on with its own.
+    if (known->served->plan().credential.Identity() != plan.credential.Identity()) {
+      co_return WithReason(
+          absl::AlreadyExistsError(
+              absl::StrCat(mount_point, ": ", known->entry.source,
+                           " is mounted there with another user or password: unmount it first")),
+          v1::BAD_MOUNT_POINT);
+    }
     response->set_mount_id(known->entry.mount_id);
     co_return absl::OkStatus();
   }
