@@ -228,23 +228,23 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   }
   if (rules.join_only) co_return nullptr;
   if (entry->session != nullptr && !entry->session->usable()) entry->session = nullptr;
-  if (entry->session != nullptr || entry->is_silent) {
-    entry->client_guid = AnotherGuid(entry->client_guid);
-    entry->is_silent = false;
-  }
+  const bool beside_silent = std::exchange(entry->is_silent, false) || entry->session != nullptr;
+  const wire::Guid client_guid =
+      beside_silent ? AnotherGuid(entry->client_guid) : entry->client_guid;
   const absl::Time began = runtime::Loop::Current().Now();
   absl::StatusOr<std::shared_ptr<Session>> session =
-      co_await Connect(host, entry->client_guid, std::move(credential), rules, phase, deadline);
+      co_await Connect(host, client_guid, std::move(credential), rules, phase, deadline);
   const absl::Time now = runtime::Loop::Current().Now();
   if (IsTimeUp(session.status(), deadline) && *phase >= ConnectPhase::kNegotiate &&
       now - began >= kSilent) {
-    entry->is_silent = true;
+    entry->is_silent = !beside_silent;  // In turn: the whole host may be silent.
   }
   // The one that was silent has answered meanwhile: slow, not dead.
   if (!session.ok() && !absl::IsCancelled(session.status()) && at_hand()) co_return checked();
   if (session.ok()) {
     (*session)->connection().set_channel_sequence(entry->sessions++);
     entry->session = *session;
+    entry->client_guid = client_guid;
     entry->used = now;
   } else if (!absl::IsCancelled(session.status()) &&
              !(*phase == ConnectPhase::kResolve && absl::IsPermissionDenied(session.status())) &&

@@ -98,8 +98,8 @@ class SessionPool {
   struct Entry {
     std::shared_ptr<Session> session;
     runtime::Mutex connecting;
-    uint16_t sessions = 0;  // Made so far: the channel sequence of the next one.
-    wire::Guid client_guid = {};
+    uint16_t sessions = 0;        // Made so far: the channel sequence of the next one.
+    wire::Guid client_guid = {};  // Of the last session that was made.
     // A connection with this ClientGuid was, or is, silent: the next one has another.
     bool is_silent = false;
     absl::Time used;
