@@ -76,6 +76,7 @@ class Binder {
   // An operation found its target lost, though it had just been connected to.
   void NoteLost(const DfsPath& target_path, FailureClass failure);
 
+  Dialer& dialer() { return dialer_; }
   // Notified whenever a link is bound.
   runtime::Condition& bound() { return bound_; }
   int64_t referral_requests() const { return referrals_.requests_sent(); }

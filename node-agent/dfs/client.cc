@@ -25,6 +25,10 @@ namespace {
 // Between rounds over targets that are all down.
 constexpr absl::Duration kShortestRound = absl::Milliseconds(50);
 constexpr absl::Duration kLongestRound = absl::Seconds(5);
+// Between attempts to reach a server that an answer was lost with.
+constexpr absl::Duration kShortestPause = absl::Milliseconds(100);
+constexpr absl::Duration kLongestPause = absl::Seconds(1);
+constexpr char kLostUrl[] = "dfscsi/lost";
 // An operation that keeps finding its target gone, or its path covered elsewhere, ends in an error:
 // no namespace needs more.
 constexpr int kMostResolutions = 24;
@@ -38,6 +42,8 @@ AllowedTargets MakeAllowed(const DfsPath& source, const ClientOptions& options) 
 }
 
 }  // namespace
+
+bool IsLost(const absl::Status& status) { return status.GetPayload(kLostUrl).has_value(); }
 
 class Client::Impl {
  public:
@@ -86,6 +92,32 @@ class Client::Impl {
         co_await Run(std::move(path), std::move(operation), options, deadline.Before(give_up));
     if (!absl::IsDeadlineExceeded(status) || deadline.when() <= give_up) co_return status;
     co_return absl::UnavailableError("no target answered in time");
+  }
+
+  Task<absl::Status> RunOnOwn(DfsPath path, Binding lost, Operation operation, Deadline deadline) {
+    runtime::Loop& loop = runtime::Loop::Current();
+    const absl::Duration grace = std::min(options_.write_grace, options_.give_up_after);
+    const Deadline until = deadline.Within(grace);
+    const std::string host = HostOf(lost.tree->session().connection());
+    const std::string share = lost.tree->share();
+    std::shared_ptr<smb::Session> ending = lost.tree->session().shared_from_this();
+    lost.tree = nullptr;
+    absl::Duration pause = kShortestPause;
+    while (true) {
+      if (ending != nullptr && co_await EndLost(host, ending, until)) ending = nullptr;
+      absl::Status status;
+      if (ending == nullptr) {
+        status = co_await RunOnServer(path, host, share, lost, operation, &ending, until);
+        if (ending == nullptr && !absl::IsUnavailable(status)) co_return status;
+      }
+      if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+      if (loop.Now() >= until.when()) {
+        co_return absl::AbortedError(absl::StrCat(host, " did not come back in time"));
+      }
+      // Its end is seen above.
+      (void)co_await runtime::Sleep(pause, until);
+      pause = std::min(2 * pause, kLongestPause);
+    }
   }
 
   bool IsKnownLink(const DfsPath& path) const {
@@ -234,9 +266,11 @@ class Client::Impl {
       runtime::TaskGroup tasks;  // Dies with this frame, and the operation with it.
       tasks.Spawn(RunOperation(std::move(operation), *std::move(binding), attempt));
       if (options.movable && options.repeatable) tasks.Spawn(MoveWhenSuspect(tree, attempt));
+      if (!options.movable) tasks.Spawn(CloseWhenLost(tree, attempt));
       absl::Status waited = co_await attempt->ended.WaitUntilSet(deadline);
       if (!waited.ok()) co_return waited;
     }
+    NoteLost(*attempt);
     if (!attempt->moved) {
       const FailoverState state =
           AfterAttempt({.movable = options.movable, .repeatable = options.repeatable},
@@ -261,6 +295,48 @@ class Client::Impl {
     }
     attempt->moved = true;
     attempt->ended.Set();
+  }
+
+  // As referrals name it.
+  static std::string HostOf(smb::Connection& connection) {
+    const uint16_t port = connection.peer().port;
+    if (port == smb::Options().port) return connection.host();
+    return absl::StrCat(connection.host(), "@", port);
+  }
+
+  // True if the server has ended the session, or has forgotten it.
+  Task<bool> EndLost(std::string host, std::shared_ptr<smb::Session> session, Deadline until) {
+    session->connection().Close(absl::AbortedError("an answer was lost"));
+    sessions_.Retire(*session);
+    co_return (co_await binder_.dialer().EndSession(host, session->id(), until)).ok();
+  }
+
+  // One attempt of RunOnOwn. kUnavailable: to be repeated. `*ending` is set if an answer was lost
+  // again.
+  Task<absl::Status> RunOnServer(DfsPath path, std::string host, std::string share, Binding lost,
+                                 Operation operation, std::shared_ptr<smb::Session>* ending,
+                                 Deadline until) {
+    smb::ConnectPhase phase;
+    const absl::StatusOr<std::shared_ptr<smb::Tree>> tree =
+        co_await binder_.dialer().GetTree(host, share, {}, &phase, until);
+    if (!tree.ok()) co_return absl::UnavailableError(tree.status().message());
+    const std::shared_ptr<Link> link = links_.Find(path);
+    Binding binding = std::move(lost);
+    binding.tree = *tree;
+    binding.epoch = link != nullptr && link->tree == *tree ? link->epoch : 0;
+    auto attempt = std::make_shared<Attempt>();
+    runtime::TaskGroup task;  // Dies with this frame, and the operation with it.
+    task.Spawn(RunOperation(std::move(operation), std::move(binding), attempt));
+    const absl::Status ended = co_await attempt->ended.WaitUntilSet(until);
+    if (!ended.ok()) co_return absl::UnavailableError(ended.message());
+    const Failure failure =
+        Classify(attempt->status, AttemptPhase::kOperation, /*keys_proven=*/true);
+    if (failure.action == FailureAction::kAccept || failure.action == FailureAction::kReturn ||
+        failure.action == FailureAction::kResolve) {
+      co_return attempt->status;
+    }
+    if (failure.maybe_executed) *ending = (*tree)->session().shared_from_this();
+    co_return absl::UnavailableError(attempt->status.message());
   }
 
   absl::StatusOr<Binding> MakeBinding(const DfsPath& path, const DfsPath& prefix,
@@ -337,17 +413,47 @@ class Client::Impl {
     attempt->status = co_await operation(std::move(binding));
   }
 
+  static void NoteLost(Attempt& attempt) {
+    if (attempt.lost && absl::IsAborted(attempt.status)) {
+      attempt.status.SetPayload(kLostUrl, absl::Cord());
+    }
+  }
+
+  // Silence that lasts for write_grace ends the connection, and with it what waits for its answers.
+  Task<void> CloseWhenLost(std::shared_ptr<smb::Tree> tree, std::shared_ptr<Attempt> attempt) {
+    smb::Connection& connection = tree->session().connection();
+    while (!connection.closed()) {
+      // Both end with the connection or with the operation, whose task group owns this.
+      if (!connection.suspect()) {
+        (void)co_await connection.health_changed().WaitForNotify(Deadline::Never());
+        continue;
+      }
+      const Deadline lost = Deadline::After(options_.write_grace);
+      absl::Status waited;
+      while (waited.ok() && connection.suspect() && !connection.closed()) {
+        waited = co_await connection.health_changed().WaitForNotify(lost);
+      }
+      if (waited.ok()) continue;
+      attempt->lost = true;
+      connection.Close(absl::AbortedError("silent for write_grace"));
+    }
+  }
+
   // Runs the operation; if the link is bound anew meanwhile and the operation may move, ends it.
   Task<absl::Status> RunOnce(std::shared_ptr<Link> link, Binding binding, Operation operation,
                              RunOptions options, bool* moved, Deadline deadline) {
     EnsureGuarded(link);
-    if (!options.movable) co_return co_await operation(std::move(binding));
     auto attempt = std::make_shared<Attempt>();
     attempt->repeatable = options.repeatable;
-    link->attempts.PushBack(*attempt);
     runtime::TaskGroup task;  // Dies with this frame, and the operation with it.
+    if (options.movable) {
+      link->attempts.PushBack(*attempt);
+    } else {
+      task.Spawn(CloseWhenLost(binding.tree, attempt));
+    }
     task.Spawn(RunOperation(std::move(operation), std::move(binding), attempt));
     CO_RETURN_IF_ERROR(co_await attempt->ended.WaitUntilSet(deadline));
+    NoteLost(*attempt);
     *moved = attempt->moved;
     co_return attempt->status;
   }
@@ -445,6 +551,12 @@ Client::~Client() = default;
 Task<absl::Status> Client::Run(DfsPath path, Operation operation, RunOptions options,
                                Deadline deadline) {
   return impl_->RunInTime(std::move(path), std::move(operation), options, std::move(deadline));
+}
+
+Task<absl::Status> Client::RunOnOwn(DfsPath path, Binding lost, Operation operation,
+                                    Deadline deadline) {
+  return impl_->RunOnOwn(std::move(path), std::move(lost), std::move(operation),
+                         std::move(deadline));
 }
 
 bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }

@@ -52,8 +52,9 @@ struct RunOptions {
   // that has failed back to a better target leaves open what is open on the former one: while that
   // is up the operation is run there, else where the link is bound now.
   uint64_t held_epoch = 0;
-  // False: the operation holds something that only its own server has (unacknowledged data, locks);
-  // it waits for that server until `write_grace`, then it is run with whatever binding there is.
+  // False: while the operation is out it is not moved, however silent its server is; after
+  // `write_grace` of silence the connection is given up, and the operation's own error (kAborted)
+  // says so: IsLost(). What was never sent (kUnavailable) is run again, on whichever target.
   bool movable = true;
   // False: an answer that was lost leaves it unknown whether the operation was executed; it is not
   // repeated, and Run returns kAborted.
@@ -99,6 +100,9 @@ struct ClientCounters {
   int64_t referral_requests = 0;
 };
 
+// An operation that may not move was given up: its server was silent for `write_grace`.
+bool IsLost(const absl::Status& status);
+
 // Of one mount, on one loop. Not thread-safe, but for what the shared cache and health do
 // themselves.
 class Client {
@@ -123,6 +127,17 @@ class Client {
   //   kDeadlineExceeded, kCancelled
   runtime::Task<absl::Status> Run(DfsPath path, Operation operation, RunOptions options,
                                   runtime::Deadline deadline);
+
+  // For a change whose answer was lost on the way (Run returned kAborted): runs `operation` on the
+  // server and share of `lost` and on no other, whatever serves `path` by now. The session that was
+  // lost is ended there first, so that nothing which is still on its way is executed after
+  // `operation` has looked. `operation` may run several times: it finds out what was done, and does
+  // what was not. Errors of its own:
+  //   kAborted           the server did not come back within `write_grace` (soft: `give_up_after`)
+  //   STATUS_PATH_NOT_COVERED  it never was that server's to do
+  //   kDeadlineExceeded, kCancelled
+  runtime::Task<absl::Status> RunOnOwn(DfsPath path, Binding lost, Operation operation,
+                                       runtime::Deadline deadline);
 
   // No I/O: what is known of `path` itself. True if it is exactly a link's (or a root's) path: its
   // referral is cached, whether or not its targets can be reached, or it was noted of late.

@@ -50,13 +50,26 @@ Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> Dialer::GetTree(std::string hos
   *phase = smb::ConnectPhase::kResolve;
   const std::string name = NameOf(host);
   CO_RETURN_IF_ERROR(CheckHost(name));
+  rules.may_connect = RulesFor(name).may_connect;
+  co_return co_await sessions_.GetTree(std::move(host), std::move(share), credential_, phase,
+                                       deadline, std::move(rules));
+}
+
+Task<absl::Status> Dialer::EndSession(std::string host, uint64_t session_id, Deadline deadline) {
+  const std::string name = NameOf(host);
+  CO_RETURN_IF_ERROR(CheckHost(name));
+  co_return co_await sessions_.EndSession(std::move(host), credential_, session_id, deadline,
+                                          RulesFor(name));
+}
+
+smb::ConnectRules Dialer::RulesFor(const std::string& name) const {
+  smb::ConnectRules rules;
   if (!allowed_.IsMountedHost(name)) {
     rules.may_connect = [this, name](const runtime::IpAddress& address) {
       return CheckAddress(name, address);
     };
   }
-  co_return co_await sessions_.GetTree(std::move(host), std::move(share), credential_, phase,
-                                       deadline, std::move(rules));
+  return rules;
 }
 
 bool Dialer::HasSession(absl::string_view host, const smb::Session* avoid) const {

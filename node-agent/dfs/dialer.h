@@ -37,6 +37,9 @@ class Dialer {
                                                                     smb::ConnectRules rules,
                                                                     smb::ConnectPhase* phase,
                                                                     runtime::Deadline deadline);
+  // As SessionPool::EndSession, with the same errors besides.
+  runtime::Task<absl::Status> EndSession(std::string host, uint64_t session_id,
+                                         runtime::Deadline deadline);
   // A session is at hand, and is not `avoid`: GetTree makes no connection.
   bool HasSession(absl::string_view host, const smb::Session* avoid) const;
   // As SessionPool::Retire.
@@ -48,6 +51,7 @@ class Dialer {
   }
 
  private:
+  smb::ConnectRules RulesFor(const std::string& name) const;
   absl::Status CheckAddress(absl::string_view host, const runtime::IpAddress& address) const;
 
   smb::SessionPool& sessions_;

@@ -31,6 +31,7 @@ namespace dfscsi::dfs {
 struct Attempt : runtime::ListNode {
   runtime::Event ended;
   absl::Status status;
+  bool lost = false;   // Its server was silent for too long.
   bool moved = false;  // The link was bound anew; the operation is to be run again there.
   bool repeatable = true;
 };

@@ -167,6 +167,41 @@ Task<absl::StatusOr<std::shared_ptr<Connection>>> SessionPool::ConnectAny(std::s
   co_return connection;
 }
 
+Task<absl::Status> SessionPool::EndSession(std::string host, Credential credential,
+                                           uint64_t session_id, Deadline deadline,
+                                           ConnectRules rules) {
+  const std::string name = host;
+  const std::string identity = credential.Identity();
+  std::shared_ptr<Entry>& slot = entries_[KeyOf(name, identity)];
+  if (slot == nullptr) {
+    slot = std::make_shared<Entry>();
+    slot->client_guid = options_.client_guid;
+  }
+  const std::shared_ptr<Entry> entry = slot;
+  // What is to be ended may be silent: then as another client, as in GetSession().
+  const bool beside_silent =
+      entry->is_silent || (entry->session != nullptr && !MayServe(*entry->session));
+  const wire::Guid client_guid =
+      beside_silent ? AnotherGuid(entry->client_guid) : entry->client_guid;
+  rules.ends = session_id;
+  ConnectPhase phase;
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session,
+                      co_await Connect(std::move(host), client_guid, std::move(credential),
+                                       std::move(rules), &phase, std::move(deadline)));
+  if (entry->session != nullptr && MayServe(*entry->session)) {
+    // It is the one that another agent is to end, not this short-lived one.
+    if (memory_ != nullptr) memory_->RememberSessionId(name, identity, entry->session->id());
+    (void)co_await session->LogOff(Deadline::After(options_.connect_timeout));
+    co_return absl::OkStatus();
+  }
+  session->connection().set_channel_sequence(entry->sessions++);
+  entry->session = std::move(session);
+  entry->client_guid = client_guid;
+  entry->is_silent = false;
+  entry->used = runtime::Loop::Current().Now();
+  co_return absl::OkStatus();
+}
+
 Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(
     std::string host, wire::Guid client_guid, Credential credential, ConnectRules rules,
     ConnectPhase* phase, Deadline deadline) {
@@ -177,7 +212,8 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(
                              absl::StrCat("log-on to ", host, " (refused a moment ago)"));
   }
   const Deadline until = deadline.Within(options_.connect_timeout);
-  const uint64_t previous = memory_ == nullptr ? 0 : memory_->PreviousSessionId(host, identity);
+  uint64_t previous = rules.ends;
+  if (previous == 0 && memory_ != nullptr) previous = memory_->PreviousSessionId(host, identity);
   absl::StatusOr<std::shared_ptr<Session>> session = LogOnInterruptedError();
   for (int i = 0; i < kMostLogOns && IsLogOnInterrupted(session.status()); ++i) {
     // The server waits for the rest of the old log-on: a new one has a connection of its own.

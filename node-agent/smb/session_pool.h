@@ -51,6 +51,8 @@ struct ConnectRules {
   // Only by a connection that is there, or that somebody else is making. GetTree returns null if
   // that one was given up: its maker was cancelled.
   bool join_only = false;
+  // Of EndSession: the session of ours that the new one ends. 0: whichever a dead agent left.
+  uint64_t ends = 0;
 };
 
 // Not thread-safe; one loop.
@@ -72,6 +74,12 @@ class SessionPool {
                                                                ConnectPhase* phase,
                                                                runtime::Deadline deadline,
                                                                ConnectRules rules = {});
+
+  // Ends a session of ours that the server may still hold: when this returns OK, nothing that it
+  // had on its way will be executed any more ([MS-SMB2] 3.3.5.5.3). Errors: as of GetTree.
+  runtime::Task<absl::Status> EndSession(std::string host, Credential credential,
+                                         uint64_t session_id, runtime::Deadline deadline,
+                                         ConnectRules rules = {});
 
   // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
   // may finish with it.

@@ -96,6 +96,7 @@ absl::StatusOr<FileHandle> HandleTable::Open(const NewHandle& fresh) {
   Store(record->names, 0);
   record->identity.Set(fresh.identity);
   record->server.Set(fresh.server);
+  Store(record->server_key, fresh.server_key);
   Store(record->state, kLive);
 
   last_block_[slot] = 0;
@@ -134,6 +135,10 @@ void HandleTable::SetIdentity(FileHandle fh, const NodeIdentity& identity) {
 
 void HandleTable::SetServerSide(FileHandle fh, const ServerSide& server) {
   if (Record* record = Lookup(fh)) record->server.Set(server);
+}
+
+void HandleTable::SetServerKey(FileHandle fh, uint64_t server_key) {
+  if (Record* record = Lookup(fh)) Store(record->server_key, server_key);
 }
 
 void HandleTable::SetFlags(FileHandle fh, uint32_t flags) {

@@ -72,7 +72,9 @@ class HandleTable {
     std::atomic<uint64_t> names;  // Hashes in the stream.
     TwoCopies<NodeIdentity> identity;
     TwoCopies<ServerSide> server;
-    uint64_t reserved[2];
+    std::atomic<uint64_t>
+        server_key;  // Of the server of `identity`, the layer above's; 0: unknown.
+    uint64_t reserved;
   };
   static_assert(sizeof(Record) == 256);
 
@@ -102,6 +104,7 @@ class HandleTable {
     uint32_t flags = 0;
     NodeIdentity identity = {};
     ServerSide server = {};
+    uint64_t server_key = 0;
   };
   // Before the reply to OPEN, OPENDIR or CREATE. Errors: NotFound (the node is not in use),
   // ResourceExhausted (ENFILE).
@@ -118,6 +121,7 @@ class HandleTable {
   void SetIdentity(FileHandle fh, const NodeIdentity& identity);
   void SetServerSide(FileHandle fh, const ServerSide& server);
   void SetFlags(FileHandle fh, uint32_t flags);
+  void SetServerKey(FileHandle fh, uint64_t server_key);
 
   // The directory stream. Offsets that the kernel sees are ordinals in it: the entry after N names
   // has offset N. Append before the reply that carries the name. A READDIR that asks for offset N <

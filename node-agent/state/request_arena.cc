@@ -335,9 +335,10 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
   return {ReadResult::kRequest, target};
 }
 
-// Stores: the guid, state = started.
-void RequestArena::MarkStarted(RequestSlot slot, const Guid& create_guid) {
+// Stores: the guid, the server, state = started.
+void RequestArena::MarkStarted(RequestSlot slot, const Guid& create_guid, uint64_t server) {
   Fill(slot.descriptor_->create_guid, create_guid);
+  Fill(slot.descriptor_->server, server);
   Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kStarted));
 }
 

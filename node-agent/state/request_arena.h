@@ -92,7 +92,7 @@ struct SlotDescriptor {
   Guid create_guid;     // From `started` on; all zero for an operation that has none.
   int32_t error;        // From `done` on: 0 or a positive errno.
   uint32_t reply_length;
-  uint64_t reserved2;
+  uint64_t server;  // From `started` on: the key of the server it was sent to, or 0.
   char reply[kReplyJournalBytes];
 };
 static_assert(sizeof(SlotDescriptor) == 256 && std::is_standard_layout_v<SlotDescriptor>);
@@ -115,6 +115,7 @@ class RequestSlot {
   bool big() const { return big_; }
 
   const Guid& create_guid() const { return descriptor_->create_guid; }
+  uint64_t server() const { return descriptor_->server; }
   int error() const { return descriptor_->error; }
   absl::Span<const char> reply() const { return {descriptor_->reply, descriptor_->reply_length}; }
 
@@ -184,7 +185,8 @@ class RequestArena {
 
   // Before the first step that another agent must not simply repeat. `create_guid`: what the server
   // will know the operation by. Cheap enough for every request; idempotent ones need it not.
-  void MarkStarted(RequestSlot slot, const Guid& create_guid = {});
+  // `server`: a key, of the layer above, of the server that it is sent to.
+  void MarkStarted(RequestSlot slot, const Guid& create_guid = {}, uint64_t server = 0);
   // The answer is known: before it is written to the fd. `reply` is the body (without
   // fuse_out_header), at most kReplyJournalBytes; a longer one (a READ's data) belongs to an
   // idempotent request, which needs none.
