@@ -253,6 +253,11 @@ void AddVfs(Page& page, const MetricsSource& source) {
        [](const Mount& m) { return m.filesystem.counters().stale_handles; });
   Each(page, source, "relisted_directories_total", "Directory listings taken up anew.",
        [](const Mount& m) { return m.filesystem.counters().relisted_directories; });
+  Each(page, source, "lost_answers_total", "Changes that were sent and not answered.",
+       [](const Mount& m) { return m.filesystem.counters().lost_answers; });
+  Each(page, source, "unknown_changes_total",
+       "Changes of which it never became known whether they were made: EIO.",
+       [](const Mount& m) { return m.filesystem.counters().unknown_changes; });
   Each(page, source, "last_known_answers_total", "Answers from last known values.",
        [](const Mount& m) { return m.filesystem.counters().last_known_answers; });
   Each(page, source, "refused_names_total", "Names from a server that no file system may have.",

@@ -150,15 +150,22 @@ absl::Status Only(std::string_view accepted, const std::string& value) {
   return value == accepted ? absl::OkStatus() : Impossible("is not implemented yet");
 }
 
-absl::Status Nothing(const std::string& value, Parsed* parsed) { return absl::OkStatus(); }
 absl::Status Later(const std::string& value, Parsed* parsed) {
   return Impossible("is not implemented yet");
 }
 
 // Sorted by what they are about, as in docs/options.md.
 const Option kOptions[] = {
-    {"ro", Value::kNone, Nothing},
-    {"rw", Value::kNone, Later},
+    {"ro", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.read_only = true;
+       return absl::OkStatus();
+     }},
+    {"rw", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.read_only = false;
+       return absl::OkStatus();
+     }},
     {"vers", Value::kNeeded, SetDialect},
     {"sec", Value::kNeeded, SetSecurity},
     {"guest", Value::kNone,
@@ -379,7 +386,7 @@ std::vector<std::string> MountOptionNames() {
 
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options) {
   Parsed parsed;
-  // Until writing is implemented every mount is.
+  // The default until writing has leases, locks and links.
   parsed.options.vfs.read_only = true;
   for (const std::string& option : options) RETURN_IF_ERROR(ParseOne(option, &parsed));
   if (parsed.soft) parsed.options.dfs.give_up_after = parsed.op_timeout;

@@ -28,6 +28,12 @@ MountOptions Parse(std::vector<std::string> options) {
   return parsed.ok() ? *std::move(parsed) : MountOptions();
 }
 
+TEST(MountOptionsTest, TheLastOfRoAndRwCounts) {
+  EXPECT_FALSE(Parse({"rw"}).vfs.read_only);
+  EXPECT_FALSE(Parse({"ro", "rw"}).vfs.read_only);
+  EXPECT_TRUE(Parse({"rw", "ro"}).vfs.read_only);
+}
+
 TEST(MountOptionsTest, Defaults) {
   const MountOptions options = Parse({});
   EXPECT_TRUE(options.vfs.read_only);
@@ -116,7 +122,6 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"vers", "needs a value"},
       {"vers=", "needs a value"},
       {"ro=1", "takes no value"},
-      {"rw", "not implemented yet"},
       {"failback=soon", "must be never, referral or a duration"},
       {"sec=krb5", "not implemented yet"},
       {"sec=none", "must be ntlmssp"},

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "node-agent/fuse/operations_internal.h"
 #include "node-agent/fuse/reply.h"
 #include "node-agent/fuse/session.h"
 #include "node-agent/runtime/task.h"
@@ -22,10 +23,6 @@ namespace {
 using runtime::Task;
 using state::FileHandle;
 using state::NodeId;
-
-Session& SessionOf(fuse_req_t request) {
-  return *static_cast<Session*>(fuse_req_userdata(request));
-}
 
 void OnInit(void*, fuse_conn_info* connection) {
   // The kernel had its answer long ago; these would only make libfuse try what custom_io lacks.
@@ -141,7 +138,8 @@ void OnListXattrs(fuse_req_t request, fuse_ino_t node, size_t size) {
 // ---- Open files ----
 
 Task<void> RunOpen(vfs::Filesystem* filesystem, OpenReply reply, NodeId node, int flags) {
-  absl::StatusOr<vfs::OpenReply> opened = co_await filesystem->Open(node, flags, reply.deadline());
+  absl::StatusOr<vfs::OpenReply> opened =
+      co_await filesystem->Open(node, flags, reply.journal(), reply.deadline());
   if (!opened.ok()) {
     reply.Send(opened.status());
   } else if (reply.Send(*opened)) {
@@ -205,8 +203,13 @@ void OnFlush(fuse_req_t request, fuse_ino_t, fuse_file_info* file) {
   Session& session = SessionOf(request);
   session.Spawn(RunFlush(&session.filesystem(), StatusReply(session, request), file->fh));
 }
-void OnFsync(fuse_req_t request, fuse_ino_t node, int, fuse_file_info* file) {
-  OnFlush(request, node, file);
+Task<void> RunSync(vfs::Filesystem* filesystem, StatusReply reply, FileHandle fh) {
+  const absl::Status status = co_await filesystem->Sync(fh, reply.deadline());
+  reply.Send(status);
+}
+void OnFsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* file) {
+  Session& session = SessionOf(request);
+  session.Spawn(RunSync(&session.filesystem(), StatusReply(session, request), file->fh));
 }
 
 void OnRelease(fuse_req_t request, fuse_ino_t, fuse_file_info* file) {
@@ -351,7 +354,7 @@ void OnReadDirectoryPlus(fuse_req_t request, fuse_ino_t, size_t size, off_t offs
   StartReadDirectory(request, size, offset, file, /*plus=*/true);
 }
 
-// ---- What would change something ----
+// ---- Changes that are not implemented ----
 
 template <typename... Arguments>
 void OnChange(fuse_req_t request, Arguments...) {
@@ -387,17 +390,11 @@ fuse_lowlevel_ops MakeOperations() {
   ops.readdirplus = OnReadDirectoryPlus;
   ops.releasedir = OnReleaseDirectory;
   ops.fsyncdir = OnFsyncDirectory;
+  AddChangeOperations(ops);
   ops.ioctl = OnIoctl;
-  ops.setattr = OnChange;
   ops.mknod = OnChange;
-  ops.mkdir = OnChange;
-  ops.unlink = OnChange;
-  ops.rmdir = OnChange;
   ops.symlink = OnChange;
-  ops.rename = OnChange;
   ops.link = OnChange;
-  ops.create = OnChange;
-  ops.write = OnChange;
   ops.setxattr = OnChange;
   ops.removexattr = OnChange;
   ops.fallocate = OnChange;

@@ -27,12 +27,30 @@ void Reply::Send(const absl::Status& status) {
   Answer([error](fuse_req* request) { return fuse_reply_err(request, error); });
 }
 
-bool EntryReply::Send(const vfs::EntryReply& entry) {
+namespace {
+
+fuse_entry_param ParametersOf(const vfs::EntryReply& entry) {
   fuse_entry_param parameters = {};
   parameters.ino = entry.node;
   parameters.attr = entry.attributes;
   parameters.attr_timeout = absl::ToDoubleSeconds(entry.attributes_timeout);
   parameters.entry_timeout = absl::ToDoubleSeconds(entry.name_timeout);
+  return parameters;
+}
+
+fuse_file_info FileOf(const vfs::OpenReply& opened) {
+  fuse_file_info file = {};
+  file.fh = opened.fh;
+  file.keep_cache = opened.keep_cache ? 1 : 0;
+  file.direct_io = opened.direct_io ? 1 : 0;
+  file.noflush = opened.no_flush ? 1 : 0;
+  return file;
+}
+
+}  // namespace
+
+bool EntryReply::Send(const vfs::EntryReply& entry) {
+  const fuse_entry_param parameters = ParametersOf(entry);
   return Answer([&](fuse_req* request) { return fuse_reply_entry(request, &parameters); });
 }
 
@@ -48,12 +66,18 @@ bool LinkReply::Send(const std::string& target) {
 }
 
 bool OpenReply::Send(const vfs::OpenReply& opened) {
-  fuse_file_info file = {};
-  file.fh = opened.fh;
-  file.keep_cache = opened.keep_cache ? 1 : 0;
-  file.direct_io = opened.direct_io ? 1 : 0;
-  file.noflush = opened.no_flush ? 1 : 0;
+  const fuse_file_info file = FileOf(opened);
   return Answer([&](fuse_req* request) { return fuse_reply_open(request, &file); });
+}
+
+bool CreateReply::Send(const vfs::CreateReply& created) {
+  const fuse_entry_param entry = ParametersOf(created.entry);
+  const fuse_file_info file = FileOf(created.open);
+  return Answer([&](fuse_req* request) { return fuse_reply_create(request, &entry, &file); });
+}
+
+bool WriteReply::Send(size_t bytes) {
+  return Answer([bytes](fuse_req* request) { return fuse_reply_write(request, bytes); });
 }
 
 bool DataReply::Send(absl::Span<const uint8_t> bytes) {

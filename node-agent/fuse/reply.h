@@ -30,6 +30,9 @@ class Reply {
   // Ends when the caller's process has been interrupted. Never by time: a hard mount waits.
   runtime::Deadline deadline() const { return request_->cancel.deadline(); }
 
+  // What is remembered of a change across our death; lives as long as this.
+  vfs::ChangeJournal* journal() { return request_.get(); }
+
   // An error; OK is "done", for requests that are answered with nothing else.
   void Send(const absl::Status& status);
 
@@ -72,6 +75,18 @@ struct OpenReply : Reply {
   using Reply::Reply;
   using Reply::Send;
   bool Send(const vfs::OpenReply& opened);
+};
+
+struct CreateReply : Reply {
+  using Reply::Reply;
+  using Reply::Send;
+  bool Send(const vfs::CreateReply& created);
+};
+
+struct WriteReply : Reply {
+  using Reply::Reply;
+  using Reply::Send;
+  bool Send(size_t bytes);
 };
 
 struct DataReply : Reply {

@@ -19,6 +19,7 @@
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/fuse/operations.h"
+#include "node-agent/state/logon_guard.h"
 #include "node-agent/vfs/errno.h"
 
 namespace dfscsi::fuse {
@@ -39,7 +40,8 @@ void LogOfLibfuse(fuse_log_level, const char* format, va_list arguments) {
 }
 
 // Whether an answer must be remembered until the kernel has it, because computing it again is not
-// the same: it counts a lookup or makes a handle (or, in general, changes the file system).
+// the same: it counts a lookup or makes a handle. Of a change the error, too: an application that
+// was told of it must not find the change made later.
 bool NeedsJournal(uint32_t opcode, int error) {
   switch (opcode) {
     case FUSE_LOOKUP:
@@ -63,7 +65,7 @@ bool NeedsJournal(uint32_t opcode, int error) {
     case FUSE_RELEASEDIR:
       return false;
     default:
-      return error == 0;
+      return true;
   }
 }
 
@@ -251,10 +253,16 @@ bool Session::IsOwnRequest(uint32_t pid) const {
 
 // ---- Requests in flight ----
 
+absl::Duration Request::age() const {
+  return state::BoottimeNow() - absl::Nanoseconds(static_cast<int64_t>(slot.arrived_ns()));
+}
+
 std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {
   auto request = std::make_unique<Request>();
   request->libfuse = libfuse;
+  request->arena = &room_.arena();
   request->slot = decoding_;
+  if (decoding_.state() == SlotState::kStarted) request->sent_before = decoding_.server();
   taken_ = true;
   requests_[request->slot.unique()] = request.get();
   TakeEarlyInterrupt(*request);
@@ -402,9 +410,12 @@ ssize_t Session::OnWrite(iovec* parts, int count) {
 void Session::Journal(const Request& request, const iovec* parts, int count) {
   const auto& header = *static_cast<const fuse_out_header*>(parts[0].iov_base);
   const uint32_t opcode = request.slot.opcode();
-  if (opcode == FUSE_OPEN && count == 2 && parts[1].iov_len >= sizeof(fuse_open_out)) {
+  const size_t before = opcode == FUSE_CREATE ? sizeof(fuse_entry_out) : 0;
+  if ((opcode == FUSE_OPEN || opcode == FUSE_CREATE) && count == 2 &&
+      parts[1].iov_len >= before + sizeof(fuse_open_out)) {
     // libfuse 3.14 has no word for it: writers of one file need not wait for each other.
-    auto* const opened = static_cast<fuse_open_out*>(parts[1].iov_base);
+    auto* const opened =
+        reinterpret_cast<fuse_open_out*>(static_cast<char*>(parts[1].iov_base) + before);
     if ((opened->open_flags & FOPEN_DIRECT_IO) != 0) {
       opened->open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
     }

@@ -40,6 +40,7 @@
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/state/request_arena.h"
+#include "node-agent/vfs/change.h"
 
 struct fuse_req;
 struct fuse_session;
@@ -51,9 +52,15 @@ class Filesystem;
 namespace dfscsi::fuse {
 
 // One request between its reading and its answer. Owned by the Reply that will answer it.
-struct Request {
+struct Request : vfs::ChangeJournal {
+  void NoteSent(uint64_t server_key) override { arena->MarkStarted(slot, {}, server_key); }
+  uint64_t sent_to() const override { return sent_before; }
+  absl::Duration age() const override;
+
+  state::RequestArena* arena = nullptr;
   fuse_req* libfuse = nullptr;
   state::RequestSlot slot;
+  uint64_t sent_before = 0;      // By a dead agent, to this server.
   state::RequestSlot interrupt;  // Kept until the answer, so that the next agent knows of it, too.
   runtime::CancelSource cancel;
 };

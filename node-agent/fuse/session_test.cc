@@ -196,17 +196,19 @@ TEST_F(SessionTest, EveryRequestHasItsAnswer) {
       {"LISTXATTR", FUSE_LISTXATTR, none, ENOSYS, 0},
       {"ACCESS", FUSE_ACCESS, std::string(testing::BytesOf(write_access)), EROFS, 0},
       {"LSEEK", FUSE_LSEEK, std::string(testing::BytesOf(seek)), 0, sizeof(fuse_lseek_out)},
-      {"SETATTR", FUSE_SETATTR, none, EROFS, 0},
+      {"SETATTR", FUSE_SETATTR, none, 0, sizeof(fuse_attr_out)},
       {"MKNOD", FUSE_MKNOD, two_names, EROFS, 0},
-      {"MKDIR", FUSE_MKDIR, two_names, EROFS, 0},
-      {"UNLINK", FUSE_UNLINK, two_names, EROFS, 0},
-      {"RMDIR", FUSE_RMDIR, two_names, EROFS, 0},
+      {"MKDIR", FUSE_MKDIR, std::string(8, '\0') + "7" + '\0', 0, sizeof(fuse_entry_out)},
+      {"UNLINK", FUSE_UNLINK, two_names, 0, 0},
+      {"RMDIR", FUSE_RMDIR, two_names, 0, 0},
       {"SYMLINK", FUSE_SYMLINK, two_names, EROFS, 0},
-      {"RENAME", FUSE_RENAME, two_names, EROFS, 0},
-      {"RENAME2", FUSE_RENAME2, two_names, EROFS, 0},
+      {"RENAME", FUSE_RENAME, two_names, 0, 0},
+      {"RENAME2", FUSE_RENAME2, two_names, 0, 0},
       {"LINK", FUSE_LINK, two_names, EROFS, 0},
-      {"CREATE", FUSE_CREATE, two_names, EROFS, 0},
-      {"WRITE", FUSE_WRITE, none, EROFS, 0},
+      {"CREATE", FUSE_CREATE, std::string(16, '\0') + "7" + '\0', 0,
+       sizeof(fuse_entry_out) + sizeof(fuse_open_out)},
+      {"CREATE of what is there", FUSE_CREATE, std::string(16, '\0') + "a" + '\0', EEXIST, 0},
+      {"WRITE", FUSE_WRITE, none, 0, sizeof(fuse_write_out)},
       {"SETXATTR", FUSE_SETXATTR, two_names, EROFS, 0},
       {"REMOVEXATTR", FUSE_REMOVEXATTR, two_names, EROFS, 0},
       {"FALLOCATE", FUSE_FALLOCATE, none, EROFS, 0},
@@ -255,6 +257,37 @@ TEST_F(SessionTest, DirectOpensMayWriteInParallel) {
   const auto direct = As<fuse_open_out>(Receive().body);
   EXPECT_EQ(direct.open_flags,
             uint32_t{FOPEN_KEEP_CACHE | FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES});
+}
+
+TEST_F(SessionTest, AWriteCarriesItsBytes) {
+  fuse_write_in write = {};
+  write.size = 5;
+  EXPECT_EQ(
+      As<fuse_write_out>(Ask(FUSE_WRITE, 3, std::string(testing::BytesOf(write)) + "bytes").body)
+          .size,
+      5u);
+  EXPECT_EQ(server_.written, "bytes");
+}
+
+TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
+  server_.parked = true;
+  for (const bool sent : {false, true}) {
+    server_.sends = sent;
+    const uint64_t unique =
+        kernel_.Send(FUSE_MKDIR, 1, std::string(8, '\0') + (sent ? "8" : "7") + '\0');
+    RunUntil([&] { return server_.waiting == 1; });
+    EXPECT_EQ(server_.sent_before, 0u);
+    StartAgent();
+    RunUntil([&] { return server_.waiting == 1; });
+    EXPECT_EQ(server_.sent_before, sent ? FakeServer::kServerKey : 0u);
+    // And so does the one after it.
+    StartAgent();
+    RunUntil([&] { return server_.waiting == 1; });
+    EXPECT_EQ(server_.sent_before, sent ? FakeServer::kServerKey : 0u);
+    server_.released.Set();
+    EXPECT_EQ(Receive().unique, unique);
+    server_.released.Reset();
+  }
 }
 
 TEST_F(SessionTest, ADirectoryIsReadInPieces) {

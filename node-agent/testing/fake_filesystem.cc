@@ -83,7 +83,8 @@ Task<absl::StatusOr<std::string>> Filesystem::ReadLink(NodeId node, Deadline dea
   co_return absl::StrCat("to/", node);
 }
 
-Task<absl::StatusOr<OpenReply>> Filesystem::Open(NodeId, int flags, Deadline deadline) {
+Task<absl::StatusOr<OpenReply>> Filesystem::Open(NodeId, int flags, ChangeJournal*,
+                                                 Deadline deadline) {
   CO_RETURN_IF_ERROR(co_await Enter("open", deadline));
   OpenReply opened;
   opened.fh = server->next_handle++;
@@ -169,6 +170,70 @@ Task<absl::StatusOr<std::string>> Filesystem::GetXattr(NodeId, std::string name,
 Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(NodeId, Deadline deadline) {
   CO_RETURN_IF_ERROR(co_await Enter("listxattr", deadline));
   co_return ErrnoError(ENOSYS, "lists");
+}
+
+// Every change passes here. Its journal is kept as the real one's would be.
+Task<absl::Status> Change(std::string operation, ChangeJournal* journal, Deadline deadline) {
+  server->sent_before = journal->sent_to();
+  if (server->sends) journal->NoteSent(FakeServer::kServerKey);
+  co_return co_await Enter(std::move(operation), deadline);
+}
+
+Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint8_t> from,
+                                     ChangeJournal* journal, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Change("write", journal, deadline));
+  server->written.assign(from.begin(), from.end());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Filesystem::Sync(FileHandle, Deadline deadline) {
+  co_return co_await Enter("fsync", deadline);
+}
+
+Task<absl::StatusOr<CreateReply>> Filesystem::Create(NodeId, std::string name, int flags,
+                                                     ChangeJournal* journal, Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Change("create", journal, deadline));
+  CreateReply created;
+  if (!absl::SimpleAtoi(name, &created.entry.node)) co_return ErrnoError(EEXIST, name);
+  created.entry.attributes = AttributesOf(created.entry.node);
+  created.open.fh = server->next_handle++;
+  created.open.direct_io = (flags & O_DIRECT) != 0;
+  server->open_handles.insert(created.open.fh);
+  ++server->lookups[created.entry.node];
+  co_return created;
+}
+
+Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(NodeId node, AttributesChange,
+                                                                ChangeJournal* journal,
+                                                                Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Change("setattr", journal, deadline));
+  co_return AttributesReply{AttributesOf(node), absl::Seconds(1)};
+}
+
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(NodeId, std::string name,
+                                                           ChangeJournal* journal,
+                                                           Deadline deadline) {
+  CO_RETURN_IF_ERROR(co_await Change("mkdir", journal, deadline));
+  EntryReply entry;
+  if (!absl::SimpleAtoi(name, &entry.node)) co_return ErrnoError(EEXIST, name);
+  entry.attributes = AttributesOf(entry.node);
+  ++server->lookups[entry.node];
+  co_return entry;
+}
+
+Task<absl::Status> Filesystem::Unlink(NodeId, std::string, ChangeJournal* journal,
+                                      Deadline deadline) {
+  co_return co_await Change("unlink", journal, deadline);
+}
+
+Task<absl::Status> Filesystem::RemoveDirectory(NodeId, std::string, ChangeJournal* journal,
+                                               Deadline deadline) {
+  co_return co_await Change("rmdir", journal, deadline);
+}
+
+Task<absl::Status> Filesystem::Rename(NodeId, std::string, NodeId, std::string, uint32_t,
+                                      ChangeJournal* journal, Deadline deadline) {
+  co_return co_await Change("rename", journal, deadline);
 }
 
 absl::Status Filesystem::RefuseChange() const { return ErrnoError(EROFS, "read-only"); }

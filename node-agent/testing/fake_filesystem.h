@@ -28,6 +28,11 @@ struct FakeServer {
   runtime::Event released;
   bool throws = false;  // Operations throw.
 
+  static constexpr uint64_t kServerKey = 0x5e17;
+  bool sends = true;         // Changes are noted as sent before they wait.
+  uint64_t sent_before = 0;  // What the last change's journal said.
+  std::string written;       // By the last WRITE.
+
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.
   std::set<uint64_t> open_handles;

@@ -144,7 +144,7 @@ void ScriptedConnection::Negotiate(Call& call) {
   response.max_transact_bytes = options.max_transact_bytes;
   response.max_read_bytes = options.max_read_bytes;
   response.max_write_bytes = options.max_write_bytes;
-  response.system_time = smb::wire::FileTimeOf(absl::FromUnixSeconds(1'700'000'000));
+  response.system_time = smb::wire::FileTimeOf(runtime::Loop::Current().Now());
   signing_id_ = smb::wire::DefaultSigning(*chosen);
   if (*chosen == Dialect::k311) {
     ChooseContexts(*request, response);

@@ -62,8 +62,48 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::GetAttributes(state::NodeId no
 Task<absl::StatusOr<std::string>> Filesystem::ReadLink(state::NodeId node, Deadline deadline) {
   return impl_->ReadLink(node, std::move(deadline));
 }
-Task<absl::StatusOr<OpenReply>> Filesystem::Open(state::NodeId node, int flags, Deadline deadline) {
-  return impl_->Open(node, flags, std::move(deadline));
+Task<absl::StatusOr<OpenReply>> Filesystem::Open(state::NodeId node, int flags,
+                                                 ChangeJournal* journal, Deadline deadline) {
+  return impl_->Open(node, flags, journal, std::move(deadline));
+}
+Task<absl::Status> Filesystem::Write(state::FileHandle fh, uint64_t offset,
+                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                     Deadline deadline) {
+  return impl_->Write(fh, offset, from, journal, std::move(deadline));
+}
+Task<absl::Status> Filesystem::Sync(state::FileHandle fh, Deadline deadline) {
+  return impl_->Sync(fh, std::move(deadline));
+}
+Task<absl::StatusOr<CreateReply>> Filesystem::Create(state::NodeId parent, std::string name,
+                                                     int flags, ChangeJournal* journal,
+                                                     Deadline deadline) {
+  return impl_->Create(parent, std::move(name), flags, journal, std::move(deadline));
+}
+Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(state::NodeId node,
+                                                                AttributesChange change,
+                                                                ChangeJournal* journal,
+                                                                Deadline deadline) {
+  return impl_->SetAttributes(node, std::move(change), journal, std::move(deadline));
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent, std::string name,
+                                                           ChangeJournal* journal,
+                                                           Deadline deadline) {
+  return impl_->MakeDirectory(parent, std::move(name), journal, std::move(deadline));
+}
+Task<absl::Status> Filesystem::Unlink(state::NodeId parent, std::string name,
+                                      ChangeJournal* journal, Deadline deadline) {
+  return impl_->Remove(parent, std::move(name), smb::FileType::kFile, journal, std::move(deadline));
+}
+Task<absl::Status> Filesystem::RemoveDirectory(state::NodeId parent, std::string name,
+                                               ChangeJournal* journal, Deadline deadline) {
+  return impl_->Remove(parent, std::move(name), smb::FileType::kDirectory, journal,
+                       std::move(deadline));
+}
+Task<absl::Status> Filesystem::Rename(state::NodeId parent, std::string name,
+                                      state::NodeId new_parent, std::string new_name,
+                                      uint32_t flags, ChangeJournal* journal, Deadline deadline) {
+  return impl_->Rename(parent, std::move(name), new_parent, std::move(new_name), flags, journal,
+                       std::move(deadline));
 }
 void Filesystem::OpenDelivered(state::NodeId node, const OpenReply& reply) {
   impl_->OpenDelivered(node, reply);

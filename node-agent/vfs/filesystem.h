@@ -28,6 +28,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,7 @@
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/state/mount_tables.h"
+#include "node-agent/vfs/change.h"
 #include "node-agent/vfs/options.h"
 
 namespace dfscsi::dfs {
@@ -95,6 +97,21 @@ struct DirectoryEntry {
   absl::Duration name_timeout;
 };
 
+// CREATE. fuse_entry_out, fuse_open_out.
+struct CreateReply {
+  EntryReply entry;
+  OpenReply open;
+};
+
+// SETATTR: what is set is changed. Owners are the mount's: never changed.
+struct AttributesChange {
+  std::optional<uint64_t> size_bytes = {};
+  std::optional<mode_t> mode = {};  // Of a file: without write bits it becomes READONLY.
+  std::optional<absl::Time> accessed = {};
+  std::optional<absl::Time> modified = {};
+  std::optional<state::FileHandle> fh = {};  // Through which the size is changed (ftruncate).
+};
+
 // Where ReadDirectory puts entries: the fuse layer's reply buffer.
 class DirectorySink {
  public:
@@ -142,12 +159,13 @@ class Filesystem {
   runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
                                                       runtime::Deadline deadline);
 
-  // OPEN, with the request's O_* flags. One CREATE. Opening never creates or truncates. While a
-  // handle is open on the node that reads another file (on a former target of its link, or one that
-  // was replaced), nothing that is opened shares pages with it: direct_io.
-  // Errors: as RefuseChange() for any flags that would write; EISDIR.
+  // OPEN, with the request's O_* flags. One CREATE, which never creates a file; O_TRUNC cuts it
+  // then. While a handle is open on the node that reads another file (on a former target of its
+  // link, or one that was replaced), nothing that is opened shares pages with it: direct_io. So for
+  // O_APPEND: every WRITE goes where the end is on the server.
+  // Errors: EISDIR; EROFS.
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
-                                                runtime::Deadline deadline);
+                                                ChangeJournal* journal, runtime::Deadline deadline);
 
   // The kernel has got the answer to OPEN. Until then the node's pages are not trusted (nor after
   // the death of the agent, by the next one).
@@ -164,7 +182,52 @@ class Filesystem {
   runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
                                                runtime::Deadline deadline);
 
-  // FLUSH and FSYNC. Nothing is unacknowledged on a handle that only reads: at once.
+  // --- Changes. Each is applied once, or an error says that it is not known whether it was:
+  //
+  //   not sent to any server     it may go to another target, as reading does
+  //   sent, and answered         the answer counts
+  //   sent, its answer lost      it waits up to write_grace for that server, which is then asked
+  //                              what was done, and does what was not; EIO if it does not come
+  //                              back, or cannot tell
+  //   sent by a dead agent       the same, by what `journal` says
+  //
+  // `journal` must live until the task has ended or been destroyed; null for none. Errors of all:
+  // EROFS (the mount, or the server's medium, is read-only); EIO (above); EBUSY (a DFS link is no
+  // thing of this file system); ENOSPC, EDQUOT.
+
+  // WRITE: all of `from`, acknowledged by the server. `from` must live as long as the journal.
+  // Where the handle appends, `offset` is not looked at. EBADF: the handle does not write.
+  runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
+                                    absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                    runtime::Deadline deadline);
+  // FSYNC: what is acknowledged is on the server's disk.
+  runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
+  // CREATE, with the request's O_* flags. Counts one lookup, as Lookup does. EEXIST (O_EXCL).
+  runtime::Task<absl::StatusOr<CreateReply>> Create(state::NodeId parent, std::string name,
+                                                    int flags, ChangeJournal* journal,
+                                                    runtime::Deadline deadline);
+  // SETATTR.
+  runtime::Task<absl::StatusOr<AttributesReply>> SetAttributes(state::NodeId node,
+                                                               AttributesChange change,
+                                                               ChangeJournal* journal,
+                                                               runtime::Deadline deadline);
+  // MKDIR. Counts one lookup, as Lookup does. EEXIST.
+  runtime::Task<absl::StatusOr<EntryReply>> MakeDirectory(state::NodeId parent, std::string name,
+                                                          ChangeJournal* journal,
+                                                          runtime::Deadline deadline);
+  // UNLINK. A file that this mount has open gets another name until its last RELEASE.
+  runtime::Task<absl::Status> Unlink(state::NodeId parent, std::string name, ChangeJournal* journal,
+                                     runtime::Deadline deadline);
+  // RMDIR. ENOTEMPTY.
+  runtime::Task<absl::Status> RemoveDirectory(state::NodeId parent, std::string name,
+                                              ChangeJournal* journal, runtime::Deadline deadline);
+  // RENAME and RENAME2, with RENAME_NOREPLACE (EEXIST) or nothing in `flags` (else EINVAL). EXDEV:
+  // the two names are not below the same link.
+  runtime::Task<absl::Status> Rename(state::NodeId parent, std::string name,
+                                     state::NodeId new_parent, std::string new_name, uint32_t flags,
+                                     ChangeJournal* journal, runtime::Deadline deadline);
+
+  // FLUSH. Every WRITE was acknowledged before it was answered: at once.
   runtime::Task<absl::Status> Flush(state::FileHandle fh, runtime::Deadline deadline);
 
   // RELEASE. At once; the server is told afterwards. An fh that is not open does no harm (a request
@@ -202,9 +265,8 @@ class Filesystem {
   runtime::Task<absl::StatusOr<std::string>> ListXattrs(state::NodeId node,
                                                         runtime::Deadline deadline);
 
-  // What every request is answered that would change something (SETATTR, WRITE, CREATE, MKNOD,
-  // MKDIR, SYMLINK, UNLINK, RMDIR, RENAME, LINK, SETXATTR, REMOVEXATTR, FALLOCATE,
-  // COPY_FILE_RANGE): EROFS on a read-only mount; EOPNOTSUPP until writing is implemented.
+  // What the changes are answered that are not implemented (MKNOD, SYMLINK, LINK, SETXATTR,
+  // REMOVEXATTR, FALLOCATE, COPY_FILE_RANGE): EROFS on a read-only mount, else EOPNOTSUPP.
   absl::Status RefuseChange() const;
 
   // For tests and metrics.
@@ -218,6 +280,9 @@ class Filesystem {
     int64_t last_known_answers = 0;  // Answers from last known values, the target being silent.
     int64_t last_known_kept = 0;     // Now: links, and the root, of which such values are kept.
     int64_t refused_names = 0;       // Names from a server that must not reach the kernel.
+    int64_t lost_answers = 0;        // Changes that were sent and not answered.
+    int64_t unknown_changes = 0;     // Of them, those of which it never became known: EIO.
+    int64_t hidden_files = 0;        // Open files that got another name when theirs was removed.
   };
   const Counters& counters() const;
 

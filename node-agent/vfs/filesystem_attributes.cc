@@ -72,9 +72,9 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
   if (!tables_.inodes().Contains(node)) return;
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const state::NodeIdentity now = IdentityOf(seen, epoch);
-  if (seen.file.Has(smb::wire::kAttributeDirectory)) return;
   const state::NodeIdentity* const before = record.identity();
-  if (before != nullptr && DataDiffers(*before, now)) {
+  const bool has_pages = !seen.file.Has(smb::wire::kAttributeDirectory);
+  if (before != nullptr && has_pages && DataDiffers(*before, now)) {
     ++counters_.data_changes;
     // Before the identity: who dies in between has still left word.
     SetPagesTrusted(node, false);
@@ -88,10 +88,13 @@ bool Filesystem::Impl::ArePagesTrusted(state::NodeId node) const {
 }
 
 void Filesystem::Impl::SetPagesTrusted(state::NodeId node, bool trusted) {
+  SetNodeFlag(node, kPagesNotTrusted, !trusted);
+}
+
+void Filesystem::Impl::SetNodeFlag(state::NodeId node, uint32_t flag, bool set) {
   if (!tables_.inodes().Contains(node)) return;
-  const uint32_t others =
-      tables_.inodes().Get(node).flags() & state::kNodeUserFlags & ~kPagesNotTrusted;
-  tables_.inodes().SetUserFlags(node, trusted ? others : others | kPagesNotTrusted);
+  const uint32_t others = tables_.inodes().Get(node).flags() & state::kNodeUserFlags & ~flag;
+  tables_.inodes().SetUserFlags(node, set ? others | flag : others);
 }
 
 Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::Look(dfs::DfsPath path,
@@ -250,14 +253,20 @@ absl::Status Filesystem::Impl::NoXattr(std::string_view name) {
 void Filesystem::Impl::ResumeInvalidations() {
   // The dead agent may have seen a change and not have told: pages of files that are held are
   // dropped once; they are read again.
-  tables_.inodes().ForEach([this](const state::InodeTable::Node& node) {
-    if (node.nlookup() == 0) return;
-    if (node.identity() != nullptr) {
-      invalidation_.DataChanged(node.id());
-    } else {
-      SetPagesTrusted(node.id(), false);  // It died while it noted what it had seen.
+  std::vector<state::NodeId> hidden;
+  tables_.inodes().ForEach([this, &hidden](const state::InodeTable::Node& node) {
+    const state::NodeIdentity* const known = node.identity();
+    const bool has_pages =
+        known != nullptr && (known->attributes & smb::wire::kAttributeDirectory) == 0;
+    if (node.nlookup() > 0) {
+      if (has_pages) invalidation_.DataChanged(node.id());
+      // It died while it noted what it had seen.
+      if (known == nullptr) SetPagesTrusted(node.id(), false);
     }
+    // It was to go with its last handle.
+    if ((node.flags() & kNodeHidden) != 0 && !IsOpen(node.id())) hidden.push_back(node.id());
   });
+  for (const state::NodeId node : hidden) RemoveHiddenLater(node);
 }
 
 }  // namespace dfscsi::vfs

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +24,12 @@
 #include "absl/types/span.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/state/mount_tables.h"
 #include "node-agent/vfs/attribute_cache.h"
 #include "node-agent/vfs/attributes.h"
+#include "node-agent/vfs/change.h"
 #include "node-agent/vfs/directory_stream.h"
 #include "node-agent/vfs/filesystem.h"
 #include "node-agent/vfs/link_sights.h"
@@ -63,7 +66,7 @@ class Filesystem::Impl {
   // --- Open files: filesystem_open_files.cc
 
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
-                                                runtime::Deadline deadline);
+                                                ChangeJournal* journal, runtime::Deadline deadline);
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
   runtime::Task<absl::StatusOr<size_t>> Read(state::FileHandle fh, uint64_t offset,
                                              absl::Span<uint8_t> into, runtime::Deadline deadline);
@@ -72,6 +75,31 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Flush(state::FileHandle fh);
   void Release(state::FileHandle fh);
   absl::Status RefuseChange() const;
+
+  // --- Changes of content and attributes: filesystem_writes.cc
+
+  runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
+                                    absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                    runtime::Deadline deadline);
+  runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<CreateReply>> Create(state::NodeId parent, std::string name,
+                                                    int flags, ChangeJournal* journal,
+                                                    runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<AttributesReply>> SetAttributes(state::NodeId node,
+                                                               AttributesChange change,
+                                                               ChangeJournal* journal,
+                                                               runtime::Deadline deadline);
+
+  // --- Changes of names: filesystem_changes.cc
+
+  runtime::Task<absl::StatusOr<EntryReply>> MakeDirectory(state::NodeId parent, std::string name,
+                                                          ChangeJournal* journal,
+                                                          runtime::Deadline deadline);
+  runtime::Task<absl::Status> Remove(state::NodeId parent, std::string name, smb::FileType type,
+                                     ChangeJournal* journal, runtime::Deadline deadline);
+  runtime::Task<absl::Status> Rename(state::NodeId parent, std::string name,
+                                     state::NodeId new_parent, std::string new_name, uint32_t flags,
+                                     ChangeJournal* journal, runtime::Deadline deadline);
 
   // --- Directories: filesystem_directories.cc
 
@@ -89,7 +117,10 @@ class Filesystem::Impl {
  private:
   // Of a node's flags in the shared table. Set: see ArePagesTrusted().
   static constexpr uint32_t kPagesNotTrusted = uint32_t{1} << 16;
-  static_assert((kPagesNotTrusted & state::kNodeUserFlags) == kPagesNotTrusted);
+  // Its name was removed while it was open; it goes with its last handle.
+  static constexpr uint32_t kNodeHidden = uint32_t{1} << 17;
+  static_assert(((kPagesNotTrusted | kNodeHidden) & ~state::kNodeUserFlags) == 0);
+  static_assert((kPagesNotTrusted & kNodeHidden) == 0);
 
   // STATFS does not wait longer: kubelet, node-exporter and df touch every mount. Nor does one look
   // at a link for its target.
@@ -133,14 +164,59 @@ class Filesystem::Impl {
   // The kernel may hold pages that are not the file's. In the shared table: the next agent knows.
   bool ArePagesTrusted(state::NodeId node) const;
   void SetPagesTrusted(state::NodeId node, bool trusted);
+  // Of the flags that are ours, `flag` alone.
+  void SetNodeFlag(state::NodeId node, uint32_t flag, bool set);
   static bool IsLinkTag(const ServerAttributes& seen);
 
   // --- Open files
+
+  // Of a handle's record.
+  static constexpr uint32_t kHandleWritten = 1;
 
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
   bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
+  // The handle of a file that was opened for a node. Its record is there when this returns.
+  absl::StatusOr<OpenReply> MakeHandle(state::NodeId node, std::shared_ptr<OpenFile> file,
+                                       int flags);
+  // The record follows the file to the server that it is open on now.
+  void NoteServer(state::FileHandle fh, const OpenFile& file);
+  // ftruncate, and O_TRUNC.
+  runtime::Task<absl::Status> Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
+                                       uint64_t size_bytes, ChangeJournal* journal,
+                                       runtime::Deadline deadline);
+
+  // --- Changes
+
+  // Runs a change until it is applied, once, or an error says why not, or that nobody knows.
+  // `change` must live until this returns or is destroyed.
+  runtime::Task<absl::Status> RunChange(dfs::DfsPath path, Change* change,
+                                        runtime::Deadline deadline);
+  runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
+  runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
+  // EROFS where nothing may be changed.
+  absl::Status MayChange() const;
+  // The path of a name, which is to be changed. EBUSY: it is a link.
+  absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
+  // What is known of the name is not true any more.
+  void ForgetName(state::NodeId parent, std::string_view name);
+  // LOOKUP's answer for what was just made.
+  absl::StatusOr<EntryReply> NewEntry(state::NodeId parent, std::string_view name,
+                                      const dfs::DfsPath& path, const ServerAttributes& seen,
+                                      uint64_t epoch);
+  // The id of what the path leads to on this binding, for a probe to know it again: as last seen
+  // of `node` there, or else looked at. 0: the server has none.
+  runtime::Task<absl::StatusOr<uint64_t>> IdOn(dfs::Binding binding, state::NodeId node);
+  uint64_t LastIdOf(state::NodeId node) const;
+  // The name of an open file whose own is removed.
+  std::string HiddenName(state::NodeId node) const;
+  bool IsOpen(state::NodeId node) const { return opens_.contains(node); }
+  absl::Status NoteHidden(state::NodeId node, state::NodeId parent, std::string_view hidden);
+  // Where a hidden file is; nullopt: the node is none.
+  std::optional<dfs::DfsPath> HiddenPathOf(state::NodeId node) const;
+  void RemoveHiddenLater(state::NodeId node);
+  runtime::Task<void> RemoveHidden(dfs::DfsPath path);
 
   // --- Directories
 
@@ -179,8 +255,9 @@ class Filesystem::Impl {
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
-  // Of the root and of links that the kernel holds. Dies first: its looks use all of the above.
+  // Of the root and of links that the kernel holds. Its looks use all of the above.
   LinkSights sights_;
+  runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.
 };
 
 }  // namespace dfscsi::vfs

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <optional>
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
@@ -14,27 +15,36 @@ namespace dfscsi::vfs {
 
 using runtime::Deadline;
 using runtime::Task;
-
-namespace {
-
-bool IsWriteFlags(int flags) {
-  return (flags & O_ACCMODE) != O_RDONLY || (flags & (O_TRUNC | O_CREAT | O_APPEND)) != 0;
-}
-
-}  // namespace
+using state::Load;
 
 Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int flags,
-                                                       Deadline deadline) {
-  if (IsWriteFlags(flags)) co_return RefuseChange();
+                                                       ChangeJournal* journal, Deadline deadline) {
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY;
+  if (writes || (flags & O_TRUNC) != 0) CO_RETURN_IF_ERROR(MayChange());
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
-  auto file = std::make_shared<OpenFile>(path);
+  // Who truncates writes.
+  if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
+  auto file = std::make_shared<OpenFile>(path, flags);
   CO_RETURN_IF_ERROR(co_await client_.Run(
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
       {}, deadline));
-  OpenReply reply{.no_flush = true};
+  CO_ASSIGN_OR_RETURN(const OpenReply reply, MakeHandle(node, file, flags));
+  if ((flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0) {
+    const absl::Status status = co_await Truncate(file, reply.fh, 0, journal, deadline);
+    if (!status.ok()) {
+      Release(reply.fh);
+      co_return status;
+    }
+  }
+  co_return reply;
+}
+
+absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
+                                                       std::shared_ptr<OpenFile> file, int flags) {
+  OpenReply reply{.no_flush = !file->writes()};
   const state::NodeIdentity identity = file->identity();
-  {
+  if (tables_.inodes().Contains(node)) {
     const state::InodeTable::Node record = tables_.inodes().Get(node);
     const state::NodeIdentity* const before = record.identity();
     const bool differs = before != nullptr && DataDiffers(*before, identity);
@@ -43,7 +53,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
     reply.renews_pages = !reply.keep_cache && !is_another;
     // The kernel still believes the size that it was told last, and would cut this file to it. And
     // one node has one set of pages, which the other file's handle goes on filling.
-    reply.direct_io = differs || is_another;
+    reply.direct_io = differs || is_another || file->appends();
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -54,17 +64,18 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
       .node = node,
       .kind = state::HandleTable::Kind::kFile,
       .open_flags = static_cast<uint32_t>(flags),
-      .access = OpenFile::kAccess,
+      .access = file->access(),
       .identity = identity,
+      .server_key = file->server_key(),
   });
   if (!fh.ok()) {
     file->CloseLater();
-    co_return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
+    return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
   }
   reply.fh = *fh;
   opens_[node].insert(*fh);
   files_[*fh] = std::move(file);
-  co_return reply;
+  return reply;
 }
 
 void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {
@@ -87,14 +98,32 @@ bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
 }
 
 absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHandle fh) {
-  const auto found = files_.find(fh);
-  if (found != files_.end()) return found->second;
   if (!tables_.handles().Contains(fh)) return ErrnoError(EBADF, "no such handle");
   const state::HandleTable::Record& record = tables_.handles().Get(fh);
-  ASSIGN_OR_RETURN(dfs::DfsPath path, PathOf(record.node));
-  auto file = std::make_shared<OpenFile>(std::move(path), record.identity.Get());
+  const absl::StatusOr<dfs::DfsPath> path = PathOf(record.node);
+  const auto found = files_.find(fh);
+  if (found != files_.end()) {
+    // It may have been renamed. Gone: what is open stays open where it is.
+    if (path.ok()) found->second->SetPath(*path);
+    return found->second;
+  }
+  RETURN_IF_ERROR(path.status());
+  auto file = std::make_shared<OpenFile>(*path, static_cast<int>(record.open_flags),
+                                         record.identity.Get(), Load(record.server_key),
+                                         (Load(record.flags) & kHandleWritten) != 0);
   files_[fh] = file;
   return file;
+}
+
+void Filesystem::Impl::NoteServer(state::FileHandle fh, const OpenFile& file) {
+  if (!tables_.handles().Contains(fh) ||
+      Load(tables_.handles().Get(fh).server_key) == file.server_key()) {
+    return;
+  }
+  // A death in between leaves a file of no server in particular: it is compared as on a new one.
+  tables_.handles().SetServerKey(fh, 0);
+  tables_.handles().SetIdentity(fh, file.identity());
+  tables_.handles().SetServerKey(fh, file.server_key());
 }
 
 Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64_t offset,
@@ -107,7 +136,8 @@ Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64
         return file->ReadOn(std::move(binding), offset, into, options_.check_identity, &result,
                             &counters_, deadline);
       },
-      {.held_epoch = file->epoch()}, deadline));
+      {.held_epoch = file->epoch(), .movable = !file->written()}, deadline));
+  NoteServer(fh, *file);
   co_return result;
 }
 
@@ -134,10 +164,13 @@ Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh) {
 void Filesystem::Impl::Release(state::FileHandle fh) {
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
+    // The handle still keeps the node.
+    std::optional<dfs::DfsPath> hidden = HiddenPathOf(node);
     if (!tables_.handles().Close(fh)) return;  // Still shared.
     const auto open = opens_.find(node);
     if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
       opens_.erase(open);
+      if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
     }
   }
   const auto found = files_.find(fh);

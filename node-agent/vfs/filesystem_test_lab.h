@@ -60,6 +60,24 @@ class EntryList : public DirectorySink {
   const size_t room_;
 };
 
+// What outlives an agent of one change.
+class TestJournal : public ChangeJournal {
+ public:
+  void NoteSent(uint64_t server_key) override {
+    ++sends;
+    last = server_key;
+  }
+  uint64_t sent_to() const override { return before; }
+  absl::Duration age() const override { return asked_ago; }
+  // The agent died: what it noted is what the next one reads.
+  void Die() { before = last; }
+
+  int sends = 0;
+  uint64_t last = 0;
+  uint64_t before = 0;
+  absl::Duration asked_ago = absl::ZeroDuration();
+};
+
 class FilesystemLab {
  public:
   FilesystemLab() : lab_(1) {
@@ -147,8 +165,9 @@ class FilesystemLab {
     return reply;
   }
   absl::StatusOr<OpenReply> OpenUndelivered(state::NodeId node, int flags = O_RDONLY) {
-    return Get<OpenReply>(
-        [=, this](runtime::Deadline until) { return filesystem_->Open(node, flags, until); });
+    return Get<OpenReply>([=, this](runtime::Deadline until) {
+      return filesystem_->Open(node, flags, nullptr, until);
+    });
   }
   absl::StatusOr<std::string> Read(state::FileHandle fh, uint64_t offset, size_t size) {
     std::vector<uint8_t> bytes(size);
@@ -162,6 +181,77 @@ class FilesystemLab {
     return Get<uint64_t>([=, this](runtime::Deadline until) {
       return filesystem_->Seek(fh, offset, whence, until);
     });
+  }
+  // Changes. nullopt of Try…: it has not ended within `limit`.
+  std::optional<absl::Status> TryChange(
+      std::function<runtime::Task<absl::Status>(runtime::Deadline)> call,
+      absl::Duration limit = absl::Minutes(2)) {
+    return Await<absl::Status>([&call] { return call(runtime::Deadline::Never()); }, limit);
+  }
+  absl::Status Change(std::function<runtime::Task<absl::Status>(runtime::Deadline)> call) {
+    return TryChange(std::move(call)).value_or(absl::DeadlineExceededError("it does not end"));
+  }
+  absl::Status Write(state::FileHandle fh, uint64_t offset, const std::string& text,
+                     ChangeJournal* journal = nullptr) {
+    return Change([=, &text, this](runtime::Deadline until) {
+      return filesystem_->Write(fh, offset, BytesOf(text), journal, until);
+    });
+  }
+  absl::Status Sync(state::FileHandle fh) {
+    return Change([=, this](runtime::Deadline until) { return filesystem_->Sync(fh, until); });
+  }
+  absl::StatusOr<CreateReply> Create(state::NodeId parent, const std::string& name,
+                                     int flags = O_RDWR, ChangeJournal* journal = nullptr) {
+    return Get<CreateReply>([=, this](runtime::Deadline until) {
+      return filesystem_->Create(parent, name, flags, journal, until);
+    });
+  }
+  absl::StatusOr<AttributesReply> SetAttributes(state::NodeId node, AttributesChange change,
+                                                ChangeJournal* journal = nullptr) {
+    return Get<AttributesReply>([=, this](runtime::Deadline until) {
+      return filesystem_->SetAttributes(node, change, journal, until);
+    });
+  }
+  absl::StatusOr<EntryReply> MakeDirectory(state::NodeId parent, const std::string& name,
+                                           ChangeJournal* journal = nullptr) {
+    return Get<EntryReply>([=, this](runtime::Deadline until) {
+      return filesystem_->MakeDirectory(parent, name, journal, until);
+    });
+  }
+  absl::Status Unlink(state::NodeId parent, const std::string& name,
+                      ChangeJournal* journal = nullptr) {
+    return Change([=, this](runtime::Deadline until) {
+      return filesystem_->Unlink(parent, name, journal, until);
+    });
+  }
+  absl::Status RemoveDirectory(state::NodeId parent, const std::string& name,
+                               ChangeJournal* journal = nullptr) {
+    return Change([=, this](runtime::Deadline until) {
+      return filesystem_->RemoveDirectory(parent, name, journal, until);
+    });
+  }
+  absl::Status Rename(state::NodeId parent, const std::string& name, state::NodeId new_parent,
+                      const std::string& new_name, uint32_t flags = 0,
+                      ChangeJournal* journal = nullptr) {
+    return Change([=, this](runtime::Deadline until) {
+      return filesystem_->Rename(parent, name, new_parent, new_name, flags, journal, until);
+    });
+  }
+  static absl::Span<const uint8_t> BytesOf(const std::string& text) {
+    return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+  }
+  // What the server's file holds; "(none)" if there is none.
+  std::string ContentOf(const std::string& server_name, const std::string& path) {
+    const testing::ScriptedFile* const file = share(server_name).Find(path);
+    return file == nullptr ? "(none)" : file->Content();
+  }
+  // Executed on the server, however often asked.
+  int CountMutations(const std::string& server_name, smb::wire::Command command) {
+    int count = 0;
+    for (const testing::ScriptedMutation& mutation : server(server_name).mutations()) {
+      count += mutation.command == command ? 1 : 0;
+    }
+    return count;
   }
   absl::StatusOr<std::string> ReadLink(state::NodeId node) {
     return Get<std::string>(

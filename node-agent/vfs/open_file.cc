@@ -1,6 +1,7 @@
 #include "node-agent/vfs/open_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,15 +47,41 @@ bool IsHandleLost(const absl::Status& status) {
 
 }  // namespace
 
-Task<absl::Status> OpenFile::Create(dfs::Binding binding, Deadline deadline) {
+uint32_t OpenFile::AccessOf(int flags) {
+  uint32_t access = wire::kAccessReadAttributes;
+  const int mode = flags & O_ACCMODE;
+  if (mode != O_WRONLY) access |= wire::kAccessReadData | wire::kAccessReadEa;
+  if (mode == O_RDONLY) return access;
+  access |= wire::kAccessAppendData;
+  // The server appends only through handles that cannot do else.
+  if ((flags & O_APPEND) == 0) access |= wire::kAccessWriteData;
+  return access;
+}
+
+void OpenFile::Unsettled::Send() {
+  file_.written_ = true;
+  if (!counted_) ++file_.unsettled_;
+  counted_ = true;
+}
+
+void OpenFile::Unsettled::Settle() {
+  if (!counted_) return;
+  counted_ = false;
+  if (--file_.unsettled_ == 0) file_.settled_.NotifyAll();
+}
+
+Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disposition,
+                                    Deadline deadline) {
   wire::CreateRequest create;
-  create.desired_access = kAccess;
+  create.desired_access = access_;
+  create.disposition = disposition;
   create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.query_on_disk_id = true;
   CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
                       co_await binding.tree->Create(std::move(create), deadline));
   CloseLater();
+  server_key_ = ServerKeyOf(binding);
   tree_ = std::move(binding.tree);
   file_id_ = opened.file_id;
   epoch_ = binding.epoch;
@@ -65,17 +92,36 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, Deadline deadline) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> OpenFile::OpenOn(dfs::Binding binding, Deadline deadline) {
-  CO_RETURN_IF_ERROR(co_await Create(std::move(binding), deadline));
+Task<absl::Status> OpenFile::OpenOn(dfs::Binding binding, Deadline deadline,
+                                    wire::Disposition disposition) {
+  CO_RETURN_IF_ERROR(co_await Create(std::move(binding), disposition, deadline));
   identity_ = IdentityOf(seen_, epoch_);
   co_return absl::OkStatus();
 }
 
+bool OpenFile::IsSameFile(bool same_server, bool check_identity,
+                          const state::NodeIdentity& now) const {
+  // Its id tells, whatever others have written to it meanwhile.
+  if (same_server && identity_.file_id != 0 && now.file_id != 0) {
+    return identity_.file_id == now.file_id || !check_identity;
+  }
+  // What was written is on the server that has acknowledged it, and on no other.
+  if (written_) return false;
+  return !check_identity || IsSameCopy(identity_, now);
+}
+
 Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
                                     Filesystem::Counters* counters, Deadline deadline) {
+  const uint64_t server_key = ServerKeyOf(binding);
+  while (unsettled_ > 0 && server_key != server_key_) {
+    CO_RETURN_IF_ERROR(co_await settled_.WaitForNotify(deadline));
+  }
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await rebinding_.Lock(deadline));
-  if (stale_ || (tree_ != nullptr && epoch_ == binding.epoch)) co_return absl::OkStatus();
-  const absl::Status status = co_await Create(std::move(binding), deadline);
+  if (stale_ || IsOpenOn(binding)) co_return absl::OkStatus();
+  const bool same_server = server_key == server_key_;
+  const state::NodeIdentity before = identity_;
+  const absl::Status status =
+      co_await Create(std::move(binding), wire::Disposition::kOpen, deadline);
   if (!status.ok()) {
     if (!IsGone(status)) co_return status;
     stale_ = true;
@@ -84,22 +130,38 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   }
   ++counters->rebinds;
   const state::NodeIdentity now = IdentityOf(seen_, epoch_);
-  if (check_identity && !IsSameCopy(identity_, now)) {
+  if (!IsSameFile(same_server, check_identity, now)) {
     stale_ = true;
     ++counters->stale_handles;
     CloseLater();
     co_return absl::OkStatus();
   }
+  identity_ = before;
   identity_.epoch = now.epoch;
   identity_.file_id = now.file_id;
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> OpenFile::ActOn(dfs::Binding binding, Act act, bool check_identity,
+                                   Filesystem::Counters* counters, Deadline deadline) {
+  for (int attempt = 0;; ++attempt) {
+    if (!IsOpenOn(binding)) {
+      CO_RETURN_IF_ERROR(co_await Rebind(binding, check_identity, counters, deadline));
+    }
+    if (stale_) co_return ErrnoError(ESTALE, "another file has taken this one's place");
+    const std::shared_ptr<smb::Tree> tree = tree_;
+    const wire::FileId file_id = file_id_;
+    absl::Status status = co_await act(tree, file_id);
+    if (!IsHandleLost(status) || attempt > 0) co_return status;
+    Lose(*tree, file_id);
+  }
 }
 
 Task<absl::Status> OpenFile::ReadOn(dfs::Binding binding, uint64_t offset, absl::Span<uint8_t> into,
                                     bool check_identity, absl::StatusOr<size_t>* result,
                                     Filesystem::Counters* counters, Deadline deadline) {
   for (int attempt = 0;; ++attempt) {
-    if (tree_ == nullptr || epoch_ != binding.epoch) {
+    if (!IsOpenOn(binding)) {
       CO_RETURN_IF_ERROR(co_await Rebind(binding, check_identity, counters, deadline));
     }
     if (stale_) {
@@ -123,7 +185,7 @@ Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int w
                                     bool check_identity, absl::StatusOr<uint64_t>* result,
                                     Filesystem::Counters* counters, Deadline deadline) {
   for (int attempt = 0;; ++attempt) {
-    if (tree_ == nullptr || epoch_ != binding.epoch) {
+    if (!IsOpenOn(binding)) {
       CO_RETURN_IF_ERROR(co_await Rebind(binding, check_identity, counters, deadline));
     }
     if (stale_) {

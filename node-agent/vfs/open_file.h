@@ -4,6 +4,7 @@
 #define NODE_AGENT_VFS_OPEN_FILE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "node-agent/smb/tree.h"
 #include "node-agent/state/inode_table.h"
 #include "node-agent/vfs/attributes.h"
+#include "node-agent/vfs/change.h"
 #include "node-agent/vfs/filesystem.h"
 
 namespace dfscsi::vfs {
@@ -28,30 +30,78 @@ namespace dfscsi::vfs {
 // `result`.
 //
 // What happens to it when its target is lost:
-//   the same path elsewhere with the same size and last-write time   reads go on there
-//   a different file there, or none                                  ESTALE, for ever
+//   the same server again, and the same file (its id)                it goes on there
+//   elsewhere, the same size and last-write time as last seen,
+//   and nothing was written through this handle                      it goes on there
+//   a different file, or none                                        ESTALE, for ever
+// Opening it again never creates, truncates or deletes anything. While a WRITE is out whose answer
+// has not come, the handle does not leave its server.
 class OpenFile {
  public:
-  static constexpr uint32_t kAccess =
-      smb::wire::kAccessReadData | smb::wire::kAccessReadAttributes | smb::wire::kAccessReadEa;
+  // The SMB access that open(2) flags ask for.
+  static uint32_t AccessOf(int flags);
 
-  explicit OpenFile(dfs::DfsPath path) : path_(std::move(path)) {}
+  OpenFile(dfs::DfsPath path, int flags) : path_(std::move(path)), access_(AccessOf(flags)) {}
+  // After a takeover: not open yet; to be taken for the same file if it is as said.
+  OpenFile(dfs::DfsPath path, int flags, const state::NodeIdentity& identity, uint64_t server_key,
+           bool written)
+      : path_(std::move(path)),
+        access_(AccessOf(flags)),
+        server_key_(server_key),
+        identity_(identity),
+        written_(written) {}
   OpenFile(const OpenFile&) = delete;
-  // After a takeover: not open yet; to be taken for the same file if it is as `identity` says.
-  OpenFile(dfs::DfsPath path, const state::NodeIdentity& identity)
-      : path_(std::move(path)), identity_(identity) {}
   // A mount that goes with open files (umount -f) leaves none behind on a server whose session
   // another mount still uses.
   ~OpenFile() { CloseLater(); }
 
   const dfs::DfsPath& path() const { return path_; }
+  // It, or a directory above it, was renamed.
+  void SetPath(dfs::DfsPath path) { path_ = std::move(path); }
+  // Every WRITE goes to the end, wherever that is by then.
+  bool appends() const {
+    return (access_ & (smb::wire::kAccessWriteData | smb::wire::kAccessAppendData)) ==
+           smb::wire::kAccessAppendData;
+  }
+  bool writes() const {
+    return (access_ & (smb::wire::kAccessWriteData | smb::wire::kAccessAppendData)) != 0;
+  }
+  uint32_t access() const { return access_; }
+  // Of the server that it was last open on.
+  uint64_t server_key() const { return server_key_; }
+  // Something was sent to be written: other copies are not this file any more.
+  bool written() const { return written_; }
   const state::NodeIdentity& identity() const { return identity_; }
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
   const ServerAttributes& seen() const { return seen_; }
 
-  // The first open: its attributes become the file's identity.
-  runtime::Task<absl::Status> OpenOn(dfs::Binding binding, runtime::Deadline deadline);
+  // The first open: its attributes become the file's identity. `disposition` alone may create.
+  runtime::Task<absl::Status> OpenOn(
+      dfs::Binding binding, runtime::Deadline deadline,
+      smb::wire::Disposition disposition = smb::wire::Disposition::kOpen);
+
+  // Counts in `Unsettled` what was sent and not answered.
+  class Unsettled {
+   public:
+    explicit Unsettled(OpenFile& file) : file_(file) {}
+    Unsettled(const Unsettled&) = delete;
+    ~Unsettled() { Settle(); }
+    void Send();
+    void Settle();
+
+   private:
+    OpenFile& file_;
+    bool counted_ = false;
+  };
+
+  // What a WRITE, FLUSH or SET_INFO through the handle does, once it is open on the binding.
+  using Act =
+      std::function<runtime::Task<absl::Status>(std::shared_ptr<smb::Tree>, smb::wire::FileId)>;
+  // Runs `act` on the handle, opened again here if need be. An NTSTATUS of `act` is returned as it
+  // is; ESTALE: another file, or none, is here.
+  runtime::Task<absl::Status> ActOn(dfs::Binding binding, Act act, bool check_identity,
+                                    Filesystem::Counters* counters, runtime::Deadline deadline);
 
   runtime::Task<absl::Status> ReadOn(dfs::Binding binding, uint64_t offset,
                                      absl::Span<uint8_t> into, bool check_identity,
@@ -66,8 +116,12 @@ class OpenFile {
   void CloseLater();
 
  private:
-  // CREATE of the path on this binding. Never creates, truncates or deletes.
-  runtime::Task<absl::Status> Create(dfs::Binding binding, runtime::Deadline deadline);
+  // CREATE of the path on this binding.
+  runtime::Task<absl::Status> Create(dfs::Binding binding, smb::wire::Disposition disposition,
+                                     runtime::Deadline deadline);
+  bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
+  // Whether what was just opened is still the file.
+  bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
   runtime::Task<absl::StatusOr<std::optional<uint64_t>>> FindBoundary(uint64_t at, bool data,
                                                                       runtime::Deadline deadline);
   // Makes the open usable on this binding; at most one does it at a time.
@@ -77,14 +131,19 @@ class OpenFile {
   // The server has said that this open is closed.
   void Lose(const smb::Tree& tree, const smb::wire::FileId& file_id);
 
-  const dfs::DfsPath path_;
+  dfs::DfsPath path_;
+  const uint32_t access_;
   std::shared_ptr<smb::Tree> tree_;  // Null: not open anywhere.
   smb::wire::FileId file_id_;
   uint64_t epoch_ = 0;
+  uint64_t server_key_ = 0;  // 0: never open, or not known after a takeover.
   state::NodeIdentity identity_;
   ServerAttributes seen_;
   bool stale_ = false;
+  bool written_ = false;
   runtime::Mutex rebinding_;
+  int unsettled_ = 0;
+  runtime::Condition settled_;
 };
 
 }  // namespace dfscsi::vfs

@@ -1,0 +1,42 @@
+#include "node-agent/vfs/change.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/dfs/failure_class.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/session.h"
+#include "node-agent/vfs/sip_hash.h"
+
+namespace dfscsi::vfs {
+
+uint64_t ServerKeyOf(const dfs::Binding& binding) {
+  const std::string name = absl::AsciiStrToLower(
+      absl::StrCat(binding.tree->session().connection().host(), "/", binding.tree->share()));
+  return std::max<uint64_t>(1, SipHash(SipKey{}, name));
+}
+
+bool IsAnswerLost(const absl::Status& status) {
+  switch (dfs::Classify(status, dfs::AttemptPhase::kOperation, /*keys_proven=*/true).failure) {
+    case dfs::FailureClass::kTransport:
+    case dfs::FailureClass::kUnavailable:
+    case dfs::FailureClass::kSession:
+    case dfs::FailureClass::kBroken:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void Change::Sending() {
+  sent = true;
+  if (journal != nullptr) journal->NoteSent(ServerKeyOf(where));
+}
+
+absl::Duration Change::Age() const {
+  const absl::Duration before = journal == nullptr ? absl::ZeroDuration() : journal->age();
+  return before + (runtime::Loop::Current().Now() - began);
+}
+
+}  // namespace dfscsi::vfs

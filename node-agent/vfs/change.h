@@ -1,0 +1,69 @@
+// A change on its way to a server: how far it came, so that it is applied once, whoever dies.
+
+#ifndef NODE_AGENT_VFS_CHANGE_H_
+#define NODE_AGENT_VFS_CHANGE_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "node-agent/dfs/client.h"
+#include "node-agent/runtime/task.h"
+
+namespace dfscsi::vfs {
+
+// What outlives the agent of one change: the fuse layer's slot in the request arena.
+class ChangeJournal {
+ public:
+  virtual ~ChangeJournal() = default;
+  // The change is about to be sent to this server (ServerKeyOf()): from now on it may have been
+  // executed.
+  virtual void NoteSent(uint64_t server_key) = 0;
+  // Where a dead agent had sent it; 0: nowhere.
+  virtual uint64_t sent_to() const = 0;
+  // Since the kernel asked for it.
+  virtual absl::Duration age() const = 0;
+};
+
+// Which server, and which of its shares, a binding leads to: never 0, and the same in every agent.
+uint64_t ServerKeyOf(const dfs::Binding& binding);
+
+// True if an answer is missing, or says that the session went while it was under way: what was
+// asked for may have been done.
+bool IsAnswerLost(const absl::Status& status);
+
+// What a server says of a change whose answer was lost.
+enum class Verdict { kNotDone, kDone, kUnknown };
+
+// One change under way; of Filesystem::Impl::RunChange.
+struct Change {
+  // To be called right before the request that changes something is handed to smb/.
+  void Sending();
+
+  // Does it. What it returns before Sending() has changed nothing.
+  std::function<runtime::Task<absl::Status>(dfs::Binding)> attempt;
+  // Finds out, on the server that it was sent to, and on a session that comes after the lost one.
+  // Unset: doing it again does no harm there.
+  std::function<runtime::Task<absl::StatusOr<Verdict>>(dfs::Binding)> probe = {};
+  // False: no probe could tell.
+  bool can_tell = true;
+  // It is more than one request: where one was not sent, another may have been.
+  bool in_pieces = false;
+
+  uint64_t held_epoch = 0;           // As of dfs::RunOptions.
+  ChangeJournal* journal = nullptr;  // None: a change of our own.
+  dfs::Binding where = {};           // Of the last attempt.
+  bool sent = false;                 // In the last attempt, and no answer has come.
+  uint64_t sent_before = 0;          // By a dead agent; 0 once its fate is known.
+  absl::Time began = {};
+
+  // Since the kernel asked.
+  absl::Duration Age() const;
+};
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_CHANGE_H_

@@ -1,0 +1,39 @@
+// What a server shows of a change whose answer was lost. Each looks at the server that the change
+// was sent to, over a session that began after the lost one had ended.
+
+#ifndef NODE_AGENT_VFS_CHANGE_PROBE_H_
+#define NODE_AGENT_VFS_CHANGE_PROBE_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "node-agent/dfs/client.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/vfs/attributes.h"
+#include "node-agent/vfs/change.h"
+
+namespace dfscsi::vfs {
+
+// Of a CREATE that must find nothing, asked for `age` ago. kDone: what is there came to be since
+// then, by the server's clock; it goes to `seen`. EEXIST: it was there before. kUnknown: the server
+// does not say when, or it came to be before and was changed since (a server may give a new file
+// the birthday of one that had its name a moment ago).
+runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Duration age,
+                                                    smb::FileType type, ServerAttributes* seen,
+                                                    runtime::Deadline deadline);
+
+// `id`: the file's; 0: not known.
+runtime::Task<absl::StatusOr<Verdict>> ProbeRemoved(dfs::Binding binding, uint64_t id,
+                                                    runtime::Deadline deadline);
+
+// kDone: the file is at `target`. kNotDone: it is where it was.
+runtime::Task<absl::StatusOr<Verdict>> ProbeRenamed(dfs::Binding binding, std::u16string target,
+                                                    uint64_t id, runtime::Deadline deadline);
+
+}  // namespace dfscsi::vfs
+
+#endif  // NODE_AGENT_VFS_CHANGE_PROBE_H_

@@ -1,0 +1,381 @@
+// What every change does so that it is applied once; MKDIR, UNLINK, RMDIR, RENAME.
+
+#include <errno.h>
+#include <linux/fs.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/smb/wire/utf16.h"
+#include "node-agent/vfs/change_probe.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+using smb::wire::NtStatus;
+using smb::wire::NtStatusOf;
+
+namespace {
+
+// `path` with another last component.
+std::u16string Sibling(const std::u16string& path, const std::u16string& name) {
+  const size_t end = path.rfind(u'\\');
+  return end == std::u16string::npos ? name : path.substr(0, end + 1) + name;
+}
+
+std::optional<std::u16string> Utf16(absl::string_view text) {
+  return smb::wire::Utf8ToUtf16({text.data(), text.size()});
+}
+
+// Where `to` is in the share that `binding`, of `from`, leads to. Both are below its link.
+std::optional<std::u16string> PathInShare(const dfs::Binding& binding, const dfs::DfsPath& from,
+                                          const dfs::DfsPath& to) {
+  std::u16string path = binding.path;
+  for (size_t i = binding.link_components; i < from.size(); ++i) {
+    const size_t end = path.rfind(u'\\');
+    path.resize(end == std::u16string::npos ? 0 : end);
+  }
+  for (size_t i = binding.link_components; i < to.size(); ++i) {
+    const std::optional<std::u16string> name = Utf16(to.Component(i));
+    if (!name.has_value()) return std::nullopt;
+    if (!path.empty()) path.push_back(u'\\');
+    path += *name;
+  }
+  return path;
+}
+
+}  // namespace
+
+// --- Once, and only once
+
+absl::Status Filesystem::Impl::MayChange() const {
+  if (options_.read_only) return ErrnoError(EROFS, "mounted read-only");
+  return absl::OkStatus();
+}
+
+Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change,
+                                               Deadline deadline) {
+  change->began = runtime::Loop::Current().Now();
+  if (change->journal != nullptr) change->sent_before = change->journal->sent_to();
+  absl::Status status;
+  do {
+    status = co_await client_.Run(
+        path, [this, change](dfs::Binding binding) { return Attempt(std::move(binding), change); },
+        {.held_epoch = change->held_epoch, .movable = false, .repeatable = false}, deadline);
+    if (!change->sent || !absl::IsAborted(status)) co_return status;
+    ++counters_.lost_answers;
+    if (change->can_tell && !dfs::IsLost(status)) {
+      status = co_await client_.RunOnOwn(
+          path, change->where,
+          [this, change](dfs::Binding binding) { return Settle(std::move(binding), change); },
+          deadline);
+    }
+    // Not that server's business, then: it has done nothing.
+  } while (NtStatusOf(status) == NtStatus::kPathNotCovered);
+  if (!absl::IsAborted(status)) co_return status;
+  ++counters_.unknown_changes;
+  co_return ErrnoError(EIO, "its answer was lost, and its server does not say what was done");
+}
+
+Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* change) {
+  change->sent = false;
+  if (change->sent_before != 0) {
+    if (!change->can_tell || ServerKeyOf(binding) != change->sent_before) {
+      // Until a namespace server has said that the path is not its own, it is bound there.
+      const absl::Status here =
+          (co_await binding.tree->Stat(binding.path, Deadline::Never())).status();
+      if (NtStatusOf(here) == NtStatus::kPathNotCovered) co_return here;
+      if (IsAnswerLost(here)) co_return absl::UnavailableError(here.message());
+      ++counters_.unknown_changes;
+      co_return ErrnoError(EIO, "sent by a dead agent, and its server does not say what was done");
+    }
+    ++counters_.lost_answers;
+    const absl::Status status = co_await Settle(std::move(binding), change);
+    // Asking may be repeated; what was sent meanwhile is in change->sent.
+    if (absl::IsAborted(status) && !change->sent) co_return absl::UnavailableError("no answer");
+    co_return status;
+  }
+  change->where = binding;
+  const absl::Status status = co_await change->attempt(std::move(binding));
+  // Our own word for it; a server's (an NTSTATUS) may be about the last part of a compound.
+  const bool never_sent =
+      absl::IsUnavailable(status) && !NtStatusOf(status).has_value() && !change->in_pieces;
+  if (!IsAnswerLost(status) || never_sent) {
+    change->sent = false;
+    co_return status;
+  }
+  if (change->sent) co_return absl::AbortedError(status.message());
+  // What came before the change itself was not answered: it may be asked again anywhere.
+  co_return absl::IsAborted(status) ? absl::UnavailableError(status.message()) : status;
+}
+
+// On the server that it was sent to.
+Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change) {
+  change->where = binding;
+  if (change->probe != nullptr) {
+    const absl::StatusOr<Verdict> verdict = co_await change->probe(binding);
+    if (!verdict.ok()) {
+      if (IsAnswerLost(verdict.status())) co_return absl::AbortedError("the probe was lost, too");
+      if (NtStatusOf(verdict.status()) == NtStatus::kPathNotCovered) change->sent_before = 0;
+      co_return verdict.status();
+    }
+    if (*verdict == Verdict::kUnknown) {
+      ++counters_.unknown_changes;
+      co_return ErrnoError(EIO, "its answer was lost, and the server does not show what was done");
+    }
+    if (*verdict == Verdict::kDone) {
+      change->sent = false;
+      co_return absl::OkStatus();
+    }
+  }
+  change->sent_before = 0;
+  change->sent = false;
+  const absl::Status status = co_await change->attempt(std::move(binding));
+  if (IsAnswerLost(status)) co_return absl::AbortedError(status.message());
+  change->sent = false;
+  co_return status;
+}
+
+// --- What the changes of names share
+
+absl::StatusOr<dfs::DfsPath> Filesystem::Impl::ChangeablePath(state::NodeId parent,
+                                                              std::string_view name) const {
+  RETURN_IF_ERROR(MayChange());
+  ASSIGN_OR_RETURN(const dfs::DfsPath directory, PathOf(parent));
+  ASSIGN_OR_RETURN(const std::string wire_name, WireName(name));
+  ASSIGN_OR_RETURN(dfs::DfsPath path, directory.Join(wire_name));
+  if (client_.IsKnownLink(path)) return ErrnoError(EBUSY, "a DFS link");
+  return path;
+}
+
+void Filesystem::Impl::ForgetName(state::NodeId parent, std::string_view name) {
+  attributes_.Erase(parent, name);
+}
+
+absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std::string_view name,
+                                                      const dfs::DfsPath& path,
+                                                      const ServerAttributes& seen,
+                                                      uint64_t epoch) {
+  ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
+  tables_.inodes().AddLookup(node);
+  const absl::Time now = runtime::Loop::Current().Now();
+  attributes_.Put(parent, name, seen, epoch, now, now);
+  NoteSeen(node, seen, epoch);
+  return EntryReply{.node = node,
+                    .attributes = StatOf(seen, tables_.inodes().Get(node).ino(), options_),
+                    .attributes_timeout = options_.actimeo,
+                    .name_timeout = options_.actimeo};
+}
+
+uint64_t Filesystem::Impl::LastIdOf(state::NodeId node) const {
+  if (node == 0 || !tables_.inodes().Contains(node)) return 0;
+  const state::NodeIdentity* const known = tables_.inodes().Get(node).identity();
+  return known == nullptr ? 0 : known->file_id;
+}
+
+Task<absl::StatusOr<uint64_t>> Filesystem::Impl::IdOn(dfs::Binding binding, state::NodeId node) {
+  if (node != 0 && tables_.inodes().Contains(node)) {
+    const state::NodeIdentity* const known = tables_.inodes().Get(node).identity();
+    if (known != nullptr && known->file_id != 0 &&
+        known->epoch == static_cast<uint32_t>(binding.epoch)) {
+      co_return known->file_id;
+    }
+  }
+  CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
+                      co_await binding.tree->Stat(binding.path, Deadline::Never()));
+  // The next agent looks there.
+  if (node != 0) {
+    NoteSeen(
+        node,
+        {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id},
+        binding.epoch);
+  }
+  co_return status.file_id;
+}
+
+// --- MKDIR
+
+Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId parent,
+                                                                 std::string name,
+                                                                 ChangeJournal* journal,
+                                                                 Deadline deadline) {
+  absl::StatusOr<dfs::DfsPath> allowed = ChangeablePath(parent, name);
+  if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
+  ServerAttributes seen;
+  Change change{.attempt = {}, .journal = journal};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
+    change.Sending();
+    CO_ASSIGN_OR_RETURN(const smb::FileStatus made,
+                        co_await binding.tree->MakeDirectory(binding.path, deadline));
+    seen = {.file = made.attributes, .reparse_tag = 0, .file_id = made.file_id};
+    co_return absl::OkStatus();
+  };
+  change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
+    co_return co_await ProbeCreated(std::move(binding), change.Age(), smb::FileType::kDirectory,
+                                    &seen, deadline);
+  };
+  CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
+  co_return NewEntry(parent, name, path, seen, change.where.epoch);
+}
+
+// --- UNLINK, RMDIR
+
+std::string Filesystem::Impl::HiddenName(state::NodeId node) const {
+  // The same for every agent that serves the mount, and another for every other mount.
+  const state::Guid& guid = tables_.client_guid();
+  std::string words(guid.begin(), guid.end());
+  words.append(reinterpret_cast<const char*>(&node), sizeof(node));
+  return absl::StrFormat(".dfscsi%016x", SipHash(options_.key, words));
+}
+
+Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string name,
+                                            smb::FileType type, ChangeJournal* journal,
+                                            Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, ChangeablePath(parent, name));
+  const state::NodeId node = tables_.inodes().Find(parent, name);
+  // SMB cannot remove the name of an open file and leave the file.
+  const bool hides = type == smb::FileType::kFile && node != 0 && IsOpen(node);
+  const std::string hidden = hides ? HiddenName(node) : "";
+  uint64_t id = LastIdOf(node);
+  Change change{.attempt = {}, .journal = journal};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
+    CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
+    change.Sending();
+    if (hides) {
+      smb::wire::RenameInformation rename{.replace = false,
+                                          .target = Sibling(binding.path, *Utf16(hidden))};
+      co_return co_await binding.tree->RenamePath(binding.path, std::move(rename), deadline);
+    }
+    co_return co_await binding.tree->Remove(binding.path, type, deadline);
+  };
+  change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
+    co_return co_await ProbeRemoved(std::move(binding), id, deadline);
+  };
+  const absl::Status status = co_await RunChange(path, &change, deadline);
+  ForgetName(parent, name);
+  if (!status.ok()) co_return status;
+  if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
+  if (!hides) {
+    tables_.inodes().Unlink(node);
+    co_return absl::OkStatus();
+  }
+  co_return NoteHidden(node, parent, hidden);
+}
+
+absl::Status Filesystem::Impl::NoteHidden(state::NodeId node, state::NodeId parent,
+                                          std::string_view hidden) {
+  ++counters_.hidden_files;
+  if (!tables_.inodes().Contains(node)) return absl::OkStatus();
+  if (!tables_.inodes().Rename(node, parent, hidden).ok()) {
+    return ErrnoError(ENFILE, "the inode table is full");
+  }
+  SetNodeFlag(node, kNodeHidden, true);
+  // Its last handle may have gone meanwhile.
+  if (!IsOpen(node)) RemoveHiddenLater(node);
+  return absl::OkStatus();
+}
+
+std::optional<dfs::DfsPath> Filesystem::Impl::HiddenPathOf(state::NodeId node) const {
+  if (!tables_.inodes().Contains(node)) return std::nullopt;
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  // Only what has the name that we gave: whatever took the place of a name that was not changed
+  // stays.
+  if ((record.flags() & kNodeHidden) == 0 || record.name() != HiddenName(node)) return std::nullopt;
+  const absl::StatusOr<dfs::DfsPath> path = PathOf(node);
+  return path.ok() ? std::optional<dfs::DfsPath>(*path) : std::nullopt;
+}
+
+void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
+  if (const std::optional<dfs::DfsPath> path = HiddenPathOf(node)) tasks_.Spawn(RemoveHidden(*path));
+}
+
+Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {
+  const Deadline deadline = Deadline::After(absl::Minutes(5));
+  Change change{.attempt = {}};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    change.Sending();
+    co_return co_await binding.tree->Remove(binding.path, smb::FileType::kFile, deadline);
+  };
+  // The name is nobody else's: removing it again does no harm. If it fails, the file stays.
+  (void)co_await RunChange(path, &change, deadline);
+}
+
+// --- RENAME
+
+Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string name,
+                                            state::NodeId new_parent, std::string new_name,
+                                            uint32_t flags, ChangeJournal* journal,
+                                            Deadline deadline) {
+  if ((flags & ~uint32_t{RENAME_NOREPLACE}) != 0) {
+    co_return ErrnoError(EINVAL, "a rename that SMB does not have");
+  }
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, ChangeablePath(parent, name));
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath target, ChangeablePath(new_parent, new_name));
+  for (size_t size = 3; size < target.size(); ++size) {
+    const dfs::DfsPath prefix = target.Prefix(size);
+    const bool both = path.size() > size && path.KeyPrefix(size) == prefix.Key();
+    if (!both && client_.IsKnownLink(prefix)) co_return ErrnoError(EXDEV, "below another DFS link");
+  }
+  const bool replace = (flags & RENAME_NOREPLACE) == 0;
+  const bool same_name = path == target;  // But for case.
+  const state::NodeId node = tables_.inodes().Find(parent, name);
+  const state::NodeId replaced = same_name ? 0 : tables_.inodes().Find(new_parent, new_name);
+  const bool hides = replace && replaced != 0 && IsOpen(replaced);
+  const std::string hidden = hides ? HiddenName(replaced) : "";
+  uint64_t id = LastIdOf(node);
+  Change change{.attempt = {}, .in_pieces = hides, .journal = journal};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
+    const size_t shared = binding.link_components;
+    if (target.size() <= shared || target.KeyPrefix(shared) != path.KeyPrefix(shared)) {
+      co_return ErrnoError(EXDEV, "below another DFS link");
+    }
+    std::optional<std::u16string> wire_target = PathInShare(binding, path, target);
+    if (!wire_target.has_value()) co_return ErrnoError(EILSEQ, "a name that is not UTF-8");
+    CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
+    change.Sending();
+    if (hides) {
+      const absl::Status hid = co_await binding.tree->RenamePath(
+          *wire_target, {.replace = false, .target = Sibling(*wire_target, *Utf16(hidden))},
+          deadline);
+      // Not there: an attempt before this one has hidden it.
+      if (!hid.ok() && ErrnoOf(hid) != ENOENT) co_return hid;
+    }
+    const absl::Status status = co_await binding.tree->RenamePath(
+        binding.path, {.replace = replace && !same_name, .target = *wire_target}, deadline);
+    if (NtStatusOf(status) != NtStatus::kPathNotCovered) co_return status;
+    // One of the two lies below a link that is not known yet; which?
+    CO_RETURN_IF_ERROR((co_await binding.tree->Stat(binding.path, deadline)).status());
+    co_return ErrnoError(EXDEV, "below another DFS link");
+  };
+  change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
+    if (same_name) co_return Verdict::kNotDone;  // The server's names have no case.
+    const std::optional<std::u16string> wire_target = PathInShare(binding, path, target);
+    if (!wire_target.has_value()) co_return Verdict::kNotDone;
+    co_return co_await ProbeRenamed(std::move(binding), *wire_target, id, deadline);
+  };
+  const absl::Status status = co_await RunChange(path, &change, deadline);
+  ForgetName(parent, name);
+  ForgetName(new_parent, new_name);
+  if (!status.ok()) co_return status;
+  if (hides) CO_RETURN_IF_ERROR(NoteHidden(replaced, new_parent, hidden));
+  if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
+  if (!tables_.inodes().Rename(node, new_parent, new_name).ok()) {
+    tables_.inodes().Unlink(node);  // Looked up again by its new name.
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace dfscsi::vfs

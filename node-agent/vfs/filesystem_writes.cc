@@ -1,0 +1,233 @@
+// WRITE, FSYNC, CREATE, SETATTR.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/filetime.h"
+#include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/vfs/change_probe.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+using smb::wire::Disposition;
+
+namespace {
+
+// What SET_INFO may set; the rest of a file's attributes is the server's.
+constexpr uint32_t kSettableAttributes =
+    smb::wire::kAttributeReadonly | smb::wire::kAttributeHidden | smb::wire::kAttributeSystem |
+    smb::wire::kAttributeArchive | smb::wire::kAttributeTemporary;
+constexpr mode_t kWriteBits = 0222;
+
+uint64_t FileTimeOr(const std::optional<absl::Time>& time, uint64_t keep) {
+  return time.has_value() ? smb::wire::FileTimeOf(*time) : keep;
+}
+
+}  // namespace
+
+// --- WRITE, FSYNC
+
+Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset,
+                                           absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                           Deadline deadline) {
+  CO_RETURN_IF_ERROR(MayChange());
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
+  // Before anything is sent: the next agent must not take an older copy for this file.
+  if (!file->written()) tables_.handles().SetFlags(fh, kHandleWritten);
+  const bool appends = file->appends();
+  if (appends) offset = smb::kAppend;
+  OpenFile::Unsettled unsettled(*file);
+  // Offsets make a WRITE harmless on its own server; an appended one is there twice.
+  Change change{.attempt = {},
+                .can_tell = !appends,
+                .in_pieces = true,
+                .held_epoch = file->epoch(),
+                .journal = journal};
+  const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
+    unsettled.Send();
+    change.Sending();
+    return tree->Write(file_id, offset, {from.data(), from.size()}, deadline);
+  };
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    const absl::Status status = co_await file->ActOn(std::move(binding), write,
+                                                     options_.check_identity, &counters_, deadline);
+    if (!IsAnswerLost(status)) unsettled.Settle();
+    co_return status;
+  };
+  absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  NoteServer(fh, *file);
+  // Samba's answer. At an offset of our own it could overwrite what others append meanwhile.
+  if (appends && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
+    status = ErrnoError(EOPNOTSUPP, "the server does not append");
+  }
+  if (tables_.handles().Contains(fh)) {
+    const state::NodeId node = tables_.handles().Get(fh).node;
+    const state::InodeTable::Node record = tables_.inodes().Get(node);
+    ForgetName(record.parent(), record.name());
+  }
+  co_return status;
+}
+
+Task<absl::Status> Filesystem::Impl::Sync(state::FileHandle fh, Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  if (!file->writes()) co_return absl::OkStatus();
+  const OpenFile::Act flush = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
+    return tree->Flush(file_id, deadline);
+  };
+  // What was written is on its own server.
+  const bool movable = !file->written();
+  const absl::Status status = co_await client_.Run(
+      file->path(),
+      [&](dfs::Binding binding) {
+        return file->ActOn(std::move(binding), flush, options_.check_identity, &counters_,
+                           deadline);
+      },
+      {.held_epoch = file->epoch(), .movable = movable, .repeatable = true}, deadline);
+  NoteServer(fh, *file);
+  co_return status;
+}
+
+// --- CREATE
+
+Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent, std::string name,
+                                                           int flags, ChangeJournal* journal,
+                                                           Deadline deadline) {
+  const bool exclusive = (flags & O_EXCL) != 0;
+  absl::StatusOr<dfs::DfsPath> allowed = ChangeablePath(parent, name);
+  if (ErrnoOf(allowed.status()) == EBUSY) {
+    allowed = ErrnoError(exclusive ? EEXIST : EISDIR, "a DFS link");
+  }
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
+  const auto file = std::make_shared<OpenFile>(path, flags);
+  Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
+  Change change{.attempt = {}, .journal = journal};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    if (binding.link_components == path.size()) {
+      co_return ErrnoError(exclusive ? EEXIST : EISDIR, "a DFS link");
+    }
+    change.Sending();
+    co_return co_await file->OpenOn(std::move(binding), deadline, disposition);
+  };
+  if (exclusive) {
+    change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
+      ServerAttributes seen;
+      CO_ASSIGN_OR_RETURN(const Verdict verdict,
+                          co_await ProbeCreated(std::move(binding), change.Age(),
+                                                smb::FileType::kFile, &seen, deadline));
+      if (verdict == Verdict::kUnknown) co_return verdict;
+      // It is ours, and is opened now, or it is made now.
+      disposition = verdict == Verdict::kDone ? Disposition::kOpen : Disposition::kCreate;
+      co_return Verdict::kNotDone;
+    };
+  }
+  CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
+  CO_ASSIGN_OR_RETURN(EntryReply entry,
+                      NewEntry(parent, name, path, file->seen(), file->identity().epoch));
+  absl::StatusOr<OpenReply> open = MakeHandle(entry.node, file, flags & ~(O_CREAT | O_EXCL));
+  if (open.ok() && (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0) {
+    const absl::Status status = co_await Truncate(file, open->fh, 0, journal, deadline);
+    entry.attributes.st_size = 0;
+    entry.attributes_timeout = absl::ZeroDuration();
+    if (!status.ok()) {
+      Release(open->fh);
+      open = status;
+    }
+  }
+  if (!open.ok()) {
+    Forget(entry.node, 1);
+    co_return open.status();
+  }
+  co_return CreateReply{.entry = entry, .open = *open};
+}
+
+// --- SETATTR
+
+Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
+                                              uint64_t size_bytes, ChangeJournal* journal,
+                                              Deadline deadline) {
+  if (!file->written()) tables_.handles().SetFlags(fh, kHandleWritten);
+  OpenFile::Unsettled unsettled(*file);
+  Change change{.attempt = {}, .held_epoch = file->epoch(), .journal = journal};
+  const OpenFile::Act truncate = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
+    unsettled.Send();
+    change.Sending();
+    return tree->SetEndOfFile(file_id, size_bytes, deadline);
+  };
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    const absl::Status status = co_await file->ActOn(std::move(binding), truncate,
+                                                     options_.check_identity, &counters_, deadline);
+    if (!IsAnswerLost(status)) unsettled.Settle();
+    co_return status;
+  };
+  const absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  if (tables_.handles().Contains(fh)) {
+    const state::InodeTable::Node record = tables_.inodes().Get(tables_.handles().Get(fh).node);
+    ForgetName(record.parent(), record.name());
+  }
+  co_return status;
+}
+
+Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::NodeId node,
+                                                                      AttributesChange wanted,
+                                                                      ChangeJournal* journal,
+                                                                      Deadline deadline) {
+  CO_RETURN_IF_ERROR(MayChange());
+  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  std::shared_ptr<OpenFile> file;
+  if (wanted.size_bytes.has_value() && wanted.fh.has_value()) {
+    CO_ASSIGN_OR_RETURN(file, FileOf(*wanted.fh));
+    // An appending handle cannot: by its name, then.
+    if (!file->writes() || file->appends()) file = nullptr;
+  }
+  if (file != nullptr) {
+    CO_RETURN_IF_ERROR(co_await Truncate(file, *wanted.fh, *wanted.size_bytes, journal, deadline));
+  }
+  Change change{.attempt = {}, .in_pieces = true, .journal = journal};
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    if (binding.link_components == path.size()) co_return absl::OkStatus();
+    if (file == nullptr && wanted.size_bytes.has_value()) {
+      change.Sending();
+      CO_RETURN_IF_ERROR(
+          co_await binding.tree->Truncate(binding.path, *wanted.size_bytes, deadline));
+    }
+    smb::wire::BasicInformation basic;
+    if (wanted.mode.has_value()) {
+      CO_ASSIGN_OR_RETURN(const smb::FileStatus now,
+                          co_await binding.tree->Stat(binding.path, deadline));
+      uint32_t attributes = now.attributes.attributes & kSettableAttributes;
+      const bool readonly = (*wanted.mode & kWriteBits) == 0;
+      if (readonly) attributes |= smb::wire::kAttributeReadonly;
+      if (!readonly) attributes &= ~uint32_t{smb::wire::kAttributeReadonly};
+      const bool is_directory = now.attributes.Has(smb::wire::kAttributeDirectory);
+      if (attributes == 0) attributes = smb::wire::kAttributeNormal;
+      if (!is_directory && readonly != now.attributes.Has(smb::wire::kAttributeReadonly)) {
+        basic.attributes = attributes;
+      }
+    }
+    basic.last_access_time = FileTimeOr(wanted.accessed, smb::wire::kTimeKeep);
+    basic.last_write_time = FileTimeOr(wanted.modified, smb::wire::kTimeKeep);
+    if (basic.attributes == 0 && basic.last_access_time == smb::wire::kTimeKeep &&
+        basic.last_write_time == smb::wire::kTimeKeep) {
+      co_return absl::OkStatus();
+    }
+    change.Sending();
+    co_return co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline);
+  };
+  if (node != state::kRootNode) CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  ForgetName(record.parent(), record.name());
+  co_return co_await GetAttributes(node, deadline);
+}
+
+}  // namespace dfscsi::vfs
