@@ -150,7 +150,7 @@ def test_malformed_source(refused, source):
     ('uid', 'uid'), ('uid=nobody', 'uid'), ('uid=-1', 'uid'), ('gid=4294967296', 'gid'),
     ('file_mode=0999', 'file_mode'), ('dir_mode=777777', 'dir_mode'),
     ('ro=yes', 'ro'), ('=', 'name'),
-    ('rw', 'not implemented'), ('failback=soon', 'failback'), ('sec=krb5', 'not implemented'),
+    ('failback=soon', 'failback'), ('sec=krb5', 'not implemented'),
     ('cache=loose', 'cache'), ('sec=none', 'sec'), ('port=0', 'port'), ('port=66000', 'port'),
     ('vers=1.0', 'vers=1.0'), ('vers=2.0', 'vers'), ('vers=4', 'vers'),
     ('op_timeout=soon', 'op_timeout'), ('suspect_after=0', 'suspect_after'),
