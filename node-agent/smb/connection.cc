@@ -50,10 +50,9 @@ class Connection::OpenedGuard {
   Response created_;
 };
 
-namespace {
-
-// Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
 void NameFile(const wire::FileId& file_id, Request& request) {
+  request.related = false;
+  // Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
   size_t offset = wire::kHeaderSize;
   switch (request.command) {
     case wire::Command::kQueryInfo:
@@ -72,8 +71,6 @@ void NameFile(const wire::FileId& file_id, Request& request) {
   memcpy(request.message.data() + offset, &file_id, sizeof file_id);
 }
 static_assert(sizeof(wire::FileId) == 16);
-
-}  // namespace
 
 Connection::Connection(std::unique_ptr<runtime::Stream> stream, std::string host, Options options)
     : options_(std::move(options)),
@@ -235,7 +232,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
   std::optional<wire::FileId> opened;
   OpenedGuard give_back;
   for (Request& request : requests) {
-    const bool related = std::exchange(request.related, false);
+    const bool related = request.related;
     if (related && !opened.has_value()) {
       // What follows a CREATE that failed fails likewise ([MS-SMB2] 3.3.5.2.7.2).
       responses.push_back(responses.back());
@@ -247,8 +244,12 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
     const std::function<void(const Response&)> on_late = request.on_late;
     std::vector<Request> one;
     one.push_back(std::move(request));
-    CO_ASSIGN_OR_RETURN(std::vector<Response> answered, co_await Call(std::move(one), deadline));
-    responses.push_back(std::move(answered.front()));
+    absl::StatusOr<std::vector<Response>> answered = co_await Call(std::move(one), deadline);
+    if (absl::IsUnavailable(answered.status()) && !responses.empty()) {
+      co_return absl::AbortedError(answered.status().message());  // The parts before were executed.
+    }
+    CO_RETURN_IF_ERROR(answered.status());
+    responses.push_back(std::move(answered->front()));
     const Response& response = responses.back();
     if (command == wire::Command::kCreate && wire::IsSuccess(response.header.status)) {
       CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,

@@ -46,6 +46,7 @@ struct Request {
   // Bytes that the request carries or that its answer may carry, whichever is more: it pays with
   // one credit for each 64 KiB of them.
   uint32_t largest_payload_bytes = 0;
+  bool changes = false;          // Something on the server is different once it was executed.
   bool must_sign = false;        // Even where signing is not required.
   bool replay = false;           // It may have been executed before ([MS-SMB2] 3.2.4.1.10).
   bool well_formed = true;       // False: a name or length did not fit its field; Call refuses it.
@@ -65,6 +66,7 @@ template <class Encode, class Body>
 Request MakeRequest(wire::Command command, Encode encode, const Body& body) {
   Request request;
   request.command = command;
+  request.changes = command == wire::Command::kWrite || command == wire::Command::kSetInfo;
   wire::Writer writer(&request.message);
   writer.Zero(wire::kHeaderSize);
   encode(body, writer);
@@ -77,6 +79,9 @@ Request MakeEmptyRequest(wire::Command command);
 
 // The credits that a request costs ([MS-SMB2] 3.2.4.1.5).
 int ChargeOf(const Request& request);
+
+// Makes a related request one of its own, on this file.
+void NameFile(const wire::FileId& file_id, Request& request);
 
 // Not thread-safe; one loop. Whoever calls holds it until the call has returned.
 class Connection {
@@ -102,7 +107,8 @@ class Connection {
   //   kUnavailable  the frame was not sent: nothing was executed
   //   kResourceExhausted  so was a single request, for the server has come to grant fewer credits
   //                 than it costs: in smaller pieces it may be
-  //   kAborted      it was sent, and the connection was lost: it may have been executed
+  //   kAborted      it was sent, or a part of it was, and the connection was lost: it may have been
+  //                 executed
   //   kDeadlineExceeded, kCancelled: as kAborted, if it had been sent
   //   kDataLoss     the server broke the protocol, or a signature was wrong; the connection is
   //   closed

@@ -1,16 +1,52 @@
 #include "node-agent/smb/session.h"
 
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/create.h"
 #include "node-agent/smb/wire/ioctl.h"
 #include "node-agent/smb/wire/session.h"
 #include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::smb {
+
+namespace {
+
+bool IsExpired(const Response& response) {
+  return response.header.status == wire::NtStatus::kNetworkSessionExpired;
+}
+
+// Something was changed by a part that was executed.
+bool HasChanged(const std::vector<Request>& requests, const std::vector<Response>& responses) {
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].changes && wire::IsSuccess(responses[i].header.status)) return true;
+  }
+  return false;
+}
+
+// What the compound opened, and did not close. nullopt: nothing.
+std::optional<wire::FileId> OpenedBy(const std::vector<Request>& requests,
+                                     const std::vector<Response>& responses) {
+  const Response& first = responses.front();
+  if (requests.front().command != wire::Command::kCreate || !wire::IsSuccess(first.header.status)) {
+    return std::nullopt;
+  }
+  for (size_t i = 1; i < requests.size(); ++i) {
+    if (requests[i].command == wire::Command::kClose &&
+        wire::IsSuccess(responses[i].header.status)) {
+      return std::nullopt;
+    }
+  }
+  const absl::StatusOr<wire::CreateResponse> created = wire::DecodeCreateResponse(first.body());
+  return created.ok() ? std::optional<wire::FileId>(created->file_id) : std::nullopt;
+}
+
+}  // namespace
 
 Session::Session(std::shared_ptr<Connection> connection, AuthenticatorFactory& authenticators,
                  Credential credential)
@@ -147,15 +183,53 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Session::Call(std::vector<R
                         co_await connection_->Call(requests, deadline));
     bool expired = false;
     for (const Response& response : responses) {
-      expired |= response.header.status == wire::NtStatus::kNetworkSessionExpired;
+      expired |= IsExpired(response);
       if (response.header.status == wire::NtStatus::kUserSessionDeleted) usable_ = false;
     }
-    if (!expired || expiries == kMostExpiries) co_return responses;
+    if (!expired) co_return responses;
+    if (expiries == kMostExpiries) {
+      // What was to be closed in its own compound nobody else closes.
+      if (requests.back().command == wire::Command::kClose) GiveBackOpened(requests, responses);
+      co_return responses;
+    }
     // Nothing of an expired request was executed ([MS-SMB2] 3.3.5.2.9); what came before it in its
     // compound was.
+    if (HasChanged(requests, responses)) {
+      co_return co_await CallRest(std::move(requests), std::move(responses), deadline);
+    }
     GiveBackOpened(requests, responses);
     CO_RETURN_IF_ERROR(co_await Reauthenticate(deadline));
   }
+}
+
+runtime::Task<absl::StatusOr<std::vector<Response>>> Session::CallRest(
+    std::vector<Request> requests, std::vector<Response> responses, runtime::Deadline deadline) {
+  const std::optional<wire::FileId> opened = OpenedBy(requests, responses);
+  // Without what it acted on there is nothing to go on with: its caller finds out.
+  if (!opened.has_value()) co_return responses;
+  struct GiveBack {
+    std::function<void(const Response&)> on_late;
+    Response created;
+    ~GiveBack() {
+      if (on_late) on_late(created);
+    }
+  } give_back{requests.front().on_late, responses.front()};
+  absl::Status status = co_await Reauthenticate(deadline);
+  for (size_t i = 1; i < requests.size() && status.ok(); ++i) {
+    if (!IsExpired(responses[i])) continue;
+    if (requests[i].command == wire::Command::kClose) give_back.on_late = nullptr;
+    NameFile(*opened, requests[i]);
+    std::vector<Request> one;
+    one.push_back(std::move(requests[i]));
+    absl::StatusOr<std::vector<Response>> answered = co_await Call(std::move(one), deadline);
+    status = answered.status();
+    if (answered.ok()) responses[i] = std::move(answered->front());
+  }
+  if (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status)) {
+    co_return status;
+  }
+  if (!status.ok()) co_return absl::AbortedError(status.message());
+  co_return responses;
 }
 
 runtime::Task<absl::StatusOr<std::shared_ptr<Tree>>> Session::ConnectTree(

@@ -51,7 +51,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // As Connection::Call, for this session: signed, encrypted, and repeated after
   // STATUS_NETWORK_SESSION_EXPIRED has been answered by authenticating again. What a part of a
-  // compound had opened before it expired is closed.
+  // compound had opened before it expired is closed; where a part had changed something, only what
+  // came after it is asked for again.
   runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
                                                             runtime::Deadline deadline);
 
@@ -81,6 +82,11 @@ class Session : public std::enable_shared_from_this<Session> {
   runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
   static void GiveBackOpened(const std::vector<Request>& requests,
                              const std::vector<Response>& responses);
+  // The rest of a compound of which something that changes was executed before the session expired.
+  // Errors: kAborted, since that part was executed; as of Call.
+  runtime::Task<absl::StatusOr<std::vector<Response>>> CallRest(std::vector<Request> requests,
+                                                                std::vector<Response> responses,
+                                                                runtime::Deadline deadline);
   runtime::Task<absl::Status> ValidateNegotiate(uint32_t tree_id, runtime::Deadline deadline);
   void OnBreak(const wire::Break& broken);
   // Of `key`, or any of ours: servers look for one, but not at which.

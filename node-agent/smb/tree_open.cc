@@ -34,6 +34,7 @@ class LeaseAsked {
 
 Request Tree::MakeCreate(const wire::CreateRequest& create) {
   Request request = MakeRequest(wire::Command::kCreate, wire::EncodeCreateRequest, create);
+  request.changes = create.disposition != wire::Disposition::kOpen;
   // A tree that has gone has taken its handles with it.
   request.on_late = [weak = weak_from_this()](const Response& response) {
     const std::shared_ptr<Tree> tree = weak.lock();

@@ -196,6 +196,68 @@ TEST_F(ScriptedWriteTest, ChangesByPathCostOneFrameEach) {
   EXPECT_EQ(server_.opens(), 0);
 }
 
+TEST_F(ScriptedWriteTest, ASessionThatExpiresWithinAChangeDoesNotRepeatTheChange) {
+  for (const int most_credits : {512, 1}) {  // One frame, or one for each part.
+    server_.options().most_credits = most_credits;
+    share_->AddText("a", "a");
+    share_->AddText("c", "c");
+    const auto expire_at_close = [this] {
+      server_.ExpireSessions();
+      server_.AddRule({.command = Command::kClose,
+                       .times = 1,
+                       .action = {.status = NtStatus::kNetworkSessionExpired}});
+    };
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      // Each of them changes something before its last part is refused.
+      server_.set_script([&](const ScriptedRequest& request) -> std::optional<Action> {
+        const Command command = request.header.command;
+        if (command == Command::kSetInfo ||
+            (command == Command::kCreate && request.path == "dir")) {
+          expire_at_close();
+        }
+        return std::nullopt;
+      });
+      const auto made = co_await tree->MakeDirectory(u"dir", Soon());
+      EXPECT_TRUE(made.ok()) << made.status();
+      const absl::Status renamed = co_await tree->RenamePath(u"a", {.target = u"b"}, Soon());
+      EXPECT_TRUE(renamed.ok()) << renamed;
+      const absl::Status removed = co_await tree->Remove(u"c", FileType::kFile, Soon());
+      EXPECT_TRUE(removed.ok()) << removed;
+      EXPECT_TRUE((co_await runtime::Sleep(absl::Seconds(1), Soon())).ok());
+      EXPECT_EQ(server_.opens(), 0) << most_credits;
+      server_.set_script(nullptr);
+    });
+    EXPECT_EQ(ContentOf("b"), "a");
+    EXPECT_EQ(ContentOf("c"), "(none)");
+    server_.ClearRules();
+    share_->Remove("b");
+    share_->Remove("dir");
+  }
+  EXPECT_EQ(CountMutations(Command::kCreate), 2);
+}
+
+TEST_F(ScriptedWriteTest, AChangeOfWhichThereIsNoAnswerToEachPartMayHaveBeenMade) {
+  // Between its frames, where the server grants one credit; while the session is renewed.
+  for (const bool expires : {false, true}) {
+    server_.options().most_credits = expires ? 512 : 1;
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      if (expires) {
+        server_.AddRule(
+            {.command = Command::kClose, .action = {.status = NtStatus::kNetworkSessionExpired}});
+        server_.AddRule({.command = Command::kSessionSetup,
+                         .action = {.ignore = true, .close = Closing::kReset}});
+      } else {
+        server_.AddRule({.command = Command::kCreate, .action = {.close = Closing::kReset}});
+      }
+      const auto made = co_await tree->MakeDirectory(expires ? u"d2" : u"d1", Soon());
+      EXPECT_TRUE(absl::IsAborted(made.status())) << made.status();
+      server_.ClearRules();
+    });
+  }
+  EXPECT_NE(share_->Find("d1"), nullptr);
+  EXPECT_NE(share_->Find("d2"), nullptr);
+}
+
 TEST_F(ScriptedWriteTest, OverAnOpenFile) {
   for (const bool posix : {true, false}) {
     share_->posix_unlink = posix;
