@@ -8,6 +8,7 @@ const AttributeCache::Seen* AttributeCache::Get(state::NodeId parent, std::strin
                                                 uint64_t epoch, absl::Time now) const {
   const auto found = seen_.find(Key(parent, name));
   if (found == seen_.end()) return nullptr;
+  if (found->second.is_change) return nullptr;
   // What another target said of its copy is not what this one would say.
   if (found->second.epoch != epoch || found->second.until <= now) return nullptr;
   return &found->second;
@@ -21,17 +22,22 @@ bool AttributeCache::Put(state::NodeId parent, std::string_view name,
   if (until <= now) return false;
   const auto known = seen_.find(Key(parent, name));
   if (known != seen_.end() && known->second.until > until) return false;
-  if (seen_.size() >= kMost) {
-    // What has lapsed goes first; a flood of fresh sights goes all at once: it is only a cache.
-    absl::erase_if(seen_, [now](const auto& entry) { return entry.second.until <= now; });
-    if (seen_.size() >= kMost) seen_.clear();
-  }
+  MakeRoom(now);
   seen_[Key(parent, name)] = {.attributes = attributes, .epoch = epoch, .until = until};
   return true;
 }
 
-void AttributeCache::Erase(state::NodeId parent, std::string_view name) {
-  seen_.erase(Key(parent, name));
+void AttributeCache::NoteChange(state::NodeId parent, std::string_view name, absl::Time now) {
+  if (actimeo_ <= absl::ZeroDuration()) return;
+  MakeRoom(now);
+  seen_[Key(parent, name)] = {.until = now + actimeo_, .is_change = true};
+}
+
+void AttributeCache::MakeRoom(absl::Time now) {
+  if (seen_.size() < kMost) return;
+  // What has lapsed goes first; a flood of fresh sights goes all at once: it is only a cache.
+  absl::erase_if(seen_, [now](const auto& entry) { return entry.second.until <= now; });
+  if (seen_.size() >= kMost) seen_.clear();
 }
 
 absl::Duration AttributeCache::Left(const Seen& seen, absl::Time now) const {

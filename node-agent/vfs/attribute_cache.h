@@ -25,6 +25,7 @@ class AttributeCache {
     ServerAttributes attributes;
     uint64_t epoch = 0;
     absl::Time until;
+    bool is_change = false;  // Nothing is known, and what was seen earlier is no news.
   };
 
   // Null if nothing is known that may still be believed: seen on the link's present binding, less
@@ -34,13 +35,16 @@ class AttributeCache {
   // `seen`: when the server said so. False: that is too long ago, or a later sight is known.
   bool Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
            uint64_t epoch, absl::Time seen, absl::Time now);
-  void Erase(state::NodeId parent, std::string_view name);
+  // Something was changed under this name: what was seen before is not believed any more.
+  void NoteChange(state::NodeId parent, std::string_view name, absl::Time now);
   // How much of actimeo is left of a sight.
   absl::Duration Left(const Seen& seen, absl::Time now) const;
 
  private:
   static constexpr size_t kMost = 65536;
   using Key = std::pair<state::NodeId, std::string>;
+
+  void MakeRoom(absl::Time now);
 
   const absl::Duration actimeo_;
   absl::flat_hash_map<Key, Seen> seen_;

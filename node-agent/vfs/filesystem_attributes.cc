@@ -81,6 +81,7 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
     invalidation_.DataChanged(node);
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
+  own_changes_.erase(node);
 }
 
 bool Filesystem::Impl::ArePagesTrusted(state::NodeId node) const {

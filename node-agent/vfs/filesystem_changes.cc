@@ -157,8 +157,14 @@ absl::StatusOr<dfs::DfsPath> Filesystem::Impl::ChangeablePath(state::NodeId pare
   return path;
 }
 
+void Filesystem::Impl::NoteOwnChange(state::NodeId node) {
+  own_changes_.insert(node);
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  ForgetName(record.parent(), record.name());
+}
+
 void Filesystem::Impl::ForgetName(state::NodeId parent, std::string_view name) {
-  attributes_.Erase(parent, name);
+  attributes_.NoteChange(parent, name, runtime::Loop::Current().Now());
 }
 
 absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std::string_view name,
@@ -298,7 +304,8 @@ std::optional<dfs::DfsPath> Filesystem::Impl::HiddenPathOf(state::NodeId node) c
 }
 
 void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
-  if (const std::optional<dfs::DfsPath> path = HiddenPathOf(node)) tasks_.Spawn(RemoveHidden(*path));
+  if (const std::optional<dfs::DfsPath> path = HiddenPathOf(node))
+    tasks_.Spawn(RemoveHidden(*path));
 }
 
 Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {

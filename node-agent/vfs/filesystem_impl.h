@@ -18,6 +18,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -199,6 +200,9 @@ class Filesystem::Impl {
   absl::Status MayChange() const;
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
+  // The content was changed through a handle of ours: what was seen of the node before is not true
+  // any more, but of the change the kernel knows.
+  void NoteOwnChange(state::NodeId node);
   // What is known of the name is not true any more.
   void ForgetName(state::NodeId parent, std::string_view name);
   // LOOKUP's answer for what was just made.
@@ -251,6 +255,7 @@ class Filesystem::Impl {
   AttributeCache attributes_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
+  absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;

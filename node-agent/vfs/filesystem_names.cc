@@ -126,6 +126,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
 void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
   if (!tables_.inodes().Forget(node, lookups)) return;
   sights_.Forget(node);
+  own_changes_.erase(node);
   counters_.last_known_kept = static_cast<int64_t>(sights_.size());
 }
 

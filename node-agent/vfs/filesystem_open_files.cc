@@ -51,9 +51,10 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     const bool is_another = IsOpenAsAnother(node, identity);
     reply.keep_cache = before != nullptr && !differs && !is_another && ArePagesTrusted(node);
     reply.renews_pages = !reply.keep_cache && !is_another;
-    // The kernel still believes the size that it was told last, and would cut this file to it. And
-    // one node has one set of pages, which the other file's handle goes on filling.
-    reply.direct_io = differs || is_another || file->appends();
+    // The kernel still believes the size that it was told last, and would cut this file to it; but
+    // it asks for the size after a change of its own. And one node has one set of pages, which the
+    // other file's handle goes on filling.
+    reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends();
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -170,6 +171,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
     const auto open = opens_.find(node);
     if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
       opens_.erase(open);
+      if (!tables_.inodes().Contains(node)) own_changes_.erase(node);
       if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
     }
   }

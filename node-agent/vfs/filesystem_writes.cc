@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
@@ -67,14 +68,15 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   };
   absl::Status status = co_await RunChange(file->path(), &change, deadline);
   NoteServer(fh, *file);
+  if (status.ok() && !appends) {
+    file->NoteSize(std::max(file->seen().file.end_of_file, offset + from.size()));
+  }
   // Samba's answer. At an offset of our own it could overwrite what others append meanwhile.
   if (appends && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
     status = ErrnoError(EOPNOTSUPP, "the server does not append");
   }
   if (tables_.handles().Contains(fh)) {
-    const state::NodeId node = tables_.handles().Get(fh).node;
-    const state::InodeTable::Node record = tables_.inodes().Get(node);
-    ForgetName(record.parent(), record.name());
+    NoteOwnChange(tables_.handles().Get(fh).node);
   }
   co_return status;
 }
@@ -171,10 +173,8 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     co_return status;
   };
   const absl::Status status = co_await RunChange(file->path(), &change, deadline);
-  if (tables_.handles().Contains(fh)) {
-    const state::InodeTable::Node record = tables_.inodes().Get(tables_.handles().Get(fh).node);
-    ForgetName(record.parent(), record.name());
-  }
+  if (status.ok()) file->NoteSize(size_bytes);
+  if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;
 }
 

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "node-agent/smb/wire/filetime.h"
 #include "node-agent/vfs/filesystem_test_lab.h"
 
@@ -64,6 +66,49 @@ TEST_F(WritesTest, AWriteIsAcknowledgedWhenTheServerHasIt) {
   EXPECT_EQ(ErrnoOf(lab.Write(fh, 0, "x")), EBADF);
   const state::FileHandle reader = MustOpen("file", O_RDONLY);
   EXPECT_EQ(ErrnoOf(lab.Write(reader, 0, "x")), EBADF);
+}
+
+TEST_F(WritesTest, AnOldListingDoesNotUndoWhatWasWritten) {
+  for (int i = 100; i < 120; ++i) lab.share("t1").AddText(absl::StrCat("dir/f", i), "old");
+  lab.Mount("//t1/share");
+  const auto listing = lab.OpenDirectory(lab.Walk("dir"));
+  ASSERT_TRUE(listing.ok());
+  const auto some = lab.ReadDirectory(*listing, 0, 5);
+  ASSERT_TRUE(some.ok());
+  const state::FileHandle fh = MustOpen("dir/f119", O_RDWR);
+  EXPECT_EQ(lab.Write(fh, 0, "longer"), absl::OkStatus());
+  const auto rest = lab.ReadDirectory(*listing, some->back().next_offset, 100);
+  ASSERT_TRUE(rest.ok());
+  ASSERT_EQ(rest->back().name, "f119");
+  EXPECT_EQ(rest->back().node, 0u);  // To be looked up.
+  EXPECT_NE(rest->front().node, 0u);
+  EXPECT_EQ(lab.Lookup(lab.Walk("dir"), "f119")->attributes.st_size, 6);
+}
+
+TEST_F(WritesTest, WhatWasWrittenHereDoesNotTakeThePageCacheFromTheNextOpen) {
+  lab.Mount("//t1/share");
+  const state::NodeId node = lab.Walk("file");
+  const state::FileHandle fh = lab.Open(node, O_RDWR)->fh;
+  EXPECT_EQ(lab.Write(fh, 8, "abcd"), absl::OkStatus());
+  const absl::StatusOr<OpenReply> again = lab.Open(node);
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE(again->direct_io);
+  EXPECT_FALSE(again->keep_cache);  // Others may have written, too.
+  // Of what another wrote the kernel knows nothing.
+  lab.RunFor(absl::Seconds(2));
+  lab.share("t1").AddText("file", "of another size");
+  EXPECT_TRUE(lab.Open(node)->direct_io);
+}
+
+TEST_F(WritesTest, SeekKnowsWhatWasWritten) {
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file", O_RDWR);
+  EXPECT_EQ(ErrnoOf(lab.Seek(fh, 12, SEEK_DATA).status()), ENXIO);
+  EXPECT_EQ(lab.Write(fh, 10, "more"), absl::OkStatus());
+  EXPECT_EQ(lab.Seek(fh, 12, SEEK_DATA).value_or(0), 12u);
+  EXPECT_EQ(lab.Seek(fh, 0, SEEK_HOLE).value_or(0), 14u);
+  EXPECT_TRUE(lab.SetAttributes(lab.Walk("file"), {.size_bytes = 5, .fh = fh}).ok());
+  EXPECT_EQ(ErrnoOf(lab.Seek(fh, 12, SEEK_DATA).status()), ENXIO);
 }
 
 TEST_F(WritesTest, OpenFlagsSayWhatFlushAndCacheMayDo) {

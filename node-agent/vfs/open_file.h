@@ -75,6 +75,8 @@ class OpenFile {
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
   const ServerAttributes& seen() const { return seen_; }
+  // What a change through this handle has made of its size.
+  void NoteSize(uint64_t size_bytes) { seen_.file.end_of_file = size_bytes; }
 
   // The first open: its attributes become the file's identity. `disposition` alone may create.
   runtime::Task<absl::Status> OpenOn(
