@@ -12,6 +12,7 @@
 #include "node-agent/dfs/failover.h"
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/dfs/link_table.h"
+#include "node-agent/dfs/own_server.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/wire/utf16.h"
 
@@ -56,7 +57,8 @@ class Client::Impl {
         sessions_(sessions),
         cache_(cache),
         binder_(std::move(credential), options_, sessions, cache, domains, health, links_,
-                MakeAllowed(source_, options_)) {
+                MakeAllowed(source_, options_)),
+        own_server_(binder_.dialer(), health) {
     tasks_.Spawn(Refresh());
   }
 
@@ -104,7 +106,7 @@ class Client::Impl {
     lost.tree = nullptr;
     absl::Duration pause = kShortestPause;
     while (true) {
-      if (ending != nullptr && co_await EndLost(host, ending, until)) ending = nullptr;
+      if (ending != nullptr && co_await EndLost(host, share, ending, until)) ending = nullptr;
       absl::Status status;
       if (ending == nullptr) {
         status = co_await RunOnServer(path, host, share, lost, operation, &ending, until);
@@ -305,10 +307,11 @@ class Client::Impl {
   }
 
   // True if the server has ended the session, or has forgotten it.
-  Task<bool> EndLost(std::string host, std::shared_ptr<smb::Session> session, Deadline until) {
+  Task<bool> EndLost(std::string host, std::string share, std::shared_ptr<smb::Session> session,
+                     Deadline until) {
     session->connection().Close(absl::AbortedError("an answer was lost"));
     sessions_.Retire(*session);
-    co_return (co_await binder_.dialer().EndSession(host, session->id(), until)).ok();
+    co_return (co_await own_server_.EndSession(host, share, session->id(), until)).ok();
   }
 
   // One attempt of RunOnOwn. kUnavailable: to be repeated. `*ending` is set if an answer was lost
@@ -316,9 +319,8 @@ class Client::Impl {
   Task<absl::Status> RunOnServer(DfsPath path, std::string host, std::string share, Binding lost,
                                  Operation operation, std::shared_ptr<smb::Session>* ending,
                                  Deadline until) {
-    smb::ConnectPhase phase;
     const absl::StatusOr<std::shared_ptr<smb::Tree>> tree =
-        co_await binder_.dialer().GetTree(host, share, {}, &phase, until);
+        co_await own_server_.GetTree(host, share, until);
     if (!tree.ok()) co_return absl::UnavailableError(tree.status().message());
     const std::shared_ptr<Link> link = links_.Find(path);
     Binding binding = std::move(lost);
@@ -535,6 +537,7 @@ class Client::Impl {
   ReferralCache& cache_;
   LinkTable links_;
   Binder binder_;
+  OwnServer own_server_;
   absl::flat_hash_map<std::u16string, absl::Time> noted_links_;  // Until when.
   ClientCounters counters_;
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.

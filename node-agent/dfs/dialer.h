@@ -40,6 +40,10 @@ class Dialer {
   // As SessionPool::EndSession, with the same errors besides.
   runtime::Task<absl::Status> EndSession(std::string host, uint64_t session_id,
                                          runtime::Deadline deadline);
+  // As SessionPool::IsEnded.
+  bool IsEnded(const std::string& host, uint64_t session_id) const {
+    return sessions_.IsEnded(host, identity_, session_id);
+  }
   // A session is at hand, and is not `avoid`: GetTree makes no connection.
   bool HasSession(absl::string_view host, const smb::Session* avoid) const;
   // As SessionPool::Retire.

@@ -1,5 +1,6 @@
 #include "node-agent/smb/session_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -178,6 +179,8 @@ Task<absl::Status> SessionPool::EndSession(std::string host, Credential credenti
     slot->client_guid = options_.client_guid;
   }
   const std::shared_ptr<Entry> entry = slot;
+  CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await entry->connecting.Lock(deadline));
+  if (IsEnded(name, identity, session_id)) co_return absl::OkStatus();
   // What is to be ended may be silent: then as another client, as in GetSession().
   const bool beside_silent =
       entry->is_silent || (entry->session != nullptr && !MayServe(*entry->session));
@@ -185,9 +188,18 @@ Task<absl::Status> SessionPool::EndSession(std::string host, Credential credenti
       beside_silent ? AnotherGuid(entry->client_guid) : entry->client_guid;
   rules.ends = session_id;
   ConnectPhase phase;
-  CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session,
-                      co_await Connect(std::move(host), client_guid, std::move(credential),
-                                       std::move(rules), &phase, std::move(deadline)));
+  const absl::Time began = runtime::Loop::Current().Now();
+  absl::StatusOr<std::shared_ptr<Session>> made = co_await Connect(
+      std::move(host), client_guid, std::move(credential), std::move(rules), &phase, deadline);
+  const absl::Time now = runtime::Loop::Current().Now();
+  if (IsTimeUp(made.status(), deadline) && phase >= ConnectPhase::kNegotiate &&
+      now - began >= kSilent) {
+    entry->is_silent = !beside_silent;  // In turn: the whole host may be silent.
+  }
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session, std::move(made));
+  if (entry->ended.size() >= kMostEnded) entry->ended.erase(entry->ended.begin());
+  entry->ended.push_back(session_id);
+  entry->used = now;
   if (entry->session != nullptr && MayServe(*entry->session)) {
     // It is the one that another agent is to end, not this short-lived one.
     if (memory_ != nullptr) memory_->RememberSessionId(name, identity, entry->session->id());
@@ -198,8 +210,15 @@ Task<absl::Status> SessionPool::EndSession(std::string host, Credential credenti
   entry->session = std::move(session);
   entry->client_guid = client_guid;
   entry->is_silent = false;
-  entry->used = runtime::Loop::Current().Now();
   co_return absl::OkStatus();
+}
+
+bool SessionPool::IsEnded(const std::string& host, const std::string& identity,
+                          uint64_t session_id) const {
+  const auto found = entries_.find(KeyOf(host, identity));
+  if (found == entries_.end()) return false;
+  const std::vector<uint64_t>& ended = found->second->ended;
+  return std::find(ended.begin(), ended.end(), session_id) != ended.end();
 }
 
 Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(

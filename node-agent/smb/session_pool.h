@@ -76,10 +76,14 @@ class SessionPool {
                                                                ConnectRules rules = {});
 
   // Ends a session of ours that the server may still hold: when this returns OK, nothing that it
-  // had on its way will be executed any more ([MS-SMB2] 3.3.5.5.3). Errors: as of GetTree.
+  // had on its way will be executed any more ([MS-SMB2] 3.3.5.5.3). Once for each, however many
+  // ask. Errors: as of GetTree.
   runtime::Task<absl::Status> EndSession(std::string host, Credential credential,
                                          uint64_t session_id, runtime::Deadline deadline,
                                          ConnectRules rules = {});
+
+  // EndSession has ended it of late.
+  bool IsEnded(const std::string& host, const std::string& identity, uint64_t session_id) const;
 
   // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
   // may finish with it.
@@ -106,6 +110,7 @@ class SessionPool {
   struct Entry {
     std::shared_ptr<Session> session;
     runtime::Mutex connecting;
+    std::vector<uint64_t> ended;  // By EndSession; the last kMostEnded of them.
     uint16_t sessions = 0;        // Made so far: the channel sequence of the next one.
     wire::Guid client_guid = {};  // Of the last session that was made.
     // A connection with this ClientGuid was, or is, silent: the next one has another.
@@ -116,6 +121,8 @@ class SessionPool {
     absl::Status failure;
     ConnectPhase failure_phase = ConnectPhase::kResolve;
   };
+
+  static constexpr size_t kMostEnded = 16;
 
   static Key KeyOf(const std::string& host, const std::string& identity);
   runtime::Task<absl::StatusOr<std::vector<runtime::IpAddress>>> ResolveHost(

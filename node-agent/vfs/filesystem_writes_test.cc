@@ -242,6 +242,52 @@ TEST_F(WritesTest, AWriteWhoseAnswerWasLostIsRepeatedOnItsServer) {
   EXPECT_TRUE(lab.server("t2").mutations().empty());
 }
 
+TEST_F(WritesTest, ManyLostAnswersAreOneNewSession) {
+  lab.Mount("//root1/dfs");
+  constexpr int kWriters = 20;
+  std::vector<state::FileHandle> handles;
+  for (int i = 0; i < kWriters; ++i) {
+    lab.share("t1").AddText(absl::StrCat("f", i), "old");
+    handles.push_back(MustOpen(absl::StrCat("two/f", i), O_RDWR));
+  }
+  const int64_t before = lab.server("t1").connections_ever();
+  // All of them are out when the connection breaks, and for 10 s there is no new one.
+  lab.server("t1").AddRule(
+      {.command = Command::kWrite, .times = kWriters - 1, .action = {.delay = absl::Hours(1)}});
+  LoseAnswer("t1", Command::kWrite);
+  const absl::Time back = lab.now() + absl::Seconds(10);
+  lab.server("t1").set_script(
+      [&, back](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
+        if (request.header.command != Command::kNegotiate || lab.now() >= back) return std::nullopt;
+        return testing::Action{.ignore = true, .close = Closing::kReset};
+      });
+  const std::string text = "new";
+  int done = 0;
+  struct Writer {
+    static runtime::Task<void> Run(FilesystemLab* lab, state::FileHandle fh,
+                                   const std::string* text, int* done) {
+      const absl::Status status = co_await lab->filesystem().Write(
+          fh, 0, FilesystemLab::BytesOf(*text), nullptr, runtime::Deadline::Never());
+      EXPECT_TRUE(status.ok()) << status;
+      *done += 1;
+    }
+    static runtime::Task<absl::Status> All(FilesystemLab* lab, std::vector<state::FileHandle> all,
+                                           const std::string* text, int* done) {
+      runtime::TaskGroup tasks;
+      for (const state::FileHandle fh : all) tasks.Spawn(Run(lab, fh, text, done));
+      co_return co_await tasks.WaitUntilEmpty(runtime::Deadline::Never());
+    }
+  };
+  EXPECT_TRUE(
+      lab.TryChange([&](runtime::Deadline) { return Writer::All(&lab, handles, &text, &done); })
+          .has_value());
+  EXPECT_EQ(done, kWriters);
+  // Back-off, and one that did.
+  EXPECT_LE(lab.server("t1").connections_ever() - before, 20);
+  for (int i = 0; i < kWriters; ++i) EXPECT_EQ(lab.ContentOf("t1", absl::StrCat("f", i)), "new");
+  lab.server("t1").set_script(nullptr);
+}
+
 TEST_F(WritesTest, WhatIsStillOnItsWayIsNotExecutedAfterTheRepetition) {
   lab.Mount("//t1/share");
   const state::FileHandle fh = MustOpen("file", O_RDWR);
