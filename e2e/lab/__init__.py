@@ -5,6 +5,7 @@ from .calls import Call
 from .capture import Capture
 from .control import Control
 from .engine import Engine
+from .exercise import Exercise
 from .footprint import Footprint, Peak, memory, zombies
 from .lab import CRYPTO, Lab, LabError, live_labs, reap
 from .probe import Probe
@@ -12,5 +13,5 @@ from .readers import Readers
 from .trial import Trial
 from .walkers import Walkers
 
-__all__ = ['Application', 'CRYPTO', 'Call', 'Capture', 'Control', 'Engine', 'Footprint', 'Lab', 'LabError', 'Peak',
+__all__ = ['Application', 'CRYPTO', 'Call', 'Capture', 'Control', 'Engine', 'Exercise', 'Footprint', 'Lab', 'LabError', 'Peak',
            'Probe', 'Readers', 'Trial', 'Walkers', 'live_labs', 'memory', 'reap', 'zombies']
