@@ -152,12 +152,26 @@ CONTENT = [
         "f = fd(make('f', b''), os.O_RDWR)\n"
         "os.pwrite(f, b'x', 1 << 20)\n"
         'os.lseek(f, 0, os.SEEK_DATA)',
-        1 << 20, **defect('ENXIO', 'lseek goes by the size that the file had when it was opened')),
+        1 << 20,
+        **smb(0, 'servers tell no holes of a file that is not marked as sparse')),
     Row('lseek: HOLE of an empty file that was grown',
         "f = fd(make('f', b''), os.O_RDWR)\n"
         'os.ftruncate(f, 1 << 20)\n'
         '(os.lseek(f, 0, os.SEEK_HOLE), v(os.lseek, f, 0, os.SEEK_DATA))',
-        (0, 'ENXIO'), **defect('ENXIO', 'lseek goes by the size that the file had when it was opened')),
+        (0, 'ENXIO'),
+        **smb((1 << 20, 0), 'servers tell no holes of a file that is not marked as sparse')),
+    Row('lseek: DATA that another handle wrote',
+        "f, g = fd(make('f', b''), os.O_RDWR), fd(p('f'), os.O_RDWR)\n"
+        "os.pwrite(g, b'x' * 9000, 0)\n"
+        '(v(os.lseek, f, 5, os.SEEK_DATA), v(os.lseek, f, 5, os.SEEK_HOLE))',
+        (5, 9000),
+        **defect(('ENXIO', 'ENXIO'), 'lseek knows no size that another handle has given the file')),
+    Row('lseek: HOLE beyond the end, after another handle cut the file',
+        "f = fd(make('f', b'x' * 9000), os.O_RDWR)\n"
+        "os.truncate(p('f'), 100)\n"
+        'v(os.lseek, f, 500, os.SEEK_HOLE)',
+        'ENXIO',
+        **defect(500, 'lseek knows no size that another handle has given the file')),
     Row('fsync: a read-only handle', "e(os.fsync, fd(make('f'), os.O_RDONLY))", 'ok'),
     Row('fdatasync', "f = fd(make('f'), os.O_RDWR)\nos.pwrite(f, b'y', 0)\ne(os.fdatasync, f)", 'ok'),
     Row('fallocate',

@@ -14,14 +14,13 @@ from posix_row import Row, defect, later, smb
 LAB = {'big_mib': 0}
 PROGRAM = os.path.join(E2E, 'tools', 'run_posix_table.py')
 DOCUMENT = os.path.join(os.path.dirname(E2E), 'docs', 'posix.md')
-LOCAL, MOUNT = '/var/tmp/posix-table', '/mnt/posix'
-READ_ONLY = {LOCAL: '/mnt/local-ro', MOUNT: '/mnt/posix-ro'}
+MOUNT, MOUNT_READ_ONLY, LOCAL_READ_ONLY = '/mnt/posix', '/mnt/posix-ro', '/mnt/local-ro'
 FOLDER = 'posix'
 PATIENCE = 120
 
 
-def prepare(lab, engine):
-    """Two file systems to write in, two that are read-only, and a third."""
+def prepare(lab, engine, local):
+    """Two file systems to write in, and two that are read-only."""
     shared = lab.data('t1', f'bench/{FOLDER}')
     os.makedirs(f'{shared}/dir')
     with open(f'{shared}/file', 'w') as file:
@@ -29,16 +28,16 @@ def prepare(lab, engine):
     for path in (shared, f'{shared}/dir', f'{shared}/file'):
         os.chmod(path, 0o777)
     engine.mount('//t1/bench', MOUNT, options='rw')
-    engine.mount(f'//t1/bench/{FOLDER}', READ_ONLY[MOUNT], options='ro')
-    local = READ_ONLY[LOCAL]
-    lab.run_in('client', ['sh', '-ec', f'mkdir -p {local}; mount -t tmpfs local {local}; mkdir {local}/dir; echo > {local}/file; '
-                          f'mount -o remount,ro {local}; rm -rf {LOCAL}; mkdir {LOCAL} {MOUNT}/table'])
+    engine.mount(f'//t1/bench/{FOLDER}', MOUNT_READ_ONLY, options='ro')
+    read_only = LOCAL_READ_ONLY
+    lab.run_in('client', ['sh', '-ec', f'mkdir -p {read_only}; mount -t tmpfs local {read_only}; mkdir {read_only}/dir; '
+                          f'echo > {read_only}/file; mount -o remount,ro {read_only}; mkdir {local} {MOUNT}/table'])
 
 
-def start(lab, folder, where):
-    other = f'/run/posix-other-{where.strip("/").replace("/", "-")}'
+def start(lab, folder, read_only):
+    other = f'/run/other-than{read_only.replace("/", "-")}'
     os.makedirs(lab.path('client', other))
-    return lab.popen_in('client', ['/usr/bin/python3', '-B', PROGRAM, folder, other, READ_ONLY[where]],
+    return lab.popen_in('client', ['/usr/bin/python3', '-B', PROGRAM, folder, other, read_only],
                         stdout=subprocess.PIPE, text=True)
 
 
@@ -48,16 +47,17 @@ def run_both(request):
     # Not an argument: between two rows there is nothing to clean.
     lab = request.getfixturevalue('lab')
     engine = Engine(lab, BUILD_BIN)
+    local = f'/var/tmp/dfs-csi-posix-{lab.name}'
     try:
-        prepare(lab, engine)
-        kind = lab.run_in('client', ['stat', '-f', '-c', '%T', LOCAL]).stdout.strip()
-        runs = [start(lab, LOCAL, LOCAL), start(lab, f'{MOUNT}/table', MOUNT)]
+        prepare(lab, engine, local)
+        kind = lab.run_in('client', ['stat', '-f', '-c', '%T', local]).stdout.strip()
+        runs = [start(lab, local, LOCAL_READ_ONLY), start(lab, f'{MOUNT}/table', MOUNT_READ_ONLY)]
         texts = [run.communicate(timeout=PATIENCE)[0] for run in runs]
         found = [{name: outcome for name, outcome, _ in map(ast.literal_eval, text.splitlines())} for text in texts]
         assert [run.returncode for run in runs] == [0, 0]
         engine.check_idle()
     finally:
-        lab.run_in('client', ['sh', '-c', f'umount {READ_ONLY[LOCAL]}; rm -rf {LOCAL}'], check=False)
+        lab.run_in('client', ['sh', '-c', f'umount {LOCAL_READ_ONLY}; rm -rf {local}'], check=False)
         engine.stop()
     assert not lab.client_mounts() and not lab.client_processes()
     return found[0], found[1], kind

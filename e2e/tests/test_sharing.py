@@ -13,23 +13,21 @@ LAB = {'big_mib': 0}
 LINES = int(os.environ.get('DFSCSI_APPENDED_LINES', '500'))
 TRANSACTIONS = int(os.environ.get('DFSCSI_TRANSACTIONS', '60'))
 PATIENCE = 60 + (LINES + TRANSACTIONS) // 10
-LOCAL, MOUNT, SECOND = '/var/tmp/sharing', '/mnt/dfs', '/mnt/second'
+MOUNT, SECOND = '/mnt/dfs', '/mnt/second'
 SECOND_SOCKETS = '/run/second-node'
 
 # What the engine does not do yet. A test whose mark is no longer true fails.
 NO_APPEND = 'not there yet: appending where the server does not append by itself (EOPNOTSUPP)'
 LOCAL_LOCKS = 'not there yet: locks exclude programs of one mount only'
-# What locks of two nodes get right although they know nothing of each other.
-RIGHT_WITHOUT_LOCKS = {
-    'a lock beyond the end of the file': False,
-}
 
 
 @pytest.fixture(name='local')
 def local_folders(lab):
-    lab.run_in('client', ['sh', '-ec', f'rm -rf {LOCAL}; mkdir {LOCAL}'])
-    yield [LOCAL, LOCAL]
-    lab.run_in('client', ['rm', '-rf', LOCAL])
+    """The same folder of the machine's own disk, twice."""
+    folder = f'/var/tmp/dfs-csi-sharing-{lab.name}'
+    lab.run_in('client', ['mkdir', folder])
+    yield [folder, folder]
+    lab.run_in('client', ['rm', '-rf', folder])
 
 
 @pytest.fixture(name='node')
@@ -91,7 +89,7 @@ def test_on_a_local_disk_all_is_right(lab, local):
 
 def test_what_is_wrong_is_found(lab, local):
     for lie in ('lost', 'torn', 'twice'):
-        os.unlink(lab.path('client', f'{LOCAL}/appended')) if lie != 'lost' else None
+        lab.run_in('client', ['rm', '-f', f'{local[0]}/appended'])
         assert append(lab, local, '--lie', lie).returncode == 1, lie
     assert transact(lab, local, '--lie').returncode == 1
     assert all(wrong_locks(lab, local, '--lie').values())
