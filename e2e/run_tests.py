@@ -340,7 +340,7 @@ def stage_death(run, options):
 
 
 def stage_cycles(run, options):
-    """e2e/tests/long/: mounting, opening and killing thousands of times."""
+    """e2e/tests/long/: mounting, opening and killing thousands of times, a million operations against a model."""
     return ctest_and_pytest(run, 'long')
 
 
@@ -401,7 +401,7 @@ STAGES = [
     Stage('release build', 12, stage_release, ('ci', 'unit', 'e2e', 'death', 'long'),
           has_cases=False),
     Stage('unit', 3, stage_unit, ('ci', 'unit'), ('release build',)),
-    Stage('e2e', 14, stage_e2e, ('ci', 'e2e'), ('release build',)),
+    Stage('e2e', 15, stage_e2e, ('ci', 'e2e'), ('release build',)),
     Stage('death', 4, stage_death, ('ci', 'death', 'long'), ('release build',), long_minutes=30),
     Stage('asan build', 10, stage_asan_build, ('ci', 'asan', 'fuzz', 'long'), has_cases=False),
     Stage('asan', 4, stage_asan, ('ci', 'asan'), ('asan build',)),
@@ -411,7 +411,7 @@ STAGES = [
     Stage('coverage', 15, stage_coverage, ('long',)),
     Stage('lint', 45, stage_lint, ('lint', 'long')),
     Stage('simulation', 30, stage_simulation, ('long',), ('release build',)),
-    Stage('cycles', 120, stage_cycles, ('long',), ('release build',)),
+    Stage('cycles', 200, stage_cycles, ('long',), ('release build',)),
     Stage('bench', 60, stage_bench, ('long',), ('release build',)),
 ]
 

@@ -10,7 +10,7 @@ from lab import Exercise
 from test_exercise import FILE, LAB, MOUNT, TREE, kill_agents, mount_for_writing, pause  # noqa: F401  pylint: disable=unused-import
 
 MILLION = int(os.environ.get('DFSCSI_EXERCISE_LONG', '1000000'))
-MINUTES = float(os.environ.get('DFSCSI_EXERCISE_MINUTES', '5'))
+MINUTES = float(os.environ.get('DFSCSI_EXERCISE_MINUTES', '2'))
 HOURS = 3600
 KINDS = pytest.mark.parametrize('options', [(*FILE, '--size-max=1048576'), TREE], ids=['file', 'tree'])
 
