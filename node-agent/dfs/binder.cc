@@ -186,6 +186,7 @@ Task<Binder::Outcome> Binder::BindLink(DfsPath path, ResolveStep step, Search* s
   if (tries.empty()) co_return NothingToTry(step, *link, search, failure);
   auto round = std::make_shared<Round>(tries.size());
   std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;
+  racers.reserve(tries.size());
   for (const Try& attempt : tries) {
     racers.push_back([this, attempt, round](Deadline until) {
       return TryInTurn(attempt, round, std::move(until));

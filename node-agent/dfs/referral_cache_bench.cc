@@ -78,7 +78,7 @@ BENCHMARK(BM_CachedResolve)->Arg(0)->Arg(4)->Arg(16);
 
 void BM_CachedLookupFourThreads(benchmark::State& state) {
   static FullCache* full = new FullCache(4);
-  size_t i = state.thread_index() * 1000;
+  size_t i = static_cast<size_t>(state.thread_index()) * 1000;
   for (auto _ : state) {
     benchmark::DoNotOptimize(
         full->cache.Get(full->paths[i++ % full->paths.size()], kCredential, kNow));

@@ -183,6 +183,7 @@ Task<absl::StatusOr<ReferralSource::Answer>> ReferralSource::Fetch(ReferralFetch
     }
   };
   std::vector<std::function<Task<absl::StatusOr<Answer>>(Deadline)>> racers;
+  racers.reserve(fetch.hosts.size());
   for (size_t i = 0; i < fetch.hosts.size(); ++i) {
     racers.push_back([this, shared, host = fetch.hosts[i], i, kind = fetch.kind,
                       path = fetch.wire_path](Deadline until) {
@@ -216,6 +217,7 @@ Task<absl::StatusOr<std::vector<std::string>>> ReferralSource::FindControllers(s
                       co_await runtime::Loop::Current().network().ResolveService(
                           absl::StrCat("_ldap._tcp.dc._msdcs.", domain), deadline));
   std::vector<std::string> hosts;
+  hosts.reserve(services.size());
   for (const runtime::Network::Service& service : services) hosts.push_back(service.host);
   co_return hosts;
 }

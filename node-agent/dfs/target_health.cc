@@ -136,7 +136,8 @@ TargetHealthTable::Record* TargetHealthTable::TouchLocked(std::u16string_view ke
   // A record that is connecting is held by its ticket; it is the one to keep.
   for (auto last = touched_.end(); records_.size() > options_.capacity;) {
     // The two touched last are in somebody's hands.
-    if (--last == touched_.begin() || last == std::next(touched_.begin())) break;
+    --last;
+    if (last == touched_.begin() || last == std::next(touched_.begin())) break;
     if ((*last)->connecting) continue;
     Record* const oldest = *last;
     last = touched_.erase(last);

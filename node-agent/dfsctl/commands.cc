@@ -146,7 +146,7 @@ absl::Status CallAgent(const std::string& socket_dir,
                        const Request& request, Response* response) {
   const absl::Time give_up = absl::Now() + kTakeoverTime;
   while (true) {
-    const absl::Status status =
+    absl::Status status =
         AgentStub(socket_dir).Call(method, request, response, absl::Now() + kCallTime);
     const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
     if (!absent) return status;

@@ -174,6 +174,7 @@ class TestAgent {
       node.granted_steps = granted_;
       node.arena_layout = kArenaLayoutVersion;
       std::vector<int> fds;
+      fds.reserve(node_fds_.size());
       for (const UniqueFd& fd : node_fds_) fds.push_back(fd.get());
       socket_.Send(node, 0, fds).IgnoreError();
       for (const auto& [id, mount] : mounts_) {

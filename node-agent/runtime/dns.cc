@@ -92,6 +92,7 @@ void OnService(void* kept, int status, int /*timeouts*/, unsigned char* answer, 
     return std::tuple(a->priority, -int{a->weight}) < std::tuple(b->priority, -int{b->weight});
   });
   std::vector<Network::Service> services;
+  services.reserve(records.size());
   for (const ares_srv_reply* record : records) services.push_back({record->host, record->port});
   query->Finish(std::move(services));
 }

@@ -105,7 +105,7 @@ class FakeNameServer {
       name += query.substr(at + 1, static_cast<size_t>(query[at]));
       at += 1 + static_cast<size_t>(query[at]);
     }
-    const uint16_t type = static_cast<uint16_t>(query[at + 2]);
+    const uint16_t type = static_cast<uint8_t>(query[at + 2]);
     const std::string question = query.substr(12, at + 5 - 12);
     if (asked_.empty() || asked_.back() != name) asked_.push_back(name);
     bool known = false;
@@ -221,7 +221,6 @@ TEST_F(DnsTest, AFailingServerIsUnavailableAndNotNotFound) {
 }
 
 TEST_F(DnsTest, ASilentServerEndsAtTheDeadlineAndLaterOneIsAsked) {
-  const std::string where = server_->servers();
   server_.reset();
   // Nobody listens: the kernel may refuse (unavailable) or the deadline comes first.
   const auto none = Resolve("t1.corp.test", absl::Milliseconds(100));

@@ -39,7 +39,7 @@ class BlockingPool : public std::enable_shared_from_this<BlockingPool> {
       try {
         std::thread([self = shared_from_this()] { self->Work(); }).detach();
         ++threads_;
-      } catch (const std::system_error&) {
+      } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
         // No more threads to be had: the work waits for one, or for its caller's deadline.
       }
     }
@@ -142,7 +142,7 @@ class AsioFdWatch final : public FdWatch {
   struct State {
     State(asio::io_context& io, int fd) : descriptor(io) {
       asio::error_code refused;  // Then it is not open, and the waits say so.
-      descriptor.assign(fd, refused);
+      (void)descriptor.assign(fd, refused);
     }
     asio::posix::stream_descriptor descriptor;
     Direction read;

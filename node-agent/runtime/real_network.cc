@@ -62,7 +62,7 @@ absl::Status SocketError(int error) {
 class RealStream final : public Stream {
  public:
   RealStream(RealLoop& loop, UniqueFd fd, SocketAddress peer)
-      : fd_(std::move(fd)), watch_(loop.Watch(fd_.get())), peer_(std::move(peer)) {}
+      : fd_(std::move(fd)), watch_(loop.Watch(fd_.get())), peer_(peer) {}
 
   Progress TryRead(absl::Span<const iovec> into) override {
     msghdr message{};
@@ -130,7 +130,7 @@ void SetNoDelay(int fd) {
 class RealListener final : public Listener {
  public:
   RealListener(RealLoop& loop, UniqueFd fd, SocketAddress local)
-      : loop_(loop), fd_(std::move(fd)), watch_(loop.Watch(fd_.get())), local_(std::move(local)) {}
+      : loop_(loop), fd_(std::move(fd)), watch_(loop.Watch(fd_.get())), local_(local) {}
 
   Task<absl::StatusOr<std::unique_ptr<Stream>>> Accept(Deadline deadline) override {
     while (true) {

@@ -64,7 +64,7 @@ class SimNetwork::Endpoint final : public Network {
     if (std::optional<IpAddress> literal = IpAddress::Parse(name)) {
       co_return std::vector<IpAddress>{*literal};
     }
-    CO_RETURN_IF_ERROR(co_await AskNameServer(network_, deadline));
+    CO_RETURN_IF_ERROR(co_await AskNameServer(&network_, deadline));
     const auto found = network_.names_.find(NameKey(name));
     if (found == network_.names_.end()) {
       co_return absl::NotFoundError("name look-up: no such name");
@@ -74,7 +74,7 @@ class SimNetwork::Endpoint final : public Network {
 
   Task<absl::StatusOr<std::vector<Service>>> ResolveService(std::string name,
                                                             Deadline deadline) override {
-    CO_RETURN_IF_ERROR(co_await AskNameServer(network_, deadline));
+    CO_RETURN_IF_ERROR(co_await AskNameServer(&network_, deadline));
     const auto found = network_.services_.find(NameKey(name));
     if (found == network_.services_.end()) {
       co_return absl::NotFoundError("name look-up: no such name");
@@ -85,10 +85,10 @@ class SimNetwork::Endpoint final : public Network {
   std::vector<IpAddress> OwnAddresses() override { return host_.addresses(); }
 
  private:
-  static Task<absl::Status> AskNameServer(SimNetwork& network, Deadline deadline) {
-    ++network.name_queries_;
-    absl::Duration time = network.name_latency_;
-    const NameServer state = network.name_server_;
+  static Task<absl::Status> AskNameServer(SimNetwork* network, Deadline deadline) {
+    ++network->name_queries_;
+    absl::Duration time = network->name_latency_;
+    const NameServer state = network->name_server_;
     if (state == NameServer::kSilent) time = kResolverPatience;
     CO_RETURN_IF_ERROR(co_await Sleep(time, deadline));
     if (state == NameServer::kAnswers) co_return absl::OkStatus();

@@ -455,7 +455,7 @@ Task<absl::StatusOr<std::unique_ptr<Stream>>> WaitUntilConnected(
 // --- Listening
 
 SimListener::SimListener(SimLoop& loop, SimHost& host, SocketAddress local)
-    : loop_(&loop), host_(host), local_(std::move(local)) {
+    : loop_(&loop), host_(host), local_(local) {
   host_.listeners_[local_] = this;
 }
 

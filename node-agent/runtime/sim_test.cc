@@ -460,7 +460,7 @@ Outcome RunSchedule(uint64_t seed) {
       case 5:
         servers[which]->Stall(absl::Seconds(4));
         break;
-      case 6: {
+      default: {
         SimPath path;
         path.loss = 0.1;
         path.latency = absl::Milliseconds(20);
