@@ -32,6 +32,28 @@ def who(app, name):
     return app.do(f"read('{POINT}/{name}/who')").decode().strip()
 
 
+def test_two_users_at_one_server_are_one_series_of_metrics(engine, lab):
+    """Each has a connection; a scraper takes two lines of the same labels for an error."""
+    engine.mount('//t1/share', POINT)
+    engine.mount('//t1/share', '/mnt/other', user='dfsuser2')
+    for point in (POINT, '/mnt/other'):
+        assert lab.run_in('client', ['cat', f'{point}/who']).stdout == 't1\n'
+    assert len([c for c in engine.listed('targets', 'connections') if c['host'] == 't1']) == 2
+    series = [line.rpartition(' ')[0] for line in engine.dfsctl('metrics').stdout.splitlines() if line[0] != '#']
+    assert len(series) == len(set(series))
+    engine.unmount('/mnt/other')
+    engine.unmount(POINT)
+
+
+def test_a_target_that_is_missing_is_counted_as_failed(engine, app):
+    engine.mount(ROOT)
+    for name in ('dangling', 'noshare'):
+        assert app.errno_of(f"read('{POINT}/{name}/who')") == errno.ENOENT
+    for target in ('//nosuchhost.lab.test', '//t1.lab.test/nosuchshare'):
+        assert engine.counter('target_failures_total', target=target, **{'class': 'missing'}) >= 1
+        assert [int(t['failures']) >= 1 for t in engine.listed('targets') if t['path'] == target] == [True]
+
+
 @pytest.mark.parametrize('how', ['log_on', 'share'])
 def test_f01_first_target_denies(lab, engine, app, how):
     if how == 'log_on':

@@ -237,6 +237,13 @@ Task<absl::StatusOr<uint32_t>> Agent::MountAt(std::string mount_point, MountPlan
   request.time_gran = kTimeGranularity;
   request.tables_layout = state::kTablesLayoutVersion;
   request.config = plan.stored.SerializeAsString();
+  // It also travels in lists and between agents, with room for what stands beside it.
+  constexpr size_t kMostBytes = state::kMaxMessageBytes / 2;
+  if (request.mount_point.size() + request.source.size() + request.config.size() > kMostBytes) {
+    co_return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                             "source and options are longer than ", kMostBytes, " bytes")),
+                         v1::BAD_ARGUMENT);
+  }
   CO_ASSIGN_OR_RETURN(const state::Message answer,
                       co_await link_.Request(std::move(request), deadline));
   if (const auto* error = std::get_if<state::Error>(&answer)) co_return StatusOfMounter(*error);
@@ -394,8 +401,8 @@ Task<absl::Status> Agent::ListTargets(v1::ListTargetsRequest request,
     target->set_state(std::string(dfs::TargetStateName(listed.status.state)));
     const dfs::TargetHealthTable::Counters& counters = listed.counters;
     target->set_failures(static_cast<uint64_t>(counters.transport + counters.unavailable +
-                                               counters.denied + counters.throttled +
-                                               counters.other));
+                                               counters.missing + counters.denied +
+                                               counters.throttled + counters.other));
     if (listed.status.last_failure != dfs::FailureClass::kNone) {
       target->set_last_failure(std::string(dfs::FailureClassName(listed.status.last_failure)));
     }

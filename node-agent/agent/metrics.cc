@@ -149,6 +149,7 @@ void AddDfs(Page& page, const MetricsSource& source) {
     target.counters.connects += listed.counters.connects;
     target.counters.transport += listed.counters.transport;
     target.counters.unavailable += listed.counters.unavailable;
+    target.counters.missing += listed.counters.missing;
     target.counters.denied += listed.counters.denied;
     target.counters.throttled += listed.counters.throttled;
     target.counters.other += listed.counters.other;
@@ -168,16 +169,22 @@ void AddDfs(Page& page, const MetricsSource& source) {
   for (const auto& [name, target] : targets) {
     page.Add(target.counters.transport, {{"target", name}, {"class", "transport"}})
         .Add(target.counters.unavailable, {{"target", name}, {"class", "unavailable"}})
+        .Add(target.counters.missing, {{"target", name}, {"class", "missing"}})
         .Add(target.counters.denied, {{"target", name}, {"class", "denied"}})
         .Add(target.counters.throttled, {{"target", name}, {"class", "throttled"}})
         .Add(target.counters.other, {{"target", name}, {"class", "other"}});
   }
   page.Counter("smb_frames_sent_total", "Frames sent on the connections that are open now.");
+  // Each user has a connection to the same server.
+  std::map<std::pair<std::string, std::string>, int64_t> frames_sent;
   source.engine.ForEachPool([&](const smb::SessionPool& pool) {
     for (const smb::SessionPool::Listed& session : pool.List()) {
-      page.Add(session.frames_sent, {{"host", session.host}, {"address", session.peer}});
+      frames_sent[{session.host, session.peer}] += session.frames_sent;
     }
   });
+  for (const auto& [server, frames] : frames_sent) {
+    page.Add(frames, {{"host", server.first}, {"address", server.second}});
+  }
 
   using Mount = MetricsSource::Mount;
   Each(page, source, "suspicions_total", "Times a target was silent for too long.",
