@@ -353,7 +353,7 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
   }
   const Option* const option = Find(name);
   if (option == nullptr) {
-    if (name == "loose" || name.size() > 100) {
+    if (name.size() > 100) {
       return absl::InvalidArgumentError("unknown option");
     }
     return absl::InvalidArgumentError(

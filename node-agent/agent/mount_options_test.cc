@@ -127,6 +127,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"sec=none", "must be ntlmssp"},
       {"guest", "every mount needs a user"},
       {"domian=x", "the nearest is domain"},
+      {"loose", "unknown option 'loose'; the nearest is"},
       {"uid=root", "needs a number"},
       {"uid=4294967295", "needs a number"},
       {"uid=-1", "needs a number"},
