@@ -163,6 +163,11 @@ def test_impossible_option(refused, options, says):
     refused('//t1/share', USAGE, says, options=options)
 
 
+def test_more_options_than_the_programs_can_tell_each_other(refused):
+    for options in ('site=' + 'x' * 100000, 'ro,' * 30000 + 'ro'):
+        refused('//t1/share', USAGE, 'longer than', options=options)
+
+
 def test_arguments_that_are_missing(refused, engine):
     refused(None, USAGE, 'argument', arguments=[])
     refused(None, USAGE, 'argument', arguments=['//t1/share'])
@@ -183,8 +188,10 @@ def test_arguments_that_are_missing(refused, engine):
     ('username=dfsuser\nSesame\n', 0o600, 'line 2'),
     ('', 0o600, 'username'),
     ('\0' * 100000, 0o600, 'line 1'),
+    ('username=dfsuser\npassword=Sesame\0\n', 0o600, 'not UTF-8'),
+    ('username=dfs\0user\npassword=Sesame\n', 0o600, 'control character'),
 ], ids=['missing', 'world-readable', 'no-user', 'no-password', 'empty-password', 'long-user', 'long-password',
-        'no-key', 'no-key-2', 'empty', 'zeroes'])
+        'no-key', 'no-key-2', 'empty', 'zeroes', 'zero-in-password', 'zero-in-user'])
 def test_credentials_file(lab, refused, text, mode, says):
     path = '/run/other-credentials'
     if text is not None:
@@ -232,6 +239,47 @@ def test_get_refuses_the_same_credentials_files(lab, engine, text):
     run = engine.dfsctl('ls', '//t1/share', '--credentials', path, check=False)
     check(run, USAGE, path, 0)
     os.unlink(lab.path('client', path))
+
+
+@pytest.mark.parametrize('text', [b'username=\xff\npassword=Sesame\n', b'username=dfsuser\npassword=Sesame\xfe\n'])
+def test_credentials_that_are_not_utf_8(lab, engine, refused, text):
+    """Refused before a server or the agent is asked, alike by mount and ls."""
+    path = '/run/other-credentials'
+    with open(lab.path('client', path), 'wb', opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.write(text)
+    refused('//t1/share', USAGE, [path, 'not UTF-8'], credentials=path)
+    check(engine.dfsctl('ls', '//t1/share', '--credentials', path, check=False), USAGE, [path, 'not UTF-8'], 0)
+    os.unlink(lab.path('client', path))
+
+
+def test_arguments_that_are_not_utf_8_or_hold_line_feeds(lab, refused):
+    point = os.fsdecode(b'/mnt/not-utf-8-\xff')
+    os.makedirs(lab.path('client', point))
+    refused('//t1/share', USAGE, 'not UTF-8', point=point)
+    os.rmdir(lab.path('client', point))
+    refused(os.fsdecode(b'//t1/share/\xff'), USAGE, 'not UTF-8')
+    refused('//t1/share', USAGE, 'not UTF-8', options=os.fsdecode(b'site=\xff'))
+    refused('//t1/share', USAGE, 'uid=1?2', options='uid=1\n2')
+
+
+@pytest.mark.parametrize('arguments', [['version'], ['help'], ['help', 'mount'], ['mounts'], ['ls', '//t1/share'],
+                                       ['get', '//t1/share/hello.txt'], ['get', '//t1/share/hello.txt', '-']])
+@pytest.mark.parametrize('output', ['>/dev/full', '>&-'])
+def test_output_that_cannot_be_written_is_no_success(lab, engine, arguments, output):
+    """With a closed standard output the file went into a descriptor of our own, and all seemed well."""
+    credentials = ['--credentials', engine.credentials()] if arguments[0] in ('get', 'ls') else []
+    run = lab.run_in('client', ['sh', '-c', f'exec "$0" "$@" {output}', engine.program('dfsctl'), *arguments,
+                                *credentials], check=False, timeout=30)
+    check(run, SYSTEM, 'bad file descriptor' if '&' in output else 'no space left', 0)
+
+
+def test_get_without_any_standard_descriptor(lab, engine):
+    run = lab.run_in('client', ['sh', '-c', 'exec "$0" "$@" <&- >&- 2>&-', engine.program('dfsctl'), 'get',
+                                '//t1/share/hello.txt', '/run/copy', f'--credentials={engine.credentials()}'])
+    assert not run.stdout and not run.stderr
+    with open(lab.path('client', '/run/copy')) as file:
+        assert file.read() == 'the same on every target\n'
+    os.unlink(lab.path('client', '/run/copy'))
 
 
 def test_credentials_that_are_a_folder_or_a_device(refused):
@@ -338,11 +386,12 @@ def test_sockets_that_cannot_be_made(lab, refused, engine):
     for folder in ('/dev/null/below', '/proc/none', '/run/' + 'x' * 200):
         refused(None, SYSTEM, folder[:20], arguments=[
             '//t1/share', POINT, '--credentials', engine.credentials(), '--socket-dir', folder])
-    refused(None, USAGE, 'absolute', arguments=[
-        '//t1/share', POINT, '--credentials', engine.credentials(), '--socket-dir', 'relative'])
+    for flag in ('--socket-dir', '--state-dir'):
+        refused(None, USAGE, f'{flag} must be an absolute path', arguments=[
+            '//t1/share', POINT, '--credentials', engine.credentials(), flag, 'relative'])
 
 
-@pytest.mark.parametrize('arguments', [['help'], ['--help'], ['-h']])
+@pytest.mark.parametrize('arguments', [['help'], ['--help'], ['-h'], ['help', 'help']])
 def test_help_lists_every_command(engine, arguments):
     run = engine.dfsctl(*arguments)
     assert not run.stderr
@@ -369,6 +418,14 @@ def test_unmount_of_what_is_not_ours(engine, lab, point):
     os.makedirs(lab.path('client', POINT), exist_ok=True)
     run = engine.dfsctl('unmount', point, check=False)
     assert run.returncode == MOUNT_POINT and len(run.stderr.splitlines()) == 1, run
+
+
+def test_unmount_of_what_is_not_ours_beside_a_mount_that_is(engine):
+    engine.mount('//t1/share', POINT)
+    for point in ('/proc', '/', '/mnt/none'):
+        run = engine.dfsctl('unmount', point, check=False)
+        assert run.returncode == MOUNT_POINT and len(run.stderr.splitlines()) == 1, run
+    engine.unmount(POINT)
 
 
 @pytest.mark.parametrize('command', [['mounts'], ['targets'], ['referrals'], ['metrics'], ['cache', 'flush'],

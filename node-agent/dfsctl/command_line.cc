@@ -1,8 +1,11 @@
 #include "node-agent/dfsctl/command_line.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "node-agent/smb/auth/account.h"
 
 namespace dfscsi::dfsctl {
 
@@ -58,6 +61,16 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
   }
   if (!absl::StartsWith(line.socket_dir, "/")) {
     return absl::InvalidArgumentError("--socket-dir must be an absolute path");
+  }
+  // The programs that it is for run in another folder.
+  if (line.state_dir.has_value() && !absl::StartsWith(*line.state_dir, "/")) {
+    return absl::InvalidArgumentError("--state-dir must be an absolute path");
+  }
+  // Such cannot be sent to the agent, and is no name in a source.
+  const auto is_utf8 = [](const std::string& word) { return smb::auth::IsUtf8(word); };
+  if (!std::all_of(line.positional.begin(), line.positional.end(), is_utf8) ||
+      !std::all_of(line.options.begin(), line.options.end(), is_utf8)) {
+    return absl::InvalidArgumentError("an argument is not UTF-8");
   }
   if (line.positional.size() < least) return absl::InvalidArgumentError("an argument is missing");
   if (line.positional.size() > most) {

@@ -133,6 +133,7 @@ absl::StatusOr<smb::Credential> GetCredential(CommandLine* line) {
         "--credentials FILE is needed (username=, password=, domain=)");
   }
   ASSIGN_OR_RETURN(given.credential.password, AskPassword(given.credential.user));
+  RETURN_IF_ERROR(CheckCredential(given.credential));
   return std::move(given.credential);
 }
 

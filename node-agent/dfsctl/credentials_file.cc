@@ -16,8 +16,19 @@
 #include "node-agent/base/secret.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/base/unique_fd.h"
+#include "node-agent/smb/auth/account.h"
 
 namespace dfscsi::dfsctl {
+
+absl::Status CheckCredential(const smb::Credential& credential) {
+  RETURN_IF_ERROR(smb::auth::ParseAccount(credential.user, credential.domain).status());
+  const std::string_view password = credential.password.Expose();
+  if (password.find('\0') != password.npos ||
+      !smb::auth::IsUtf8({password.data(), password.size()})) {
+    return absl::InvalidArgumentError("the password is not UTF-8 text");
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::string_view name) {
   // Servers refuse longer ones, or hang up without a word.
@@ -58,6 +69,10 @@ absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::s
   }
   if (credential.password.Expose().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": no password= line, or nothing in it"));
+  }
+  const absl::Status usable = CheckCredential(credential);
+  if (!usable.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": ", std::string(usable.message())));
   }
   return credential;
 }

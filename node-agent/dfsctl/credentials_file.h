@@ -12,8 +12,13 @@
 namespace dfscsi::dfsctl {
 
 // Errors, all for the user to read: kNotFound, kPermissionDenied (unreadable, or readable by others
-// than its owner and group), kInvalidArgument (a line that is none of the three, no user name).
+// than its owner and group), kInvalidArgument (a line that is none of the three, no user name, what
+// CheckCredential refuses).
 absl::StatusOr<smb::Credential> ReadCredentialsFile(const std::string& path);
+
+// kInvalidArgument: no server can be asked with it (a user name or password that is not UTF-8,
+// names that contradict each other).
+absl::Status CheckCredential(const smb::Credential& credential);
 
 // The same from the file's text. `name` is for messages.
 absl::StatusOr<smb::Credential> ParseCredentials(absl::string_view text, absl::string_view name);

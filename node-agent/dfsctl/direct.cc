@@ -66,7 +66,7 @@ absl::Status ApplyOption(absl::string_view option, smb::Options& options) {
         return absl::OkStatus();
       }
     }
-    if (value == "3") {
+    if (value == "3" || value == "default") {
       options.lowest_dialect = wire::k300;
       return absl::OkStatus();
     }
@@ -101,21 +101,31 @@ absl::StatusOr<Call> ParseCall(const std::vector<std::string>& arguments, bool m
   std::optional<smb::Credential> credential;
   smb::Options options;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const bool has_value = i + 1 < arguments.size();
-    if (arguments[i] == "-o" || arguments[i] == "--credentials") {
-      if (!has_value)
-        return absl::InvalidArgumentError(absl::StrCat(arguments[i], " needs a value"));
-      if (arguments[i++] == "-o") {
-        for (absl::string_view option : absl::StrSplit(arguments[i], ',', absl::SkipEmpty())) {
+    std::string flag = arguments[i];
+    std::optional<std::string> value;
+    if (const size_t equals = flag.find('=');
+        absl::StartsWith(flag, "--") && equals != std::string::npos) {
+      value = flag.substr(equals + 1);
+      flag.resize(equals);
+    }
+    if (flag == "-o" || flag == "--options" || flag == "--credentials") {
+      if (!value.has_value()) {
+        if (i + 1 == arguments.size()) {
+          return absl::InvalidArgumentError(absl::StrCat(flag, " needs a value"));
+        }
+        value = arguments[++i];
+      }
+      if (flag != "--credentials") {
+        for (absl::string_view option : absl::StrSplit(*value, ',', absl::SkipEmpty())) {
           RETURN_IF_ERROR(ApplyOption(option, options));
         }
       } else {
-        absl::StatusOr<smb::Credential> read = ReadCredentialsFile(arguments[i]);
+        absl::StatusOr<smb::Credential> read = ReadCredentialsFile(*value);
         if (!read.ok()) return agent::WithReason(read.status(), agent::v1::BAD_ARGUMENT);
         credential = *std::move(read);
       }
-    } else if (absl::StartsWith(arguments[i], "-") && arguments[i] != "-") {
-      return absl::InvalidArgumentError(absl::StrCat("unknown flag ", arguments[i]));
+    } else if (absl::StartsWith(flag, "-") && flag != "-") {
+      return absl::InvalidArgumentError(absl::StrCat("unknown flag ", flag));
     } else {
       positional.push_back(arguments[i]);
     }

@@ -1,13 +1,19 @@
 // dfsctl: the administrator's tool.
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "node-agent/dfsctl/commands.h"
 #include "node-agent/dfsctl/direct.h"
 #include "node-agent/dfsctl/exit_code.h"
@@ -53,9 +59,10 @@ constexpr Command kCommands[] = {
      "dfs-keeper, which mount starts: while something is mounted it starts anew the agent or the\n"
      "mounter that died. SIGTERM ends it and leaves everything else as it is.\n"},
     {"get", Get, "get SOURCE [FILE] --credentials FILE [-o OPTIONS]",
-     "Copies a file from a server to FILE, or to standard output, without a mount.\n"},
+     "Copies a file from a server to FILE, or to standard output, without a mount. OPTIONS here:\n"
+     "vers=, sign, nosign, seal.\n"},
     {"ls", Ls, "ls SOURCE --credentials FILE [-o OPTIONS]",
-     "Lists a folder of a server, without a mount.\n"},
+     "Lists a folder of a server, without a mount. OPTIONS here: vers=, sign, nosign, seal.\n"},
 };
 
 constexpr char kNotes[] =
@@ -97,7 +104,36 @@ const Command* Find(std::string_view name) {
   return nullptr;
 }
 
-int Main(int argc, char** argv) {
+// What is opened later must not be taken for one of these three where the caller closed it: get
+// would write a file into a connection. Reading finds the end, writing fails.
+void OpenStandardDescriptors() {
+  int fd = -1;
+  do {
+    fd = open("/dev/null", O_RDONLY);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
+// One line, whatever the words on the command line hold.
+void PrintError(absl::string_view message) {
+  std::string line(message);
+  std::replace_if(
+      line.begin(), line.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
+  fprintf(stderr, "dfsctl: %s\n", line.c_str());
+}
+
+// A pipe or a disk that took only a part of the output is no success.
+int FinishOutput(int exit_code) {
+  errno = 0;
+  const bool written = fflush(stdout) == 0 && ferror(stdout) == 0;
+  if (written || exit_code != kExitOk) return exit_code;
+  // What failed before this flush has left no errno.
+  PrintError(std::string("standard output: ") +
+             (errno == 0 ? "not all could be written" : strerror(errno)));
+  return kExitSystem;
+}
+
+int Run(int argc, char** argv) {
 #if !__has_feature(address_sanitizer)  // Its leak checker needs ptrace.
   // Passwords pass through here: no core file, no ptrace.
   prctl(PR_SET_DUMPABLE, 0);
@@ -108,17 +144,20 @@ int Main(int argc, char** argv) {
   }
   const std::string_view name = argv[1];
   if (name == "--version") return ExitCodeOf(Version({}));
-  if (AsksForHelp(name) || (name == "help" && argc == 2)) return Usage();
+  if (AsksForHelp(name) || (name == "help" && (argc == 2 || argv[2] == name))) return Usage();
   const bool help = name == "help" || (argc > 2 && AsksForHelp(argv[2]));
   const Command* const command = Find(name == "help" ? argv[2] : name);
   if (command == nullptr) return kExitUsage;
   if (help) return Help(*command);
   const absl::Status status = command->run({argv + 2, argv + argc});
-  if (!status.ok()) fprintf(stderr, "dfsctl: %s\n", std::string(status.message()).c_str());
+  if (!status.ok()) PrintError(status.message());
   return ExitCodeOf(status);
 }
 
 }  // namespace
 }  // namespace dfscsi::dfsctl
 
-int main(int argc, char** argv) { return dfscsi::dfsctl::Main(argc, argv); }
+int main(int argc, char** argv) {
+  dfscsi::dfsctl::OpenStandardDescriptors();
+  return dfscsi::dfsctl::FinishOutput(dfscsi::dfsctl::Run(argc, argv));
+}

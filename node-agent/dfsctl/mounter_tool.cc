@@ -81,6 +81,9 @@ absl::Status MounterTool::Unmount(const std::string& mount_point, bool force) {
   if (error->error == EINVAL || error->error == ENOENT) {
     return agent::WithReason(absl::NotFoundError(error->text), agent::v1::BAD_MOUNT_POINT);
   }
+  if (error->error == EPERM) {  // A mount of somebody else's, or no place of ours.
+    return agent::WithReason(absl::PermissionDeniedError(error->text), agent::v1::BAD_MOUNT_POINT);
+  }
   return agent::WithReason(absl::ErrnoToStatus(error->error, error->text), agent::v1::SYSTEM);
 }
 
