@@ -132,6 +132,12 @@ def test_servers_that_do_not_serve(lab, engine):
     nothing_runs(lab)
 
 
+def test_a_port_where_nobody_listens(refused):
+    """What is told is why the first attempt failed, not that the last found the host still down."""
+    refused('//t3@446/share', UNREACHABLE, ['446', 'connection refused'])
+    refused('//t3/share', UNREACHABLE, 'connection refused', options='port=1')
+
+
 def test_a_host_without_cable(lab, refused):
     lab.fail('link', 't3')
     refused('//t3/share', UNREACHABLE, 't3')

@@ -187,6 +187,8 @@ class Client::Impl {
     FailoverState state;
     int resolutions = 0;
     Binder::Request request = {};
+    absl::Status why =
+        absl::OkStatus();  // Of the first round: later ones may only say "still down".
   };
 
   // Binds the path's link. Null: not now, look again. Errors: as of Run.
@@ -201,8 +203,9 @@ class Client::Impl {
     state = AfterBind(state, bound.ok(), failure.worth_waiting);
     if (state.phase == FailoverPhase::kFailed) co_return StatusOf(bound.status(), failure);
     if (state.phase == FailoverPhase::kAttempt) co_return bound;
+    if (course->why.ok()) course->why = bound.status();
     CO_RETURN_IF_ERROR(
-        co_await WaitForRound(course->began, state, failure.retry_at, bound.status(), deadline));
+        co_await WaitForRound(course->began, state, failure.retry_at, course->why, deadline));
     if (state.phase == FailoverPhase::kWait) state = AfterWait(state);
     co_return nullptr;
   }

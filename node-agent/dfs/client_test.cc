@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/dfs/client_test_lab.h"
 
@@ -273,6 +274,19 @@ TEST(ClientTest, C11_ASoftMountGivesUpAtItsTimeAndAHardOneWaits) {
   lab.servers().Start("t2");
   ASSERT_TRUE(lab.Finish(hard, absl::Seconds(12)));
   EXPECT_EQ(hard->Outcome(), "t2");
+}
+
+// Whenever it gives up: also while the last round finds the target held back, as it failed just
+// now.
+TEST(ClientTest, ASoftMountThatGivesUpTellsWhyItsFirstAttemptFailed) {
+  for (int tenths = 10; tenths < 60; tenths += 3) {
+    ClientLab lab({.give_up_after = absl::Milliseconds(100) * tenths});
+    for (const char* root : {"root1", "root2"}) lab.servers().Kill(root);
+    const CallPtr call = lab.Do(kWho);
+    EXPECT_EQ(call->Outcome(), "UNAVAILABLE");
+    EXPECT_TRUE(absl::StrContains(call->status.message(), "refused"))
+        << tenths << ": " << call->status;
+  }
 }
 
 TEST(ClientTest, C12_AMinuteWithoutTargetsEndsSoonAfterOneIsUpAndSpinsNot) {
