@@ -164,6 +164,7 @@ def test_malformed_source(refused, source):
     ('password=Sesame', 'credentials file'), ('pass=Sesame', 'credentials file'),
     ('guest', 'guest'), ('sec=ntlmv2i', 'sec'), ('vers=3.1.1,vers=1.0', 'vers=1.0'),
     ('seal=yes', 'seal'), ('sing', ['sing', 'sign']), ('domian=X', ['domian', 'domain']),
+    ('allowed_targets=t*', ['allowed_targets', 't*']),
     ('file_mod=0644', ['file_mod', 'file_mode']), ('pasword=Sesame', ['pasword', 'nearest'])])
 def test_impossible_option(refused, options, says):
     refused('//t1/share', USAGE, says, options=options)

@@ -117,6 +117,16 @@ def test_f05_a_host_outside_the_allowed_targets(lab, engine, app):
     assert seen.attempts(lab.address('client')) == []
 
 
+def test_a_source_without_a_dns_suffix_is_warned_of_once(lab, engine, app):
+    """Then a referral may lead the credential to any host; not so where somebody has said which."""
+    del lab, app
+    engine.mount(ROOT, options='allowed_targets=root1:t1:t2:t3:root2')
+    assert 'to any host' not in engine.log_text()
+    engine.unmount(POINT)
+    engine.mount(ROOT)
+    assert engine.log_text().count('a referral may lead its credential to any host: root1 has no DNS suffix') == 1
+
+
 @pytest.mark.parametrize('variant,clear', [('3.1.1-aes-256-gcm', False), ('3.0-cmac', True)])
 def test_f09_h06_next_target_demands_something_else(lab, engine, variant, clear):
     """Signing, encryption and dialect are those of each connection; nothing in the clear before."""

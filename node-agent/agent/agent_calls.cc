@@ -170,6 +170,11 @@ Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* res
     LogWarning("mount of ", request.source(), ": ", reached.message());
     co_return About(request.source(), reached);
   }
+  if (plan.any_target && plan.options.dfs.allowed_targets.empty()) {
+    LogWarning("mount of ", request.source(),
+               ": a referral may lead its credential to any host: ", plan.source.HostName(),
+               " has no DNS suffix, and allowed_targets is not set");
+  }
   for (const std::string& warning : plan.options.warnings) {
     LogWarning("mount of ", request.source(), ": ", warning);
   }

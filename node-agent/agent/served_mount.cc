@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/target_policy.h"
 #include "node-agent/state/vault.h"
 
 namespace dfscsi::agent {
@@ -33,10 +34,14 @@ absl::StatusOr<MountPlan> MakePlan(v1::StoredMount stored, smb::Credential crede
   if (options.smb.port != smb::Options().port) {
     options.smb.port_host = std::string(source.HostName());  // Not that of its links' targets.
   }
+  ASSIGN_OR_RETURN(const dfs::AllowedTargets allowed,
+                   dfs::AllowedTargets::Make(source.HostName(), options.dfs.allowed_targets,
+                                             options.dfs.allow_local_targets));
   memcpy(options.vfs.key.data(), stored.inode_key().data(), options.vfs.key.size());
   return MountPlan{.stored = std::move(stored),
                    .source = std::move(source),
                    .options = std::move(options),
+                   .any_target = allowed.allows_all(),
                    .credential = std::move(credential)};
 }
 

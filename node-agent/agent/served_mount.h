@@ -31,6 +31,7 @@ struct MountPlan {
   v1::StoredMount stored;
   dfs::DfsPath source;
   MountOptions options;
+  bool any_target = false;  // Nothing says which hosts a referral may lead the credential to.
   smb::Credential credential;
 };
 // kInvalidArgument: source or options are malformed.
