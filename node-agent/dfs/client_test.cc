@@ -181,6 +181,22 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const auto& info) { return info.param.name; });
 
+// It is the ECHO, sent while a CREATE takes long, that is told so.
+TEST(ClientTest, ASessionThatIsDeletedWhileItsTargetIsBoundIsNoError) {
+  ClientLab lab;
+  lab.AddLink("one", {.targets = {"t1/data"}});
+  lab.servers().server("t1").AddRule(
+      {.command = Command::kCreate,
+       .times = 1,
+       .action = {.delay = absl::InfiniteDuration(), .pending = true}});
+  const CallPtr call = lab.Start("//root1/dfs/one/who");
+  lab.RunFor(absl::Milliseconds(300));
+  lab.servers().server("t1").DeleteSessions();
+  ASSERT_TRUE(lab.Finish(call));
+  EXPECT_EQ(call->Outcome(), "t1") << call->last;
+  EXPECT_LT(call->took(), absl::Seconds(2));
+}
+
 TEST(ClientTest, F08_ASessionThatExpiresAgainWhileItIsRenewedIsNoReasonToMove) {
   ClientLab lab;
   ASSERT_EQ(lab.Where(kWho), "t1");

@@ -112,6 +112,7 @@ TcpProgress Connection::progress(int side) {
   TcpProgress progress;
   progress.unacked_bytes = self.written - std::min(self.unacked, self.written);
   progress.retransmits = self.retransmits;
+  progress.data_segments_in = self.data_segments_in;
   progress.since_last_receive = network_.world_.now() - self.last_receive;
   return progress;
 }
@@ -249,15 +250,26 @@ void Connection::SendWhatFits(int side) {
   ArmTimer(side);
 }
 
+// Like every segment it says, too, what has arrived: an acknowledgement that was lost is made good
+// by the next request.
 void Connection::SendSegment(int side, uint64_t from, uint64_t to) {
+  const uint64_t limit = Advertise(side);
   Send(side, kHeaderBytes + (to - from), /*in_order=*/true,
-       [this, side, from, to] { OnSegment(1 - side, from, to); });
+       [this, side, from, to, ack = ends_[side].received, limit] {
+         OnSegment(1 - side, from, to);
+         OnAck(1 - side, ack, limit, /*hole=*/false);
+       });
+}
+
+uint64_t Connection::Advertise(int side) {
+  Socket& self = ends_[side];
+  self.advertised = (self.closed ? self.received : self.read) + receive_buffer_;
+  return self.advertised;
 }
 
 void Connection::SendAck(int side) {
-  Socket& self = ends_[side];
-  const uint64_t limit = (self.closed ? self.received : self.read) + receive_buffer_;
-  self.advertised = limit;
+  const Socket& self = ends_[side];
+  const uint64_t limit = Advertise(side);
   Send(side, kHeaderBytes, /*in_order=*/false,
        [this, side, ack = self.received, limit, hole = !self.early.empty()] {
          OnAck(1 - side, ack, limit, hole);
@@ -270,6 +282,7 @@ void Connection::OnSegment(int side, uint64_t from, uint64_t to) {
   self.last_receive = network_.world_.now();
   if (!self.established) Establish(side);  // The handshake's last acknowledgement was lost.
   if (self.host == nullptr) return;
+  if (to > from) ++self.data_segments_in;
   if (self.closed && std::min(to, sender.written) > self.received) return Abort(side);
   if (from > self.received) {
     uint64_t& known = self.early[from];
@@ -290,6 +303,7 @@ void Connection::OnSegment(int side, uint64_t from, uint64_t to) {
 
 void Connection::OnAck(int side, uint64_t ack, uint64_t limit, bool hole) {
   Socket& self = ends_[side];
+  if (self.host == nullptr) return;
   self.last_receive = network_.world_.now();
   self.send_limit = std::max(self.send_limit, limit);
   if (ack > self.unacked) {

@@ -59,6 +59,7 @@ struct Socket {
   uint64_t read = 0;                   // By the application.
   std::map<uint64_t, uint64_t> early;  // Beyond a hole: from, to.
   uint64_t advertised = 0;             // The limit last told to the other end.
+  uint64_t data_segments_in = 0;       // Those that came twice or too early, too.
 
   uint64_t end() const { return written + (finished ? 1 : 0); }
 };
@@ -100,6 +101,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void SendWhatFits(int side);
   void SendSegment(int side, uint64_t from, uint64_t to);
   void SendAck(int side);
+  // Notes, and returns, up to where the other end may send now.
+  uint64_t Advertise(int side);
   void OnSegment(int side, uint64_t from, uint64_t to);
   void OnAck(int side, uint64_t ack, uint64_t limit, bool hole);
   void ArmTimer(int side);

@@ -235,6 +235,37 @@ TEST_F(SimTest, ACutPathShowsAsRetransmits) {
   agent_->RunNow([&] { stream.reset(); });
 }
 
+// Three times the server sends the same, for what says that it has arrived is lost.
+TEST_F(SimTest, WhatIsSentSaysWhatHasArrivedThoughAcknowledgementsWereLost) {
+  std::unique_ptr<Listener> listener;
+  std::unique_ptr<Stream> theirs;
+  std::unique_ptr<Stream> ours;
+  const SocketAddress address{*IpAddress::Parse("10.0.0.2"), kPort + 1};
+  server_->RunNow([&] { listener = *Loop::Current().network().Listen(address); });
+  const auto connect = [](SocketAddress to, std::unique_ptr<Stream>& out) -> Task<void> {
+    out = *co_await Loop::Current().network().Connect(to, Deadline::Never());
+  };
+  const auto accept = [](Listener& from, std::unique_ptr<Stream>& out) -> Task<void> {
+    out = *co_await from.Accept(Deadline::Never());
+  };
+  ASSERT_TRUE(world_.RunTask(*agent_, connect(address, ours), absl::Seconds(1)));
+  ASSERT_TRUE(world_.RunTask(*server_, accept(*listener, theirs), absl::Seconds(1)));
+  world_.network().CutOneWay(*agent_host_, *server_host_);
+  const iovec byte{const_cast<char*>("x"), 1};
+  server_->RunNow([&] { EXPECT_TRUE(theirs->TryWrite({&byte, 1}).ok()); });
+  world_.RunFor(absl::Milliseconds(700));
+  EXPECT_EQ(theirs->progress().unacked_bytes, 1u);
+  EXPECT_EQ(theirs->progress().retransmits, 2u);
+  EXPECT_EQ(ours->progress().data_segments_in, 3u);
+  world_.network().Heal(*agent_host_, *server_host_);
+  agent_->RunNow([&] { EXPECT_TRUE(ours->TryWrite({&byte, 1}).ok()); });
+  world_.RunFor(absl::Milliseconds(5));
+  EXPECT_EQ(theirs->progress().unacked_bytes, 0u);
+  EXPECT_EQ(ours->progress().unacked_bytes, 0u);
+  server_->RunNow([&] { theirs.reset(), listener.reset(); });
+  agent_->RunNow([&] { ours.reset(); });
+}
+
 TEST_F(SimTest, AHealedCutLosesNothing) {
   StartServer(4 << 20);
   Reader reader;

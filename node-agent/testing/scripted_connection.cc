@@ -234,7 +234,10 @@ NtStatus ScriptedConnection::CheckSession(Call& call) {
   if (call.session != nullptr) {
     if (const NtStatus status = CheckSignature(call); status != NtStatus::kSuccess) return status;
   }
-  if (!NeedsSession(command)) return NtStatus::kSuccess;
+  // Nor can a signature be verified without a session's key ([MS-SMB2] 3.3.5.2.4).
+  const bool cannot_verify = command == Command::kEcho && call.session == nullptr &&
+                             call.header.Has(smb::wire::kFlagSigned);
+  if (!NeedsSession(command) && !cannot_verify) return NtStatus::kSuccess;
   if (call.session == nullptr || !call.session->valid) return NtStatus::kUserSessionDeleted;
   if (call.session->expired && command != Command::kLogoff && command != Command::kClose &&
       command != Command::kLock) {

@@ -136,6 +136,19 @@ TEST_F(ScriptedProtocolTest, RequestsWithoutASessionAreRefused) {
   });
 }
 
+// One that is not signed needs none.
+TEST_F(ScriptedProtocolTest, AnEchoThatIsSignedNeedsItsSession) {
+  Run([](RawClient& client, ScriptedServer&) -> Task<void> {
+    EXPECT_TRUE((co_await client.Ask({.credits = 10}, Command::kNegotiate)).ok());
+    auto answer = co_await client.Ask(
+        {.flags = smb::wire::kFlagSigned, .message_id = 1, .session_id = 4711}, Command::kEcho);
+    EXPECT_EQ(answer->status, NtStatus::kUserSessionDeleted);
+    EXPECT_FALSE(answer->Has(smb::wire::kFlagSigned));
+    answer = co_await client.Ask({.message_id = 2, .session_id = 4711}, Command::kEcho);
+    EXPECT_EQ(answer->status, NtStatus::kSuccess);
+  });
+}
+
 TEST_F(ScriptedProtocolTest, APendingRequestIsAnsweredWhenCancelled) {
   server_.AddRule({.command = Command::kEcho,
                    .times = 1,
