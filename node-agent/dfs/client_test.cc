@@ -215,6 +215,23 @@ TEST(ClientTest, F08_ASessionThatExpiresAgainWhileItIsRenewedIsNoReasonToMove) {
   EXPECT_EQ(lab.Connects("t2"), 0);
 }
 
+// A try has the session renewed, and is given up when another target was quicker.
+TEST(ClientTest, F08_ARenewalOutlivesWhoAskedForIt) {
+  ClientLab lab;
+  ASSERT_EQ(lab.Where("//root1/dfs/plain"), "root1");
+  lab.AddClient({});
+  runtime::SimHost& agent = lab.servers().agent_host();
+  runtime::SimHost& root1 = lab.servers().host("root1");
+  lab.network().SetPath(agent, root1, {.latency = absl::Milliseconds(100)});
+  lab.network().SetPath(root1, agent, {.latency = absl::Milliseconds(100)});
+  lab.servers().server("root1").ExpireSessions();
+  EXPECT_EQ(lab.Do("//root1/dfs/plain", {.client = 1})->Outcome(), "root2");
+  const CallPtr call = lab.Do("//root1/dfs/plain");
+  EXPECT_EQ(call->Outcome(), "root1");
+  EXPECT_EQ(lab.Connects("root1"), 1);
+  EXPECT_LT(call->took(), absl::Seconds(1));
+}
+
 // Who waits for a connection and sees its maker go does not make one without asking for the right.
 TEST(ClientTest, H09_ConnectionsThatAreGivenUpAreRationed) {
   ClientLab lab;

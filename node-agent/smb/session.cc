@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/create.h"
@@ -16,6 +17,9 @@
 namespace dfscsi::smb {
 
 namespace {
+
+// An expired session is renewed in this time (a KDC may have a part in it), or is none any more.
+constexpr absl::Duration kMostRenewalTime = absl::Seconds(30);
 
 bool IsExpired(const Response& response) {
   return response.header.status == wire::NtStatus::kNetworkSessionExpired;
@@ -148,19 +152,27 @@ absl::Status Session::FinishSetup(const wire::SessionSetupResponse& answer,
   return absl::OkStatus();
 }
 
+// Whoever asks for it may go (another namespace server was quicker, say): the session is not only
+// its own, and a server takes no second log-on while it waits for the rest of the first.
 runtime::Task<absl::Status> Session::Reauthenticate(runtime::Deadline deadline) {
-  const int before = reauthentications_;
-  CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await reauthenticating_.Lock(deadline));
-  if (reauthentications_ != before) co_return absl::OkStatus();  // Somebody else has done it.
-  // Refused: whoever waits here does not ask again, or one wrong password locks the account.
-  if (!usable_) co_return absl::UnavailableError("the session has expired");
-  absl::Status status = co_await Authenticate(/*previous_session_id=*/0, deadline);
-  if (!status.ok()) {
-    usable_ = false;
-    co_return status;
+  if (renewal_ == nullptr) {
+    // Refused: whoever waited does not ask again, or one wrong password locks the account.
+    if (!usable_) co_return absl::UnavailableError("the session has expired");
+    renewal_ = std::make_shared<Renewal>();
+    renewing_.Spawn(Renew());
   }
-  ++reauthentications_;
-  co_return absl::OkStatus();
+  const std::shared_ptr<Renewal> renewal = renewal_;
+  CO_RETURN_IF_ERROR(co_await renewal->ended.WaitUntilSet(deadline));
+  co_return renewal->status;
+}
+
+runtime::Task<void> Session::Renew() {
+  const std::shared_ptr<Renewal> renewal = renewal_;
+  renewal->status =
+      co_await Authenticate(/*previous_session_id=*/0, runtime::Deadline::After(kMostRenewalTime));
+  if (!renewal->status.ok()) usable_ = false;
+  renewal_ = nullptr;
+  renewal->ended.Set();
 }
 
 void Session::GiveBackOpened(const std::vector<Request>& requests,

@@ -13,6 +13,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "node-agent/runtime/deadline.h"
+#include "node-agent/runtime/loop.h"
+#include "node-agent/runtime/task.h"
 #include "node-agent/runtime/wait.h"
 #include "node-agent/smb/authenticator.h"
 #include "node-agent/smb/connection.h"
@@ -74,12 +77,17 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   friend class Tree;
+  struct Renewal {
+    runtime::Event ended;
+    absl::Status status;
+  };
 
   runtime::Task<absl::Status> Authenticate(uint64_t previous_session_id,
                                            runtime::Deadline deadline);
   absl::Status FinishSetup(const wire::SessionSetupResponse& answer, const Response& response,
                            const Secret& key, bool again);
   runtime::Task<absl::Status> Reauthenticate(runtime::Deadline deadline);
+  runtime::Task<void> Renew();
   static void GiveBackOpened(const std::vector<Request>& requests,
                              const std::vector<Response>& responses);
   // The rest of a compound of which something that changes was executed before the session expired.
@@ -99,10 +107,10 @@ class Session : public std::enable_shared_from_this<Session> {
   bool usable_ = true;
   LeaseTable leases_;
   bool validated_ = false;
-  int reauthentications_ = 0;
-  runtime::Mutex reauthenticating_;
+  std::shared_ptr<Renewal> renewal_;  // That is under way.
   runtime::Mutex connecting_trees_;
   std::map<std::string, std::weak_ptr<Tree>> trees_;  // By share, lower case.
+  runtime::TaskGroup renewing_;                       // Dies first: its task uses all of the above.
 };
 
 }  // namespace dfscsi::smb
