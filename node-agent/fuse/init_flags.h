@@ -16,17 +16,18 @@ inline constexpr uint64_t kInitHasResend = uint64_t{1} << 39;
 inline constexpr uint64_t kInitAllowIdmap = uint64_t{1} << 40;
 
 // Not among them, and why:
+//   ATOMIC_O_TRUNC      the kernel would write mapped pages back after we have emptied the file: it
+//                       holds them back only for a SETATTR
 //   ASYNC_DIO           a process in an O_DIRECT read could not be killed any more
 //   AUTO_INVAL_DATA     we tell the kernel when data changed (EXPLICIT_INVAL_DATA)
 //   NO_OPENDIR_SUPPORT  a directory stream has state here: SMB has no seekable positions
 //   WRITEBACK_CACHE     the kernel would own sizes and times of files that others change, too
 //   POSIX_LOCKS, FLOCK_LOCKS  until the engine has locks; the kernel's own outlive the agent
 //   SPLICE_*            no gain was measured
-inline constexpr uint64_t kInitFlags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |
-                                       FUSE_ATOMIC_O_TRUNC | FUSE_MAX_PAGES | FUSE_INIT_EXT |
-                                       FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-                                       FUSE_EXPLICIT_INVAL_DATA | FUSE_HANDLE_KILLPRIV_V2 |
-                                       kInitHasResend | kInitDirectIoAllowMmap | kInitAllowIdmap;
+inline constexpr uint64_t kInitFlags =
+    FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_INIT_EXT |
+    FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_EXPLICIT_INVAL_DATA |
+    FUSE_HANDLE_KILLPRIV_V2 | kInitHasResend | kInitDirectIoAllowMmap | kInitAllowIdmap;
 
 }  // namespace dfscsi::fuse
 

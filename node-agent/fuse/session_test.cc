@@ -22,6 +22,7 @@
 #include "absl/time/clock.h"
 #include "node-agent/fuse/arena_room.h"
 #include "node-agent/fuse/buffer_pool.h"
+#include "node-agent/fuse/init_flags.h"
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/testing/fake_filesystem.h"
 #include "node-agent/testing/fake_fuse_kernel.h"
@@ -661,6 +662,11 @@ TEST_F(SessionTest, DrainWaitsForWhatIsInFlight) {
   ExpectNoAnswer();
   StartAgent();
   EXPECT_EQ(Receive().error, 0);
+}
+
+// Else the kernel writes mapped pages back after the OPEN that has emptied their file.
+TEST(SessionMakeTest, TheKernelEmptiesFilesByItself) {
+  EXPECT_EQ(kInitFlags & (FUSE_ATOMIC_O_TRUNC | FUSE_WRITEBACK_CACHE), 0u);
 }
 
 TEST(SessionMakeTest, AnInitThatIsNoneIsRefused) {

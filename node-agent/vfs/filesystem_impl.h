@@ -187,6 +187,10 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
                                        uint64_t size_bytes, ChangeJournal* journal,
                                        runtime::Deadline deadline);
+  // The handle by which to cut a file that is to be cut by its name, as after an open with O_TRUNC:
+  // one that has not written may still be opened again elsewhere. The others that write are
+  // bound to this copy from now on. nullopt: by its name.
+  std::optional<state::FileHandle> HandleToCut(state::NodeId node);
 
   // --- Changes
 

@@ -178,6 +178,23 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
   co_return status;
 }
 
+std::optional<state::FileHandle> Filesystem::Impl::HandleToCut(state::NodeId node) {
+  std::optional<state::FileHandle> chosen;
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return chosen;
+  for (const state::FileHandle fh : open->second) {
+    const absl::StatusOr<std::shared_ptr<OpenFile>> file = FileOf(fh);
+    if (!file.ok() || !(*file)->writes()) continue;
+    if (!chosen.has_value() && !(*file)->appends() && !(*file)->written()) {
+      chosen = fh;
+    } else if (!(*file)->written()) {
+      tables_.handles().SetFlags(fh, kHandleWritten);
+      (*file)->NoteWritten();
+    }
+  }
+  return chosen;
+}
+
 Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::NodeId node,
                                                                       AttributesChange wanted,
                                                                       ChangeJournal* journal,
@@ -185,6 +202,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
   CO_RETURN_IF_ERROR(MayChange());
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
   std::shared_ptr<OpenFile> file;
+  if (wanted.size_bytes.has_value() && !wanted.fh.has_value()) wanted.fh = HandleToCut(node);
   if (wanted.size_bytes.has_value() && wanted.fh.has_value()) {
     CO_ASSIGN_OR_RETURN(file, FileOf(*wanted.fh));
     // An appending handle cannot: by its name, then.

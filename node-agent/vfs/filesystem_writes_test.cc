@@ -325,6 +325,44 @@ TEST_F(WritesTest, AWriteIsNotSentToAnotherCopy) {
   EXPECT_EQ(lab.ContentOf("t2", "file"), "0123456789");
 }
 
+// open(O_TRUNC) is an OPEN and a SETATTR without a handle.
+TEST_F(WritesTest, AFileThatWasEmptiedByItsNameIsNotTakenUpOnACopyThatWasNot) {
+  for (const bool next_agent : {false, true}) {
+    FilesystemLab own;
+    own.OnBoth([](ScriptedShare& share) {
+      share.writable = true;
+      share.AddText("file", "0123456789");
+    });
+    own.Mount("//root1/dfs", {}, {.write_grace = absl::Seconds(10)});
+    const state::NodeId file = own.Walk("two/file");
+    const state::FileHandle first = own.Open(file, O_RDWR)->fh;
+    const state::FileHandle second = own.Open(file, O_RDWR)->fh;
+    const state::FileHandle appending = own.Open(file, O_WRONLY | O_APPEND)->fh;
+    EXPECT_EQ(own.SetAttributes(file, {.size_bytes = 0})->attributes.st_size, 0);
+    EXPECT_EQ(own.ContentOf("t1", "file"), "");
+    own.lab().Kill("t1");
+    if (next_agent) own.TakeOver();
+    for (const state::FileHandle fh : {first, second, appending}) {
+      EXPECT_FALSE(own.Write(fh, 0, "x").ok()) << fh;
+    }
+    EXPECT_TRUE(own.server("t2").mutations().empty());
+  }
+}
+
+TEST_F(WritesTest, AFileThatIsOpenedToBeEmptiedIsEmptiedWhereItsHandleIs) {
+  lab.Mount("//root1/dfs");
+  const state::NodeId file = lab.Walk("two/file");
+  const state::FileHandle fh = MustOpen("two/file", O_WRONLY);
+  lab.lab().Kill("t1");
+  MustOpen("two/file", O_RDONLY);  // By t2, and so is what follows.
+  const absl::StatusOr<AttributesReply> cut = lab.SetAttributes(file, {.size_bytes = 0});
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  EXPECT_EQ(cut->attributes.st_size, 0);
+  EXPECT_EQ(lab.Write(fh, 0, "new"), absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t2", "file"), "new");
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "0123456789");
+}
+
 TEST_F(WritesTest, AServerThatWasSilentForAWhileLosesNothing) {
   lab.Mount("//t1/share");
   const state::FileHandle fh = MustOpen("file", O_RDWR);

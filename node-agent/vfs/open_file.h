@@ -71,6 +71,8 @@ class OpenFile {
   uint64_t server_key() const { return server_key_; }
   // Something was sent to be written: other copies are not this file any more.
   bool written() const { return written_; }
+  // The same, where the change goes another way.
+  void NoteWritten() { written_ = true; }
   const state::NodeIdentity& identity() const { return identity_; }
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
