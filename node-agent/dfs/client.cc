@@ -122,6 +122,14 @@ class Client::Impl {
     }
   }
 
+  Task<void> EndFormerSessions(Binding binding, Deadline deadline) {
+    // A server that hangs in one of them is not waited for by every change.
+    constexpr absl::Duration kEndWithin = absl::Seconds(5);
+    std::string host = HostOf(binding.tree->session().connection());
+    return own_server_.EndFormerSessions(std::move(host), binding.tree->share(),
+                                         deadline.Within(kEndWithin));
+  }
+
   bool IsKnownLink(const DfsPath& path) const {
     if (path.size() <= 2) return true;
     const absl::Time now = runtime::Loop::Current().Now();
@@ -563,6 +571,10 @@ Task<absl::Status> Client::RunOnOwn(DfsPath path, Binding lost, Operation operat
                                     Deadline deadline) {
   return impl_->RunOnOwn(std::move(path), std::move(lost), std::move(operation),
                          std::move(deadline));
+}
+
+Task<void> Client::EndFormerSessions(Binding binding, Deadline deadline) {
+  return impl_->EndFormerSessions(std::move(binding), std::move(deadline));
 }
 
 bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }

@@ -139,6 +139,12 @@ class Client {
   runtime::Task<absl::Status> RunOnOwn(DfsPath path, Binding lost, Operation operation,
                                        runtime::Deadline deadline);
 
+  // Sessions of ours that the server of `binding` may still hold, though we have lost or left them:
+  // what they have open there is in the way of who removes or renames it, and a removed name stays
+  // until it is closed. They are ended before this returns; within seconds, or they are let be. No
+  // I/O where there are none.
+  runtime::Task<void> EndFormerSessions(Binding binding, runtime::Deadline deadline);
+
   // No I/O: what is known of `path` itself. True if it is exactly a link's (or a root's) path: its
   // referral is cached, whether or not its targets can be reached, or it was noted of late.
   bool IsKnownLink(const DfsPath& path) const;

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -43,6 +44,13 @@ class Dialer {
   // As SessionPool::IsEnded.
   bool IsEnded(const std::string& host, uint64_t session_id) const {
     return sessions_.IsEnded(host, identity_, session_id);
+  }
+  // As SessionPool::FormerSessions and ForgetFormer.
+  std::vector<uint64_t> FormerSessions(const std::string& host) const {
+    return sessions_.FormerSessions(host, identity_);
+  }
+  void ForgetFormer(const std::string& host, uint64_t session_id) {
+    sessions_.ForgetFormer(host, identity_, session_id);
   }
   // A session is at hand, and is not `avoid`: GetTree makes no connection.
   bool HasSession(absl::string_view host, const smb::Session* avoid) const;

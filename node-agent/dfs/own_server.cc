@@ -62,6 +62,14 @@ Task<absl::Status> OwnServer::EndSession(std::string host, std::string share, ui
   co_return status;
 }
 
+Task<void> OwnServer::EndFormerSessions(std::string host, std::string share, Deadline deadline) {
+  for (const uint64_t id : dialer_.FormerSessions(host)) {
+    // Of OK nothing is left to be forgotten.
+    (void)co_await EndSession(host, share, id, deadline);
+    if (!deadline.cancelled()) dialer_.ForgetFormer(host, id);
+  }
+}
+
 Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> OwnServer::GetTree(std::string host,
                                                                     std::string share,
                                                                     Deadline deadline) {

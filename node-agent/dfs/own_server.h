@@ -29,6 +29,9 @@ class OwnServer {
   // As SessionPool::EndSession. `host`: as referrals name it. OK at once if it was ended already.
   runtime::Task<absl::Status> EndSession(std::string host, std::string share, uint64_t session_id,
                                          runtime::Deadline deadline);
+  // Ends each of SessionPool::FormerSessions(host). One that cannot be ended in time is forgotten.
+  runtime::Task<void> EndFormerSessions(std::string host, std::string share,
+                                        runtime::Deadline deadline);
   // As Dialer::GetTree.
   runtime::Task<absl::StatusOr<std::shared_ptr<smb::Tree>>> GetTree(std::string host,
                                                                     std::string share,

@@ -46,6 +46,15 @@ wire::Guid AnotherGuid(wire::Guid guid) {
   return guid;
 }
 
+// By a reset, an end, or a time-out of TCP; not by us.
+bool IsBroken(Session& session) {
+  const Connection& connection = session.connection();
+  return connection.closed() && absl::IsUnavailable(connection.close_reason());
+}
+
+// By then servers have noticed that nobody is there any more.
+constexpr absl::Duration kFormerKept = absl::Hours(4);
+
 // In all, where what interrupts them is neither theirs nor their server's.
 constexpr int kMostLogOns = 3;
 
@@ -88,6 +97,57 @@ SessionPool::~SessionPool() = default;
 
 SessionPool::Key SessionPool::KeyOf(const std::string& host, const std::string& identity) {
   return {absl::AsciiStrToLower(host), identity};
+}
+
+void SessionPool::NoteFormer(Entry& entry, const std::shared_ptr<Session>& session) {
+  Connection& connection = session->connection();
+  // Of what is well the server sees the end. What it has deleted itself it does not hold.
+  if (!connection.closed() && (!session->usable() || !connection.suspect())) return;
+  if (entry.former.size() >= kMostEnded) entry.former.erase(entry.former.begin());
+  entry.former.push_back({.id = session->id(), .session = session, .broken = IsBroken(*session)});
+}
+
+void SessionPool::NoteEnded(Entry& entry, uint64_t session_id) {
+  std::erase_if(entry.former, [&](const Former& former) { return former.id == session_id; });
+  if (entry.ended.size() >= kMostEnded) entry.ended.erase(entry.ended.begin());
+  entry.ended.push_back(session_id);
+}
+
+SessionPool::Former* SessionPool::FindBroken(Entry& entry) {
+  for (auto former = entry.former.rbegin(); former != entry.former.rend(); ++former) {
+    const std::shared_ptr<Session> session = former->session.lock();
+    if (session != nullptr && IsBroken(*session)) former->broken = true;
+    if (former->broken) return &*former;
+  }
+  return nullptr;
+}
+
+void SessionPool::Install(Entry& entry, std::shared_ptr<Session> session, wire::Guid client_guid) {
+  session->connection().set_channel_sequence(entry.sessions++);
+  if (entry.session != nullptr) NoteFormer(entry, entry.session);
+  entry.session = std::move(session);
+  entry.client_guid = client_guid;
+}
+
+std::vector<uint64_t> SessionPool::FormerSessions(const std::string& host,
+                                                  const std::string& identity) const {
+  std::vector<uint64_t> ids;
+  const auto found = entries_.find(KeyOf(host, identity));
+  if (found == entries_.end()) return ids;
+  for (const Former& former : found->second->former) {
+    const std::shared_ptr<Session> session = former.session.lock();
+    // Who still holds one that is silent may go on with it.
+    if (session == nullptr || session->connection().closed()) ids.push_back(former.id);
+  }
+  return ids;
+}
+
+void SessionPool::ForgetFormer(const std::string& host, const std::string& identity,
+                               uint64_t session_id) {
+  const auto found = entries_.find(KeyOf(host, identity));
+  if (found == entries_.end()) return;
+  std::erase_if(found->second->former,
+                [&](const Former& former) { return former.id == session_id; });
 }
 
 Task<absl::StatusOr<std::vector<runtime::IpAddress>>> SessionPool::ResolveHost(std::string host,
@@ -197,8 +257,7 @@ Task<absl::Status> SessionPool::EndSession(std::string host, Credential credenti
     entry->is_silent = !beside_silent;  // In turn: the whole host may be silent.
   }
   CO_ASSIGN_OR_RETURN(std::shared_ptr<Session> session, std::move(made));
-  if (entry->ended.size() >= kMostEnded) entry->ended.erase(entry->ended.begin());
-  entry->ended.push_back(session_id);
+  NoteEnded(*entry, session_id);
   entry->used = now;
   if (entry->session != nullptr && MayServe(*entry->session)) {
     // It is the one that another agent is to end, not this short-lived one.
@@ -206,9 +265,7 @@ Task<absl::Status> SessionPool::EndSession(std::string host, Credential credenti
     (void)co_await session->LogOff(Deadline::After(options_.connect_timeout));
     co_return absl::OkStatus();
   }
-  session->connection().set_channel_sequence(entry->sessions++);
-  entry->session = std::move(session);
-  entry->client_guid = client_guid;
+  Install(*entry, std::move(session), client_guid);
   entry->is_silent = false;
   co_return absl::OkStatus();
 }
@@ -282,7 +339,14 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
     co_return entry->failure;
   }
   if (rules.join_only) co_return nullptr;
-  if (entry->session != nullptr && !entry->session->usable()) entry->session = nullptr;
+  if (entry->session != nullptr && !entry->session->usable()) {
+    NoteFormer(*entry, std::exchange(entry->session, nullptr));
+  }
+  if (Former* const broken = FindBroken(*entry); broken != nullptr) {
+    rules.ends = broken->id;
+    broken->broken = false;
+    broken->session.reset();
+  }
   const bool beside_silent = std::exchange(entry->is_silent, false) || entry->session != nullptr;
   const wire::Guid client_guid =
       beside_silent ? AnotherGuid(entry->client_guid) : entry->client_guid;
@@ -290,6 +354,10 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   absl::StatusOr<std::shared_ptr<Session>> session =
       co_await Connect(host, client_guid, std::move(credential), rules, phase, deadline);
   const absl::Time now = runtime::Loop::Current().Now();
+  if (!session.ok() &&
+      !(IsTimeUp(session.status(), deadline) && *phase >= ConnectPhase::kSessionSetup)) {
+    for (Former& former : entry->former) former.broken |= former.id == rules.ends;
+  }
   if (IsTimeUp(session.status(), deadline) && *phase >= ConnectPhase::kNegotiate &&
       now - began >= kSilent) {
     entry->is_silent = !beside_silent;  // In turn: the whole host may be silent.
@@ -297,9 +365,8 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::GetSession(std::stri
   // The one that was silent has answered meanwhile: slow, not dead.
   if (!session.ok() && !absl::IsCancelled(session.status()) && at_hand()) co_return checked();
   if (session.ok()) {
-    (*session)->connection().set_channel_sequence(entry->sessions++);
-    entry->session = *session;
-    entry->client_guid = client_guid;
+    if (rules.ends != 0) NoteEnded(*entry, rules.ends);
+    Install(*entry, *session, client_guid);
     entry->used = now;
   } else if (!absl::IsCancelled(session.status()) &&
              !(*phase == ConnectPhase::kResolve && absl::IsPermissionDenied(session.status())) &&
@@ -338,7 +405,7 @@ void SessionPool::Retire(const Session& session) {
   for (auto& [key, entry] : entries_) {
     if (entry->session.get() != &session) continue;
     if (!MayServe(*entry->session) && entry->session->usable()) entry->is_silent = true;
-    entry->session = nullptr;
+    NoteFormer(*entry, std::exchange(entry->session, nullptr));
   }
 }
 
@@ -387,7 +454,9 @@ Task<void> SessionPool::LogOffIdle() {
       if (in_use) entry.used = now;
       if (!in_use && now - entry.used >= options_.idle_timeout) {
         if (entry.session != nullptr) idle.push_back(std::move(entry.session));
-        at = entries_.erase(at);
+        entry.session = nullptr;
+        const bool forgets = entry.former.empty() || now - entry.used >= kFormerKept;
+        at = forgets ? entries_.erase(at) : std::next(at);
       } else {
         ++at;
       }

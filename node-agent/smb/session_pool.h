@@ -51,7 +51,7 @@ struct ConnectRules {
   // Only by a connection that is there, or that somebody else is making. GetTree returns null if
   // that one was given up: its maker was cancelled.
   bool join_only = false;
-  // Of EndSession: the session of ours that the new one ends. 0: whichever a dead agent left.
+  // The session of ours that the new one ends. 0: whichever a dead agent left.
   uint64_t ends = 0;
 };
 
@@ -85,6 +85,14 @@ class SessionPool {
   // EndSession has ended it of late.
   bool IsEnded(const std::string& host, const std::string& identity, uint64_t session_id) const;
 
+  // Sessions of ours that the server may still hold, with all that is open there, although nobody
+  // here can use them any more: their connections broke, or were given up in silence. The next
+  // session to that host ends the last one whose connection the network has ended; what is left is
+  // here, until EndSession has ended it. The oldest first.
+  std::vector<uint64_t> FormerSessions(const std::string& host, const std::string& identity) const;
+  // Nobody is to try it any more: it could not be ended.
+  void ForgetFormer(const std::string& host, const std::string& identity, uint64_t session_id);
+
   // Takes a session out of the pool, so that the next GetTree makes a new one. Who still holds it
   // may finish with it.
   void Retire(const Session& session);
@@ -107,8 +115,18 @@ class SessionPool {
 
  private:
   using Key = std::pair<std::string, std::string>;  // Host in lower case, identity.
+  // One that was here, and may still be there.
+  struct Former {
+    uint64_t id = 0;
+    std::weak_ptr<Session> session;
+    // Its connection was ended by the network, not by us. A server that only was silent may hang in
+    // the very process that would have to end it, and who names it would wait. For the same reason
+    // each is named once.
+    bool broken = false;
+  };
   struct Entry {
     std::shared_ptr<Session> session;
+    std::vector<Former> former;  // The last kMostEnded of them.
     runtime::Mutex connecting;
     std::vector<uint64_t> ended;  // By EndSession; the last kMostEnded of them.
     uint16_t sessions = 0;        // Made so far: the channel sequence of the next one.
@@ -124,6 +142,12 @@ class SessionPool {
 
   static constexpr size_t kMostEnded = 16;
 
+  static void NoteFormer(Entry& entry, const std::shared_ptr<Session>& session);
+  static void NoteEnded(Entry& entry, uint64_t session_id);
+  // The last one whose connection the network has ended; null: there is none.
+  static Former* FindBroken(Entry& entry);
+  // The session that serves from now on.
+  static void Install(Entry& entry, std::shared_ptr<Session> session, wire::Guid client_guid);
   static Key KeyOf(const std::string& host, const std::string& identity);
   runtime::Task<absl::StatusOr<std::vector<runtime::IpAddress>>> ResolveHost(
       std::string host, runtime::Deadline deadline);

@@ -105,6 +105,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
     co_return status;
   }
   change->where = binding;
+  if (change->of_names) co_await client_.EndFormerSessions(binding, Deadline::Never());
   const absl::Status status = co_await change->attempt(std::move(binding));
   // Our own word for it; a server's (an NTSTATUS) may be about the last part of a compound.
   const bool never_sent =
@@ -218,7 +219,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId p
   if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   ServerAttributes seen;
-  Change change{.attempt = {}, .journal = journal};
+  Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
     change.Sending();
@@ -254,7 +255,7 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   const bool hides = type == smb::FileType::kFile && node != 0 && IsOpen(node);
   const std::string hidden = hides ? HiddenName(node) : "";
   uint64_t id = LastIdOf(node);
-  Change change{.attempt = {}, .journal = journal};
+  Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
@@ -310,7 +311,7 @@ void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
 
 Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {
   const Deadline deadline = Deadline::After(absl::Minutes(5));
-  Change change{.attempt = {}};
+  Change change{.attempt = {}, .of_names = true};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     change.Sending();
     co_return co_await binding.tree->Remove(binding.path, smb::FileType::kFile, deadline);
@@ -342,7 +343,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   const bool hides = replace && replaced != 0 && IsOpen(replaced);
   const std::string hidden = hides ? HiddenName(replaced) : "";
   uint64_t id = LastIdOf(node);
-  Change change{.attempt = {}, .in_pieces = hides, .journal = journal};
+  Change change{.attempt = {}, .of_names = true, .in_pieces = hides, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
     const size_t shared = binding.link_components;

@@ -378,5 +378,84 @@ TEST_F(ChangesTest, TheNextAgentFindsOutWhatWasDone) {
   }
 }
 
+// --- What sessions have open that are lost
+
+// Its CLOSE is lost with its connection, of whose end the server learns nothing.
+void LoseClose(FilesystemLab& lab, state::FileHandle fh) {
+  runtime::SimNetwork& network = lab.lab().network();
+  network.SetPath(lab.lab().agent_host(), lab.lab().host("t1"),
+                  {.fate = runtime::SimPath::Fate::kReset});
+  lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+  lab.RunFor(absl::Seconds(1));
+  network.SetPath(lab.lab().agent_host(), lab.lab().host("t1"), {});
+  EXPECT_GT(lab.server("t1").opens(), 0);
+}
+
+TEST_F(ChangesTest, AFileWhoseCloseWasLostIsClosedByTheNextSession) {
+  lab.Mount("//t1/share");
+  LoseClose(lab, lab.OpenPath("dir/inside"));
+  const int64_t before = lab.server("t1").connections_ever();
+  // In which nothing may be open.
+  EXPECT_EQ(lab.Rename(kRoot, "dir", kRoot, "moved"), absl::OkStatus());
+  EXPECT_EQ(lab.server("t1").opens(), 0);
+  EXPECT_EQ(lab.server("t1").sessions(), 1);
+  EXPECT_EQ(lab.server("t1").connections_ever() - before, 1);
+}
+
+TEST_F(ChangesTest, ASessionThatServesIsNeverEndedForALostOne) {
+  lab.Mount("//t1/share");
+  const state::FileHandle held = lab.OpenPath("file");
+  for (int i = 0; i < 3; ++i) {
+    LoseClose(lab, lab.OpenPath(i == 0 ? "dir/inside" : "moved/inside"));
+    EXPECT_EQ(*lab.Read(held, 0, 3), "012");
+    const int64_t before = lab.server("t1").connections_ever();
+    EXPECT_EQ(lab.Rename(kRoot, i == 0 ? "dir" : "moved", kRoot, "moved"), absl::OkStatus());
+    EXPECT_EQ(*lab.Read(held, 0, 3), "012");
+    EXPECT_EQ(lab.server("t1").connections_ever(), before);
+    EXPECT_EQ(lab.server("t1").sessions(), 1);
+  }
+}
+
+TEST_F(ChangesTest, WhatASessionHasOpenThatWasLeftInSilenceIsNotInTheWay) {
+  lab.Mount("//t1/share", {}, {.write_grace = absl::Seconds(10)});
+  lab.OpenPath("dir/inside");
+  const state::FileHandle writing = lab.Open(lab.Walk("file"), O_RDWR)->fh;
+  runtime::SimNetwork& network = lab.lab().network();
+  network.Cut(lab.lab().agent_host(), lab.lab().host("t1"));
+  EXPECT_EQ(ErrnoOf(lab.Write(writing, 0, "x")), EIO);
+  network.Heal(lab.lab().agent_host(), lab.lab().host("t1"));
+  EXPECT_EQ(lab.server("t1").opens(), 2);
+  EXPECT_EQ(lab.Rename(kRoot, "dir", kRoot, "moved"), absl::OkStatus());
+  EXPECT_EQ(lab.server("t1").opens(), 0);
+  EXPECT_EQ(lab.server("t1").sessions(), 1);
+}
+
+// As of a server whose process hangs that has the lost session.
+TEST_F(ChangesTest, ALostSessionThatCannotBeEndedHoldsUpOneLogOnOnly) {
+  lab.Mount("//t1/share");
+  LoseClose(lab, lab.OpenPath("dir/inside"));
+  int named = 0;
+  lab.server("t1").set_script(
+      [&](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
+        if (request.header.command != Command::kSessionSetup ||
+            smb::wire::DecodeSessionSetupRequest(request.body)->previous_session_id == 0) {
+          return std::nullopt;
+        }
+        ++named;
+        return testing::Action{.ignore = true};
+      });
+  const absl::Time began = lab.now();
+  EXPECT_TRUE(lab.Lookup(kRoot, "other").ok());
+  EXPECT_LT(lab.now() - began, absl::Seconds(10));
+  EXPECT_EQ(named, 1);
+  const absl::Time then = lab.now();
+  EXPECT_EQ(lab.Unlink(kRoot, "other"), absl::OkStatus());
+  EXPECT_LT(lab.now() - then, absl::Seconds(10));
+  EXPECT_EQ(named, 2);
+  EXPECT_EQ(lab.Unlink(kRoot, "file"), absl::OkStatus());
+  EXPECT_EQ(named, 2);
+  lab.server("t1").set_script(nullptr);
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs

@@ -113,7 +113,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   const auto file = std::make_shared<OpenFile>(path, flags);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
-  Change change{.attempt = {}, .journal = journal};
+  Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) {
       co_return ErrnoError(exclusive ? EEXIST : EISDIR, "a DFS link");
