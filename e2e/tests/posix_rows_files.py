@@ -170,8 +170,7 @@ CONTENT = [
         "f = fd(make('f', b'x' * 9000), os.O_RDWR)\n"
         "os.truncate(p('f'), 100)\n"
         'v(os.lseek, f, 500, os.SEEK_HOLE)',
-        'ENXIO',
-        **defect(500, 'lseek knows no size that another handle has given the file')),
+        'ENXIO'),
     Row('fsync: a read-only handle', "e(os.fsync, fd(make('f'), os.O_RDONLY))", 'ok'),
     Row('fdatasync', "f = fd(make('f'), os.O_RDWR)\nos.pwrite(f, b'y', 0)\ne(os.fdatasync, f)", 'ok'),
     Row('fallocate',
@@ -226,13 +225,13 @@ ATTRIBUTES = [
         "os.utime(p('f'), (1e9, 1e9))\n"
         "os.pwrite(f, b'y', 0)\n"
         "os.stat(p('f')).st_mtime > 1e9 + 1",
-        True, **smb(False, 'servers set the time of a write when the file is closed, or seconds later')),
+        True),
     Row('times: mtime after write, by handle',
         "f = fd(make('f'), os.O_RDWR)\n"
         'os.utime(f, (1e9, 1e9))\n'
         "os.pwrite(f, b'y', 0)\n"
         'os.fstat(f).st_mtime > 1e9 + 1',
-        True, **smb(False, 'servers set the time of a write when the file is closed, or seconds later')),
+        True),
     Row('times: mtime after write and close',
         "f = os.open(make('f'), os.O_RDWR)\n"
         "os.utime(p('f'), (1e9, 1e9))\n"
@@ -252,7 +251,7 @@ ATTRIBUTES = [
         "m[0:1] = b'z'\n"
         'm.flush()\n'
         "os.stat(p('f')).st_mtime > 1e9 + 1",
-        True, **smb(False, 'servers set the time of a write when the file is closed, or seconds later')),
+        True),
     Row('times: mtime stays after read',
         "os.utime(make('f', b'123'), (1e9, 1e9))\n"
         "open(p('f'), 'rb').read()\n"

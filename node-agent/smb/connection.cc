@@ -10,6 +10,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/create.h"
+#include "node-agent/smb/wire/filetime.h"
 #include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::smb {
@@ -130,6 +131,9 @@ runtime::Task<absl::Status> Connection::DoNegotiate(runtime::Deadline deadline) 
     co_return wire::ToStatus(response.header.status, absl::StrCat("NEGOTIATE with ", host_));
   }
   CO_ASSIGN_OR_RETURN(negotiated_, wire::DecodeNegotiateResponse(response.body()));
+  if (const auto told = wire::TimeOfFileTime(negotiated_.system_time); told.has_value()) {
+    clock_ahead_ = *told - runtime::Loop::Current().Now();
+  }
   negotiated_.security_buffer = {};  // Points into the response; nobody needs its hints.
   co_return CheckNegotiated();
 }

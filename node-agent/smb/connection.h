@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -136,6 +137,9 @@ class Connection {
   uint32_t max_transact_bytes() const;
   // The most credits that one request may cost; it is split where it would cost more.
   int largest_charge() const { return window_.largest_charge(); }
+  // By how much the server's clock was ahead of ours when it was asked, or a little less; nullopt:
+  // it did not say.
+  std::optional<absl::Duration> clock_ahead() const { return clock_ahead_; }
   // Frames sent since the connection was made: a compound counts once.
   int64_t frames_sent() const { return frames_sent_; }
 
@@ -222,6 +226,7 @@ class Connection {
 
   wire::NegotiateRequest negotiate_request_;
   wire::NegotiateResponse negotiated_;
+  std::optional<absl::Duration> clock_ahead_;
   SecurityContext security_;
   wire::PreauthHash preauth_;
   SequenceWindow window_;

@@ -84,6 +84,21 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
   own_changes_.erase(node);
 }
 
+void Filesystem::Impl::NoteWrite(state::NodeId node, absl::Time when) {
+  if (IsOpen(node)) last_writes_[node] = when;
+}
+
+struct stat Filesystem::Impl::StatOfNode(state::NodeId node, uint64_t ino,
+                                         const ServerAttributes& seen) const {
+  struct stat st = StatOf(seen, ino, options_);
+  const auto written = last_writes_.find(node);
+  if (written == last_writes_.end()) return st;
+  for (timespec* const time : {&st.st_mtim, &st.st_ctim}) {
+    if (absl::TimeFromTimespec(*time) < written->second) *time = absl::ToTimespec(written->second);
+  }
+  return st;
+}
+
 bool Filesystem::Impl::ArePagesTrusted(state::NodeId node) const {
   return (tables_.inodes().Get(node).flags() & kPagesNotTrusted) == 0;
 }
@@ -146,7 +161,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, epoch, now)) {
     ++counters_.attribute_hits;
     NoteSeen(node, seen->attributes, seen->epoch);
-    co_return AttributesReply{.attributes = StatOf(seen->attributes, ino, options_),
+    co_return AttributesReply{.attributes = StatOfNode(node, ino, seen->attributes),
                               .timeout = attributes_.Left(*seen, now)};
   }
   ++counters_.attribute_misses;
@@ -172,7 +187,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const absl::Time seen = runtime::Loop::Current().Now();
   attributes_.Put(parent, name, sight->attributes, sight->epoch, seen, seen);
   NoteSeen(node, sight->attributes, sight->epoch);
-  co_return AttributesReply{.attributes = StatOf(sight->attributes, ino, options_),
+  co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
                             .timeout = options_.actimeo};
 }
 

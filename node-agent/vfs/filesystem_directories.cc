@@ -160,7 +160,8 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
     ASSIGN_OR_RETURN(entry.node, NodeFor(directory, listed.name, *path));
     tables_.inodes().AddLookup(entry.node);
     given->push_back(entry.node);
-    entry.attributes.st_ino = tables_.inodes().Get(entry.node).ino();
+    const uint64_t node_ino = tables_.inodes().Get(entry.node).ino();
+    entry.attributes = StatOfNode(entry.node, node_ino, listed.attributes);
     entry.name_timeout = options_.actimeo;
     if (is_link) {
       const EntryReply link = LinkEntry(entry.node);

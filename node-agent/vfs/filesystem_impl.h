@@ -204,6 +204,12 @@ class Filesystem::Impl {
   absl::Status MayChange() const;
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
+  // A WRITE was acknowledged at `when` of the server's clock. Servers set the last-write time when
+  // a file is closed, or seconds later: until then the mount shows this one.
+  void NoteWrite(state::NodeId node, absl::Time when);
+  // StatOf(), with what NoteWrite() knows. For the kernel only: what a file is known by are the
+  // server's times.
+  struct stat StatOfNode(state::NodeId node, uint64_t ino, const ServerAttributes& seen) const;
   // The content was changed through a handle of ours: what was seen of the node before is not true
   // any more, but of the change the kernel knows.
   void NoteOwnChange(state::NodeId node);
@@ -260,6 +266,7 @@ class Filesystem::Impl {
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
   absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
+  absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;

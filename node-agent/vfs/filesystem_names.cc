@@ -101,7 +101,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
     const absl::Duration left = attributes_.Left(copy, now);
     co_return EntryReply{
         .node = node,
-        .attributes = StatOf(copy.attributes, tables_.inodes().Get(node).ino(), options_),
+        .attributes = StatOfNode(node, tables_.inodes().Get(node).ino(), copy.attributes),
         .attributes_timeout = left,
         .name_timeout = left};
   }
@@ -118,7 +118,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   NoteSeen(node, sight.attributes, sight.epoch);
   co_return EntryReply{
       .node = node,
-      .attributes = StatOf(sight.attributes, tables_.inodes().Get(node).ino(), options_),
+      .attributes = StatOfNode(node, tables_.inodes().Get(node).ino(), sight.attributes),
       .attributes_timeout = options_.actimeo,
       .name_timeout = options_.actimeo};
 }

@@ -171,6 +171,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
     const auto open = opens_.find(node);
     if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
       opens_.erase(open);
+      last_writes_.erase(node);
       if (!tables_.inodes().Contains(node)) own_changes_.erase(node);
       if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
     }

@@ -55,9 +55,11 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
                 .in_pieces = true,
                 .held_epoch = file->epoch(),
                 .journal = journal};
+  std::optional<absl::Duration> clock_ahead;
   const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
     unsettled.Send();
     change.Sending();
+    clock_ahead = tree->session().connection().clock_ahead();
     return tree->Write(file_id, offset, {from.data(), from.size()}, deadline);
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
@@ -76,7 +78,11 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     status = ErrnoError(EOPNOTSUPP, "the server does not append");
   }
   if (tables_.handles().Contains(fh)) {
-    NoteOwnChange(tables_.handles().Get(fh).node);
+    const state::NodeId node = tables_.handles().Get(fh).node;
+    NoteOwnChange(node);
+    if (status.ok() && clock_ahead.has_value()) {
+      NoteWrite(node, runtime::Loop::Current().Now() + *clock_ahead);
+    }
   }
   co_return status;
 }
@@ -243,6 +249,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
     co_return co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline);
   };
   if (node != state::kRootNode) CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
+  if (wanted.modified.has_value()) last_writes_.erase(node);
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   ForgetName(record.parent(), record.name());
   co_return co_await GetAttributes(node, deadline);

@@ -68,6 +68,38 @@ TEST_F(WritesTest, AWriteIsAcknowledgedWhenTheServerHasIt) {
   EXPECT_EQ(ErrnoOf(lab.Write(reader, 0, "x")), EBADF);
 }
 
+// Samba: when the file is closed, or 2 s later.
+TEST_F(WritesTest, TheTimeOfAWriteIsShownThoughTheServerSetsItLater) {
+  lab.Mount("//t1/share");
+  const state::NodeId file = lab.Walk("file");
+  const state::FileHandle fh = MustOpen("file", O_RDWR);
+  const absl::Time old = absl::FromUnixSeconds(1);  // The simulation is younger.
+  const auto set_back = [&] { lab.share("t1").Find("file")->last_write = old; };
+  const auto shown = [&] {
+    lab.RunFor(absl::Minutes(2));  // Longer than anything is remembered.
+    return absl::TimeFromTimespec(lab.GetAttributes(file)->attributes.st_mtim);
+  };
+  const absl::Time before = lab.now();
+  EXPECT_EQ(lab.Write(fh, 0, "x"), absl::OkStatus());
+  const absl::Time after = lab.now();
+  set_back();
+  EXPECT_GE(shown(), before - absl::Milliseconds(1));
+  EXPECT_LE(shown(), after);
+  const absl::StatusOr<EntryReply> found = lab.Lookup(kRoot, "file");
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(absl::TimeFromTimespec(found->attributes.st_mtim), shown());
+  // What somebody sets is so.
+  EXPECT_EQ(absl::TimeFromTimespec(lab.SetAttributes(file, {.modified = old})->attributes.st_mtim),
+            old);
+  EXPECT_EQ(shown(), old);
+  // And so is what the server says of a file that is closed.
+  EXPECT_EQ(lab.Write(fh, 0, "x"), absl::OkStatus());
+  set_back();
+  EXPECT_GT(shown(), old);
+  lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+  EXPECT_EQ(shown(), old);
+}
+
 TEST_F(WritesTest, AnOldListingDoesNotUndoWhatWasWritten) {
   for (int i = 100; i < 120; ++i) lab.share("t1").AddText(absl::StrCat("dir/f", i), "old");
   lab.Mount("//t1/share");
