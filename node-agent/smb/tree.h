@@ -146,6 +146,15 @@ class Tree : public std::enable_shared_from_this<Tree> {
   // `from` must live until this returns or is destroyed; what is on its way then is still sent.
   runtime::Task<absl::Status> Write(wire::FileId file_id, uint64_t offset, wire::Bytes from,
                                     runtime::Deadline deadline, WriteOptions options = {});
+  // Appends all of `from`, in one piece, where the server does not append by itself: under a lock
+  // that all who append so take (tree_append.cc, docs/adr/0006-appending-under-a-lock.md). Waits
+  // for others at the server until `deadline`. `sending` is called with the offset right before the
+  // first WRITE leaves: before it, nothing was written. Returns that offset. Errors of its own:
+  //   kUnimplemented  the server gives no such lock; nothing was written
+  //   kUnknown        a part was written, and the rest will not be
+  runtime::Task<absl::StatusOr<uint64_t>> AppendLocked(wire::FileId file_id, wire::Bytes from,
+                                                       std::function<void(uint64_t)> sending,
+                                                       runtime::Deadline deadline);
   runtime::Task<absl::Status> Flush(wire::FileId file_id, runtime::Deadline deadline);
   runtime::Task<absl::Status> SetEndOfFile(wire::FileId file_id, uint64_t size_bytes,
                                            runtime::Deadline deadline);
@@ -291,6 +300,14 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                            wire::FileInfoClass plain_class,
                                            std::vector<uint8_t> plain_input,
                                            runtime::Deadline deadline);
+  // LOCK, and QUERY_INFO in the same frame. Returns where the file ends.
+  runtime::Task<absl::StatusOr<uint64_t>> LockEnd(wire::FileId file_id, runtime::Deadline deadline);
+  // As WriteOnce, and the lock of LockEnd is given back. Returns how much was written.
+  runtime::Task<absl::StatusOr<size_t>> WriteAndUnlock(wire::FileId file_id, uint64_t offset,
+                                                       wire::Bytes from,
+                                                       runtime::Deadline deadline);
+  runtime::Task<void> UnlockEnd(wire::FileId file_id, runtime::Deadline deadline);
+  Request MakeLock(wire::FileId file_id, std::vector<wire::LockElement> locks, uint32_t sequence);
   void UnlockLater(wire::FileId file_id, std::vector<wire::FileRange> ranges);
   // The server counted more than it was given, or nothing at all.
   absl::Status Broken(std::string_view what);

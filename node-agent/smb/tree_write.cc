@@ -157,8 +157,8 @@ Task<absl::Status> Tree::Link(wire::FileId file_id, wire::RenameInformation link
 
 // --- LOCK
 
-Task<absl::Status> Tree::Lock(wire::FileId file_id, std::vector<wire::LockElement> locks,
-                              uint32_t sequence, Deadline deadline) {
+Request Tree::MakeLock(wire::FileId file_id, std::vector<wire::LockElement> locks,
+                       uint32_t sequence) {
   std::vector<wire::FileRange> ranges;
   for (const wire::LockElement& lock : locks) ranges.push_back({lock.offset, lock.length_bytes});
   const wire::LockRequest lock{
@@ -171,7 +171,13 @@ Task<absl::Status> Tree::Lock(wire::FileId file_id, std::vector<wire::LockElemen
       tree->UnlockLater(file_id, ranges);
     }
   };
-  CO_ASSIGN_OR_RETURN(const Response response, co_await CallOne(std::move(request), deadline));
+  return request;
+}
+
+Task<absl::Status> Tree::Lock(wire::FileId file_id, std::vector<wire::LockElement> locks,
+                              uint32_t sequence, Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const Response response,
+                      co_await CallOne(MakeLock(file_id, std::move(locks), sequence), deadline));
   if (!wire::IsSuccess(response.header.status)) {
     co_return wire::ToStatus(response.header.status, "LOCK");
   }

@@ -87,6 +87,9 @@ void ScriptedConnection::Write(Call& call) {
   }
   ScriptedFile& file = *open->file;
   if (file.kind != FileKind::kFile) return ReplyError(call, NtStatus::kInvalidDeviceRequest);
+  if (request->offset == kAppend && !server_.options_.appends) {
+    return ReplyError(call, NtStatus::kInvalidParameter);
+  }
   smb::wire::Bytes payload = request->payload;
   if (const uint32_t most = server_.options_.most_written_bytes; most > 0) {
     payload = payload.subspan(0, most);

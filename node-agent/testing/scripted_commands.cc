@@ -313,6 +313,7 @@ ScriptedOpen* ScriptedConnection::FindOpen(Call& call, smb::wire::FileId id) {
     ReplyError(call, NtStatus::kFileClosed);
     return nullptr;
   }
+  call.earlier_file_id = id;  // For what is related to it ([MS-SMB2] 3.3.5.2.7.2).
   return &open->second;
 }
 

@@ -209,6 +209,7 @@ absl::Status ScriptedConfig::Option(const Words& words) {
       {"large_mtu", &ServerOptions::large_mtu},
       {"silent", &ServerOptions::silent},
       {"leases", &ServerOptions::leases},
+      {"appends", &ServerOptions::appends},
       {"splits_compounds", &ServerOptions::splits_compounds},
       {"drops_bad_signatures", &ServerOptions::drops_bad_signatures}};
   if (const auto found = switches->find(name); found != switches->end()) {

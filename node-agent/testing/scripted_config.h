@@ -6,7 +6,7 @@
 //   user NAME PASSWORD                of the tests' own log-on
 //   ntlm NAME PASSWORD [DOMAIN]       of NTLM, which then replaces it
 //   option NAME [VALUE]               ServerOptions: signing_required, encrypt_sessions, guests,
-//                                     dfs, referrals_ex, large_mtu, silent, leases,
+//                                     dfs, referrals_ex, large_mtu, silent, leases, appends,
 //                                     splits_compounds, drops_bad_signatures (on or off; on if left
 //                                     out); lowest_dialect, highest_dialect (2.1 3.0 3.0.2 3.1.1);
 //                                     signing (hmac cmac gmac …); ciphers (128-ccm 128-gcm …);

@@ -60,6 +60,7 @@ TEST(ScriptedConfigTest, WhatItIsToldOfWriting) {
   ScriptedServer server("t1");
   ScriptedConfig config(server);
   ASSERT_EQ(config.ApplyAll("option leases off\n"
+                            "option appends off\n"
                             "option most_written 1000\n"
                             "option max_write 65536\n"
                             "option durable_seconds 5\n"
@@ -67,6 +68,7 @@ TEST(ScriptedConfigTest, WhatItIsToldOfWriting) {
                             "share data writable persistent posix\n"),
             absl::OkStatus());
   EXPECT_FALSE(server.options().leases);
+  EXPECT_FALSE(server.options().appends);
   EXPECT_EQ(server.options().most_written_bytes, 1000u);
   EXPECT_EQ(server.options().max_write_bytes, 65536u);
   EXPECT_EQ(server.options().durable_for, absl::Seconds(5));

@@ -69,6 +69,7 @@ struct ServerOptions {
   uint32_t max_write_bytes = 1 << 20;
   uint32_t most_written_bytes = 0;  // By one WRITE, which is then answered as short; 0: all.
   bool leases = true;
+  bool appends = true;  // By WRITE at offset -1; else it is INVALID_PARAMETER, as with Samba.
   absl::Duration durable_for = absl::Seconds(60);  // 0: no durable handles.
   // Of FSCTL_SRV_COPYCHUNK.
   uint32_t most_copy_chunks = 256;
