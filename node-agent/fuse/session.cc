@@ -73,6 +73,21 @@ const fuse_in_header& HeaderOf(RequestSlot slot) {
   return *reinterpret_cast<const fuse_in_header*>(slot.request().data());
 }
 
+// Where an append is to be written is all that the next agent needs to know it by: its name.
+state::Guid GuidOf(uint64_t offset) {
+  const uint64_t stored = offset + 1;  // 0, an empty name: kNoOffset.
+  state::Guid guid = {};
+  memcpy(guid.data(), &stored, sizeof(stored));
+  return guid;
+}
+
+uint64_t OffsetOf(const state::Guid& guid) {
+  uint64_t stored = 0;
+  memcpy(&stored, guid.data(), sizeof(stored));
+  return stored - 1;
+}
+static_assert(vfs::kNoOffset + 1 == 0);
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Make(Config config,
@@ -253,6 +268,10 @@ bool Session::IsOwnRequest(uint32_t pid) const {
 
 // ---- Requests in flight ----
 
+void Request::NoteSent(uint64_t server_key, uint64_t offset) {
+  arena->MarkStarted(slot, GuidOf(offset), server_key);
+}
+
 absl::Duration Request::age() const {
   return state::BoottimeNow() - absl::Nanoseconds(static_cast<int64_t>(slot.arrived_ns()));
 }
@@ -262,7 +281,10 @@ std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {
   request->libfuse = libfuse;
   request->arena = &room_.arena();
   request->slot = decoding_;
-  if (decoding_.state() == SlotState::kStarted) request->sent_before = decoding_.server();
+  if (decoding_.state() == SlotState::kStarted) {
+    request->sent_before = decoding_.server();
+    request->offset_before = OffsetOf(decoding_.create_guid());
+  }
   taken_ = true;
   requests_[request->slot.unique()] = request.get();
   TakeEarlyInterrupt(*request);

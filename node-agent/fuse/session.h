@@ -53,14 +53,16 @@ namespace dfscsi::fuse {
 
 // One request between its reading and its answer. Owned by the Reply that will answer it.
 struct Request : vfs::ChangeJournal {
-  void NoteSent(uint64_t server_key) override { arena->MarkStarted(slot, {}, server_key); }
+  void NoteSent(uint64_t server_key, uint64_t offset) override;
   uint64_t sent_to() const override { return sent_before; }
+  uint64_t sent_offset() const override { return offset_before; }
   absl::Duration age() const override;
 
   state::RequestArena* arena = nullptr;
   fuse_req* libfuse = nullptr;
   state::RequestSlot slot;
-  uint64_t sent_before = 0;      // By a dead agent, to this server.
+  uint64_t sent_before = 0;  // By a dead agent, to this server.
+  uint64_t offset_before = vfs::kNoOffset;
   state::RequestSlot interrupt;  // Kept until the answer, so that the next agent knows of it, too.
   runtime::CancelSource cancel;
 };

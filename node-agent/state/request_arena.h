@@ -185,7 +185,8 @@ class RequestArena {
 
   // Before the first step that another agent must not simply repeat. `create_guid`: what the server
   // will know the operation by. Cheap enough for every request; idempotent ones need it not.
-  // `server`: a key, of the layer above, of the server that it is sent to.
+  // For what has no such name, it is the layer above's: an append keeps its offset there. `server`:
+  // a key, of the layer above, of the server that it is sent to.
   void MarkStarted(RequestSlot slot, const Guid& create_guid = {}, uint64_t server = 0);
   // The answer is known: before it is written to the fd. `reply` is the body (without
   // fuse_out_header), at most kReplyJournalBytes; a longer one (a READ's data) belongs to an

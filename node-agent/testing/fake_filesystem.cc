@@ -175,7 +175,7 @@ Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(NodeId, Deadline deadli
 // Every change passes here. Its journal is kept as the real one's would be.
 Task<absl::Status> Change(std::string operation, ChangeJournal* journal, Deadline deadline) {
   server->sent_before = journal->sent_to();
-  if (server->sends) journal->NoteSent(FakeServer::kServerKey);
+  if (server->sends) journal->NoteSent(FakeServer::kServerKey, vfs::kNoOffset);
   co_return co_await Enter(std::move(operation), deadline);
 }
 

@@ -29,9 +29,14 @@ bool IsAnswerLost(const absl::Status& status) {
   }
 }
 
-void Change::Sending() {
+void Change::Sending(uint64_t offset) {
   sent = true;
-  if (journal != nullptr) journal->NoteSent(ServerKeyOf(where));
+  if (journal != nullptr) journal->NoteSent(ServerKeyOf(where), offset);
+}
+
+void Change::NotSent() {
+  sent = false;
+  if (journal != nullptr) journal->NoteSent(0, kNoOffset);
 }
 
 absl::Duration Change::Age() const {

@@ -15,15 +15,20 @@
 
 namespace dfscsi::vfs {
 
+inline constexpr uint64_t kNoOffset = ~uint64_t{0};
+
 // What outlives the agent of one change: the fuse layer's slot in the request arena.
 class ChangeJournal {
  public:
   virtual ~ChangeJournal() = default;
   // The change is about to be sent to this server (ServerKeyOf()): from now on it may have been
-  // executed.
-  virtual void NoteSent(uint64_t server_key) = 0;
+  // executed. `offset`: where, of what is known by its place in a file, or kNoOffset. Server 0:
+  // what was sent was not executed, after all.
+  virtual void NoteSent(uint64_t server_key, uint64_t offset) = 0;
   // Where a dead agent had sent it; 0: nowhere.
   virtual uint64_t sent_to() const = 0;
+  // The offset that it noted with that.
+  virtual uint64_t sent_offset() const = 0;
   // Since the kernel asked for it.
   virtual absl::Duration age() const = 0;
 };
@@ -41,7 +46,9 @@ enum class Verdict { kNotDone, kDone, kUnknown };
 // One change under way; of Filesystem::Impl::RunChange.
 struct Change {
   // To be called right before the request that changes something is handed to smb/.
-  void Sending();
+  void Sending(uint64_t offset = kNoOffset);
+  // The server has refused what was sent, which is another thing than the change itself.
+  void NotSent();
 
   // Does it. What it returns before Sending() has changed nothing.
   std::function<runtime::Task<absl::Status>(dfs::Binding)> attempt;

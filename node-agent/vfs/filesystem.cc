@@ -37,6 +37,9 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
   tables_.handles().ForEach([this](state::FileHandle fh, const state::HandleTable::Record& record) {
     if (record.kind == static_cast<uint32_t>(state::HandleTable::Kind::kFile)) {
       opens_[record.node].insert(fh);
+      if ((state::Load(record.flags) & kHandleAppendsLocked) != 0) {
+        appends_.NoteRefused(state::Load(record.server_key));
+      }
     }
   });
 }

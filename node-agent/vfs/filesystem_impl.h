@@ -28,6 +28,7 @@
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/state/mount_tables.h"
+#include "node-agent/vfs/appends.h"
 #include "node-agent/vfs/attribute_cache.h"
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/change.h"
@@ -90,6 +91,11 @@ class Filesystem::Impl {
                                                                AttributesChange change,
                                                                ChangeJournal* journal,
                                                                runtime::Deadline deadline);
+
+  // Of Write: a handle that appends. filesystem_appends.cc
+  runtime::Task<absl::Status> Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                     runtime::Deadline deadline);
 
   // --- Changes of names: filesystem_changes.cc
 
@@ -173,6 +179,13 @@ class Filesystem::Impl {
 
   // Of a handle's record.
   static constexpr uint32_t kHandleWritten = 1;
+  static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
+
+  void SetHandleFlag(state::FileHandle fh, uint32_t flag) {
+    if (!tables_.handles().Contains(fh)) return;
+    const uint32_t flags = state::Load(tables_.handles().Get(fh).flags);
+    if ((flags & flag) == 0) tables_.handles().SetFlags(fh, flags | flag);
+  }
 
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
@@ -263,6 +276,7 @@ class Filesystem::Impl {
   Invalidation& invalidation_;
   const Options options_;
   AttributeCache attributes_;
+  Appends appends_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
   absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.

@@ -63,18 +63,25 @@ class EntryList : public DirectorySink {
 // What outlives an agent of one change.
 class TestJournal : public ChangeJournal {
  public:
-  void NoteSent(uint64_t server_key) override {
-    ++sends;
+  void NoteSent(uint64_t server_key, uint64_t offset) override {
+    if (server_key != 0) ++sends;
     last = server_key;
+    last_offset = offset;
   }
   uint64_t sent_to() const override { return before; }
+  uint64_t sent_offset() const override { return offset_before; }
   absl::Duration age() const override { return asked_ago; }
   // The agent died: what it noted is what the next one reads.
-  void Die() { before = last; }
+  void Die() {
+    before = last;
+    offset_before = last_offset;
+  }
 
   int sends = 0;
   uint64_t last = 0;
+  uint64_t last_offset = kNoOffset;
   uint64_t before = 0;
+  uint64_t offset_before = kNoOffset;
   absl::Duration asked_ago = absl::ZeroDuration();
 };
 

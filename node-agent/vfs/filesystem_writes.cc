@@ -45,16 +45,11 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
   if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
   // Before anything is sent: the next agent must not take an older copy for this file.
-  if (!file->written()) tables_.handles().SetFlags(fh, kHandleWritten);
-  const bool appends = file->appends();
-  if (appends) offset = smb::kAppend;
+  SetHandleFlag(fh, kHandleWritten);
+  if (file->appends()) co_return co_await Append(fh, file, from, journal, std::move(deadline));
   OpenFile::Unsettled unsettled(*file);
-  // Offsets make a WRITE harmless on its own server; an appended one is there twice.
-  Change change{.attempt = {},
-                .can_tell = !appends,
-                .in_pieces = true,
-                .held_epoch = file->epoch(),
-                .journal = journal};
+  // Offsets make a WRITE harmless on its own server.
+  Change change{.attempt = {}, .in_pieces = true, .held_epoch = file->epoch(), .journal = journal};
   std::optional<absl::Duration> clock_ahead;
   const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
     unsettled.Send();
@@ -68,14 +63,10 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
-  absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  const absl::Status status = co_await RunChange(file->path(), &change, deadline);
   NoteServer(fh, *file);
-  if (status.ok() && !appends) {
+  if (status.ok()) {
     file->NoteSize(std::max(file->seen().file.end_of_file, offset + from.size()));
-  }
-  // Samba's answer. At an offset of our own it could overwrite what others append meanwhile.
-  if (appends && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
-    status = ErrnoError(EOPNOTSUPP, "the server does not append");
   }
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
@@ -164,7 +155,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
 Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
                                               uint64_t size_bytes, ChangeJournal* journal,
                                               Deadline deadline) {
-  if (!file->written()) tables_.handles().SetFlags(fh, kHandleWritten);
+  SetHandleFlag(fh, kHandleWritten);
   OpenFile::Unsettled unsettled(*file);
   Change change{.attempt = {}, .held_epoch = file->epoch(), .journal = journal};
   const OpenFile::Act truncate = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {

@@ -245,14 +245,6 @@ TEST_F(WritesTest, WhatTheServerRefusesIsToldOnce) {
   }
 }
 
-TEST_F(WritesTest, WhereTheServerDoesNotAppendNothingIsOverwritten) {
-  lab.Mount("//t1/share");
-  lab.server("t1").AddRule(
-      {.command = Command::kWrite, .action = {.status = NtStatus::kInvalidParameter}});
-  EXPECT_EQ(ErrnoOf(lab.Write(MustOpen("file", O_WRONLY | O_APPEND), 3, "x")), EOPNOTSUPP);
-  EXPECT_EQ(lab.ContentOf("t1", "file"), "0123456789");
-}
-
 // --- The answer is lost
 
 TEST_F(WritesTest, AWriteWhoseAnswerWasLostIsRepeatedOnItsServer) {

@@ -1,0 +1,104 @@
+// WRITE through a handle that appends (O_APPEND).
+
+#include <errno.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "node-agent/base/status_macros.h"
+#include "node-agent/smb/tree.h"
+#include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/vfs/appends.h"
+#include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem_impl.h"
+
+namespace dfscsi::vfs {
+
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+bool IsGivenUp(const absl::Status& status) {
+  return absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+}
+
+}  // namespace
+
+Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                            absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                            Deadline deadline) {
+  const bool sent_before = journal != nullptr && journal->sent_to() != 0;
+  uint64_t at = sent_before ? journal->sent_offset() : kNoOffset;
+  Appends::Turn turn = appends_.TurnOf(tables_.handles().Get(fh).node);
+  // Before any other of this mount could write the same at the same place.
+  if (sent_before) CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
+  OpenFile::Unsettled unsettled(*file);
+  Change change{.attempt = {},
+                .can_tell = at != kNoOffset,
+                .in_pieces = true,
+                .held_epoch = file->epoch(),
+                .journal = journal};
+  const auto sending = [&](uint64_t offset) {
+    at = offset;
+    change.can_tell = offset != kNoOffset;
+    unsettled.Send();
+    change.Sending(offset);
+  };
+  const auto append = [&](std::shared_ptr<smb::Tree> tree,
+                          smb::wire::FileId file_id) -> Task<absl::Status> {
+    if (appends_.IsRefusedBy(file->server_key())) {
+      CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
+      SetHandleFlag(fh, kHandleAppendsLocked);
+      co_return (
+          co_await tree->AppendLocked(file_id, {from.data(), from.size()}, sending, deadline))
+          .status();
+    }
+    sending(kNoOffset);
+    const absl::Status status =
+        co_await tree->Write(file_id, smb::kAppend, {from.data(), from.size()}, deadline);
+    if (smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
+      unsettled.Settle();
+      change.NotSent();
+    }
+    co_return status;
+  };
+  bool given_up_on_its_way = false;
+  const OpenFile::Act act = [&](std::shared_ptr<smb::Tree> tree,
+                                smb::wire::FileId file_id) -> Task<absl::Status> {
+    absl::Status status = co_await append(tree, file_id);
+    if (smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter &&
+        !appends_.IsRefusedBy(file->server_key())) {
+      appends_.NoteRefused(file->server_key());
+      status = co_await append(tree, file_id);
+    }
+    given_up_on_its_way = change.sent && IsGivenUp(status);
+    if (absl::IsUnimplemented(status)) {
+      co_return ErrnoError(EOPNOTSUPP, "the server neither appends nor locks");
+    }
+    co_return status;
+  };
+  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    const absl::Status status = co_await file->ActOn(std::move(binding), act,
+                                                     options_.check_identity, &counters_, deadline);
+    if (!IsAnswerLost(status)) unsettled.Settle();
+    co_return status;
+  };
+  change.probe = [&](dfs::Binding binding) {
+    return ProbeAppended(std::move(binding), at, from, file->identity().file_id, deadline);
+  };
+  absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  // A signal: who is told EINTR asks again.
+  if (IsGivenUp(status) && (given_up_on_its_way || change.sent)) {
+    ++counters_.unknown_changes;
+    status = ErrnoError(EIO, "an append was given up while it was on its way");
+  }
+  NoteServer(fh, *file);
+  if (status.ok() && at != kNoOffset) {
+    file->NoteSize(std::max(file->seen().file.end_of_file, at + from.size()));
+  }
+  if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
+  co_return status;
+}
+
+}  // namespace dfscsi::vfs
