@@ -18,11 +18,10 @@ OPERATIONS = int(os.environ.get('DFSCSI_EXERCISE', '1200'))
 SECONDS = int(os.environ.get('DFSCSI_EXERCISE_SECONDS', '6'))
 PATIENCE = 4 * SECONDS + 120
 # What the engine cannot do yet, or does wrong: KNOWN.
-FILE = ('--direct', '--no-append', '--no-holes')
+FILE = ('--direct', '--no-holes')
 TREE = ('--names=16', '--smb')
 # Why FILE leaves something out: what is wrong, and the operations that show it (fs-exercise --replay).
 KNOWN = {
-    'not there yet: appending where the server does not append by itself': ['append 10 1'],
     'SEEK_HOLE and SEEK_DATA know no size that another handle has given the file': ['write b 0 1303 1', 'seek-hole 5'],
 }
 # What was wrong once.

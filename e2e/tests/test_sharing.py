@@ -3,7 +3,9 @@ a local disk first: what fails there is no fault of the mount."""
 
 import ast
 import os
+import random
 import subprocess
+import time
 
 import pytest
 
@@ -17,7 +19,6 @@ MOUNT, SECOND = '/mnt/dfs', '/mnt/second'
 SECOND_SOCKETS = '/run/second-node'
 
 # What the engine does not do yet. A test whose mark is no longer true fails.
-NO_APPEND = 'not there yet: appending where the server does not append by itself (EOPNOTSUPP)'
 LOCAL_LOCKS = 'not there yet: locks exclude programs of one mount only'
 
 
@@ -99,8 +100,7 @@ def test_what_is_wrong_is_found(lab, local):
 
 def test_appenders_of_one_node(lab, node):
     done = append(lab, node)
-    assert done.returncode == 3, f'it works now: take NO_APPEND away\n{done.stdout}'
-    pytest.skip(NO_APPEND)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize('journal', ['delete', 'truncate'])
@@ -122,8 +122,27 @@ def test_locks_of_one_node(lab, node):
 
 def test_appenders_of_two_nodes(lab, nodes):
     done = append(lab, nodes)
-    assert done.returncode == 3, f'it works now: take NO_APPEND away\n{done.stdout}'
-    pytest.skip(NO_APPEND)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('fault', ['reset', 'restart', 'agent'])
+def test_appenders_of_two_nodes_while_something_dies(lab, engine, nodes, fault):
+    """Until it is over: the server's connections, the server, one node's agent."""
+    lines = max(LINES, 3000)
+    program = ['/usr/bin/python3', '-B', os.path.join(E2E, 'tools', 'append_lines.py'), '--lines', str(lines), *nodes]
+    with lab.popen_in('client', program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as appending:
+        faults = 0
+        while appending.poll() is None and faults < 100:
+            time.sleep(random.uniform(0.2, 0.8))
+            faults += 1
+            if fault == 'agent':
+                engine.kill_active_agent()
+            else:
+                lab.fail(fault, 't1')
+                lab.heal('t1')
+        text = appending.communicate(timeout=PATIENCE)[0]
+        assert appending.returncode == 0, text
+    assert faults > 1
 
 
 def test_locks_of_two_nodes(lab, nodes):

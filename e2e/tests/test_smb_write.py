@@ -237,9 +237,30 @@ def test_share_modes(probes):
 def test_append_by_offset_is_refused(probes, disk):
     one = probes()
     one.ok('open a log access=100084')  # Append, look, wait; not write.
-    # Samba 4.17 knows no append by offset: whoever appends to it must know the end, and own it by a lease.
+    # Samba 4.17 knows no append by offset: whoever appends to it must know the end, and lock it (below).
     assert one.refused('append a one') == 'STATUS_INVALID_PARAMETER'
     assert content(disk('log')) == b''
+
+def test_an_appending_handle_writes_at_the_end_under_a_lock(probes, disk):
+    # What an append is made of where the server does not append: a lock that no byte of the file has.
+    one, two = probes(2)
+    where = f'{1 << 63} 1'
+    for probe in (one, two):
+        probe.ok('open a under_lock how=open_if access=84')  # FILE_APPEND_DATA, FILE_READ_ATTRIBUTES.
+    one.ok(f'lock a {where}')
+    assert two.refused(f'lock a {where}') == 'STATUS_LOCK_NOT_GRANTED'
+    waits = two.begin(f'lock a {where} wait')
+    one.ok('write a 0 first')
+    assert not two.answered(waits)
+    one.ok(f'unlock a {where}')
+    assert two.answer(waits).startswith('ok')
+    two.ok('write a 5 second')
+    assert content(disk('under_lock')) == b'firstsecond'
+    # Nobody else is held up by it.
+    one.ok('open b under_lock access=3')
+    one.ok('write b 0 F')
+    assert one.ok('read b 0 5') == 'First'
+
 
 
 def test_byte_range_locks(probes):

@@ -187,13 +187,16 @@ def test_a_read_only_mount_refuses(lab, engine):
     os.unlink(on_server(lab, 'there'))
 
 
-def test_an_append_overwrites_nothing_where_the_server_cannot_append(lab, app):
-    """Samba takes no WRITE at "the end" (INVALID_PARAMETER); at an offset of ours two appenders would lose lines."""
+def test_an_append_goes_to_the_end_where_the_server_cannot_append(lab, app):
+    """Samba takes no WRITE at "the end" (INVALID_PARAMETER). Two nodes: test_sharing.py."""
     app.do(f"open('{MOUNT}/log', 'w').write('line') and None")
     app.keep('f', f"os.open('{MOUNT}/log', os.O_WRONLY | os.O_APPEND)")
-    assert app.errno_of("os.write(kept['f'], b'x')") == errno.EOPNOTSUPP
+    with open(on_server(lab, 'log'), 'ab') as file:
+        file.write(b' of another,')
+    app.do("os.write(kept['f'], b' ours') and None")
+    app.do(f"os.write(kept['f'], b'.' * {1 << 20}) and None")
     app.do("os.close(kept['f'])")
-    assert content(lab, 'log') == b'line'
+    assert content(lab, 'log') == b'line of another, ours' + b'.' * (1 << 20)
     app.do(f"os.unlink('{MOUNT}/log')")
 
 
