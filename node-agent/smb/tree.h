@@ -197,6 +197,10 @@ class Tree : public std::enable_shared_from_this<Tree> {
   runtime::Task<absl::Status> Truncate(std::u16string path, uint64_t size_bytes,
                                        runtime::Deadline deadline);
   // CREATE, CLOSE. STATUS_OBJECT_NAME_COLLISION if there is something of that name.
+  // The same for a file that is read-only, in one frame: `attributes` are given to it first,
+  // without READONLY. Where that is done and the removal is not, they stay.
+  runtime::Task<absl::Status> RemoveReadOnly(std::u16string path, uint32_t attributes,
+                                             runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<FileStatus>> MakeDirectory(std::u16string path,
                                                           runtime::Deadline deadline);
 
@@ -216,6 +220,9 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                         runtime::Deadline deadline);
   runtime::Task<absl::Status> SetZero(wire::FileId file_id, wire::ZeroRange range,
                                       runtime::Deadline deadline);
+  // Size, number of names, and whether it is removed with its last handle.
+  runtime::Task<absl::StatusOr<wire::StandardInformation>> GetStandard(wire::FileId file_id,
+                                                                       runtime::Deadline deadline);
   // All of them if `names` is empty. A name that the file does not have comes with an empty value.
   runtime::Task<absl::StatusOr<std::vector<wire::ExtendedAttribute>>> GetExtendedAttributes(
       wire::FileId file_id, std::vector<std::string> names, runtime::Deadline deadline);

@@ -78,6 +78,35 @@ Task<absl::Status> Tree::Remove(std::u16string path, FileType type, Deadline dea
                       Encoded(wire::EncodeDispositionInformation, true), std::move(deadline));
 }
 
+Task<absl::Status> Tree::RemoveReadOnly(std::u16string path, uint32_t attributes,
+                                        Deadline deadline) {
+  wire::CreateRequest create =
+      OpenToChange(std::move(path), wire::kAccessDelete | wire::kAccessWriteAttributes);
+  create.options |= wire::kOptionNonDirectory;
+  const std::vector<uint8_t> basic =
+      Encoded(wire::EncodeBasicInformation, wire::BasicInformation{.attributes = attributes});
+  const std::vector<uint8_t> disposition = Encoded(wire::EncodeDispositionInformation, true);
+  const auto set = [](wire::FileInfoClass info_class, const std::vector<uint8_t>& input) {
+    return MakeRelated(wire::Command::kSetInfo, wire::EncodeSetInfoRequest,
+                       wire::SetInfoRequest{.type = wire::InfoType::kFile,
+                                            .info_class = static_cast<uint8_t>(info_class),
+                                            .input = input});
+  };
+  std::vector<Request> requests;
+  requests.push_back(MakeCreate(create));
+  requests.push_back(set(wire::FileInfoClass::kBasic, basic));
+  requests.push_back(set(wire::FileInfoClass::kDisposition, disposition));
+  requests.push_back(MakeRelatedClose());
+  CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
+                      co_await Call(std::move(requests), deadline));
+  constexpr std::string_view kNames[] = {"CREATE", "SET_INFO", "SET_INFO", "CLOSE"};
+  for (size_t i = 0; i < responses.size(); ++i) {
+    const wire::NtStatus status = responses[i].header.status;
+    if (!wire::IsSuccess(status)) co_return wire::ToStatus(status, kNames[i]);
+  }
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> Tree::RenamePath(std::u16string path, wire::RenameInformation rename,
                                     Deadline deadline) {
   wire::CreateRequest create =

@@ -118,6 +118,25 @@ Task<absl::Status> Tree::SetZero(wire::FileId file_id, wire::ZeroRange range, De
       .status();
 }
 
+Task<absl::StatusOr<wire::StandardInformation>> Tree::GetStandard(wire::FileId file_id,
+                                                                  Deadline deadline) {
+  const wire::QueryInfoRequest query{
+      .type = wire::InfoType::kFile,
+      .info_class = static_cast<uint8_t>(wire::FileInfoClass::kStandard),
+      .max_output_bytes = wire::kStandardInformationSize,
+      .file_id = file_id,
+      .input = {}};
+  CO_ASSIGN_OR_RETURN(
+      const Response response,
+      co_await CallOne(MakeRequest(wire::Command::kQueryInfo, wire::EncodeQueryInfoRequest, query),
+                       deadline));
+  if (response.header.status != wire::NtStatus::kSuccess) {
+    co_return wire::ToStatus(response.header.status, "QUERY_INFO");
+  }
+  CO_ASSIGN_OR_RETURN(const wire::Bytes output, wire::DecodeOutputBuffer(response.body()));
+  co_return wire::DecodeStandardInformation(output);
+}
+
 Task<absl::StatusOr<std::vector<wire::ExtendedAttribute>>> Tree::GetExtendedAttributes(
     wire::FileId file_id, std::vector<std::string> names, Deadline deadline) {
   const std::vector<uint8_t> input = Encoded(wire::EncodeExtendedAttributeNames, names);

@@ -16,6 +16,7 @@
 #include "node-agent/vfs/change_probe.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/removal.h"
 
 namespace dfscsi::vfs {
 
@@ -164,6 +165,13 @@ void Filesystem::Impl::NoteOwnChange(state::NodeId node) {
   ForgetName(record.parent(), record.name());
 }
 
+void Filesystem::Impl::NoteChangeIn(state::NodeId directory) {
+  sights_.NoteChange(directory);
+  if (directory == state::kRootNode || !tables_.inodes().Contains(directory)) return;
+  const state::InodeTable::Node record = tables_.inodes().Get(directory);
+  ForgetName(record.parent(), record.name());
+}
+
 void Filesystem::Impl::ForgetName(state::NodeId parent, std::string_view name) {
   attributes_.NoteChange(parent, name, runtime::Loop::Current().Now());
 }
@@ -177,6 +185,7 @@ absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std:
   const absl::Time now = runtime::Loop::Current().Now();
   attributes_.Put(parent, name, seen, epoch, now, now);
   NoteSeen(node, seen, epoch);
+  NoteChangeIn(parent);
   return EntryReply{.node = node,
                     .attributes = StatOf(seen, tables_.inodes().Get(node).ino(), options_),
                     .attributes_timeout = options_.actimeo,
@@ -255,6 +264,7 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   const bool hides = type == smb::FileType::kFile && node != 0 && IsOpen(node);
   const std::string hidden = hides ? HiddenName(node) : "";
   uint64_t id = LastIdOf(node);
+  Removal removal{.type = type};
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
@@ -265,13 +275,16 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
                                           .target = Sibling(binding.path, *Utf16(hidden))};
       co_return co_await binding.tree->RenamePath(binding.path, std::move(rename), deadline);
     }
-    co_return co_await binding.tree->Remove(binding.path, type, deadline);
+    const absl::Status status = co_await RemoveOn(std::move(binding), &removal, deadline);
+    change.in_pieces = removal.in_pieces;
+    co_return status;
   };
   change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
     co_return co_await ProbeRemoved(std::move(binding), id, deadline);
   };
   const absl::Status status = co_await RunChange(path, &change, deadline);
   ForgetName(parent, name);
+  NoteChangeIn(parent);
   if (!status.ok()) co_return status;
   if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
   if (!hides) {
@@ -311,10 +324,11 @@ void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
 
 Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {
   const Deadline deadline = Deadline::After(absl::Minutes(5));
-  Change change{.attempt = {}, .of_names = true};
+  Removal removal;
+  Change change{.attempt = {}, .in_pieces = true, .of_names = true};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     change.Sending();
-    co_return co_await binding.tree->Remove(binding.path, smb::FileType::kFile, deadline);
+    co_return co_await RemoveOn(std::move(binding), &removal, deadline);
   };
   // The name is nobody else's: removing it again does no harm. If it fails, the file stays.
   (void)co_await RunChange(path, &change, deadline);
@@ -377,6 +391,8 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   const absl::Status status = co_await RunChange(path, &change, deadline);
   ForgetName(parent, name);
   ForgetName(new_parent, new_name);
+  NoteChangeIn(parent);
+  NoteChangeIn(new_parent);
   if (!status.ok()) co_return status;
   if (hides) CO_RETURN_IF_ERROR(NoteHidden(replaced, new_parent, hidden));
   if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();

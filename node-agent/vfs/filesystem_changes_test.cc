@@ -154,6 +154,94 @@ TEST_F(ChangesTest, AHiddenFileGoesWithTheNextAgentIfTheLastHandleIsGone) {
   EXPECT_TRUE(Exists("other"));
 }
 
+TEST_F(ChangesTest, AReadOnlyFileIsRemoved) {
+  lab.Mount("//t1/share");
+  for (const bool posix : {false, true}) {
+    lab.share("t1").posix_unlink = posix;
+    testing::ScriptedFile& file = lab.share("t1").AddText("locked", "x");
+    file.extra_attributes = smb::wire::kAttributeReadonly | smb::wire::kAttributeHidden;
+    lab.Walk("locked");
+    EXPECT_EQ(lab.Unlink(kRoot, "locked"), absl::OkStatus()) << posix;
+    EXPECT_FALSE(Exists("locked"));
+  }
+}
+
+TEST_F(ChangesTest, AReadOnlyFileIsRemovedWithItsLastHandle) {
+  lab.Mount("//t1/share");
+  lab.share("t1").AddText("locked", "x").extra_attributes = smb::wire::kAttributeReadonly;
+  const state::FileHandle fh = lab.OpenPath("locked");
+  const size_t names = lab.share("t1").root()->children.size();
+  EXPECT_EQ(lab.Unlink(kRoot, "locked"), absl::OkStatus());
+  lab.filesystem().Release(fh);
+  lab.RunFor(absl::Seconds(5));
+  EXPECT_EQ(lab.share("t1").root()->children.size(), names - 1);
+}
+
+TEST_F(ChangesTest, AReadOnlyFileThatIsNotRemovedStaysReadOnly) {
+  constexpr uint32_t kBefore = smb::wire::kAttributeReadonly | smb::wire::kAttributeHidden;
+  lab.share("t1").AddText("locked", "x").extra_attributes = kBefore;
+  lab.Mount("//t1/share");
+  lab.Walk("locked");
+  // As of somebody who has mapped it: whatever its attributes are.
+  int refused = 0;
+  lab.server("t1").set_script(
+      [&](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
+        if (request.header.command != Command::kSetInfo) return std::nullopt;
+        const auto set = smb::wire::DecodeSetInfoRequest(request.body);
+        if (!set.ok() || set->info_class == static_cast<uint8_t>(smb::wire::FileInfoClass::kBasic))
+          return std::nullopt;
+        ++refused;
+        return testing::Action{.status = NtStatus::kCannotDelete};
+      });
+  EXPECT_EQ(ErrnoOf(lab.Unlink(kRoot, "locked")), EACCES);
+  EXPECT_GE(refused, 2);
+  ASSERT_TRUE(Exists("locked"));
+  EXPECT_EQ(lab.share("t1").Find("locked")->extra_attributes, kBefore);
+}
+
+TEST_F(ChangesTest, ARemovalOfAReadOnlyFileWhoseAnswerWasLostIsMadeOnce) {
+  lab.Mount("//t1/share");
+  lab.share("t1").posix_unlink = true;
+  int lost = 0;
+  for (const bool executed : {true, false}) {
+    lab.share("t1").AddText("locked", "x").extra_attributes = smb::wire::kAttributeReadonly;
+    lab.Walk("locked");
+    lab.server("t1").ClearRules();
+    lab.server("t1").AddRule(
+        {.command = Command::kSetInfo,
+         .skip = 1,
+         .times = 1,
+         .action = {.drop = executed, .ignore = !executed, .close = Closing::kReset}});
+    EXPECT_EQ(lab.Unlink(kRoot, "locked"), absl::OkStatus()) << executed;
+    EXPECT_FALSE(Exists("locked"));
+    EXPECT_EQ(lab.counters().lost_answers, ++lost) << executed;
+  }
+}
+
+TEST_F(ChangesTest, AFolderIsSeenAnewAfterAChangeInIt) {
+  lab.Mount("//t1/share", {.actimeo = absl::Minutes(10)});
+  for (const char* folder : {"dir", ""}) {
+    const state::NodeId node = lab.Walk(folder);
+    int64_t seconds = 1'500'000'000;
+    // Each change gives the folder another time, as servers do.
+    const auto is_seen = [&](const char* what) {
+      lab.share("t1").Find(folder)->last_write = absl::FromUnixSeconds(++seconds);
+      EXPECT_EQ(lab.GetAttributes(node)->attributes.st_mtim.tv_sec, seconds) << folder << what;
+    };
+    ASSERT_TRUE(lab.GetAttributes(node).ok());
+    EXPECT_TRUE(lab.MakeDirectory(node, "new").ok());
+    is_seen("mkdir");
+    EXPECT_EQ(lab.Rename(node, "new", node, "newer"), absl::OkStatus());
+    is_seen("rename");
+    EXPECT_EQ(lab.RemoveDirectory(node, "newer"), absl::OkStatus());
+    is_seen("rmdir");
+    EXPECT_TRUE(lab.Create(node, "created").ok());
+    is_seen("create");
+    EXPECT_EQ(lab.Unlink(node, "created"), absl::OkStatus());
+    is_seen("unlink");
+  }
+}
+
 // --- Links (catalogue A32, A33)
 
 TEST_F(ChangesTest, ALinkIsNotChangedAndNotCrossed) {

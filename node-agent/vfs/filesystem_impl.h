@@ -228,6 +228,8 @@ class Filesystem::Impl {
   void NoteOwnChange(state::NodeId node);
   // What is known of the name is not true any more.
   void ForgetName(state::NodeId parent, std::string_view name);
+  // Names came to a directory, or went: what was seen of itself before is not true any more.
+  void NoteChangeIn(state::NodeId directory);
   // LOOKUP's answer for what was just made.
   absl::StatusOr<EntryReply> NewEntry(state::NodeId parent, std::string_view name,
                                       const dfs::DfsPath& path, const ServerAttributes& seen,

@@ -24,10 +24,6 @@ using smb::wire::Disposition;
 
 namespace {
 
-// What SET_INFO may set; the rest of a file's attributes is the server's.
-constexpr uint32_t kSettableAttributes =
-    smb::wire::kAttributeReadonly | smb::wire::kAttributeHidden | smb::wire::kAttributeSystem |
-    smb::wire::kAttributeArchive | smb::wire::kAttributeTemporary;
 constexpr mode_t kWriteBits = 0222;
 
 uint64_t FileTimeOr(const std::optional<absl::Time>& time, uint64_t keep) {
@@ -220,7 +216,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
     if (wanted.mode.has_value()) {
       CO_ASSIGN_OR_RETURN(const smb::FileStatus now,
                           co_await binding.tree->Stat(binding.path, deadline));
-      uint32_t attributes = now.attributes.attributes & kSettableAttributes;
+      uint32_t attributes = now.attributes.attributes & smb::wire::kSettableAttributes;
       const bool readonly = (*wanted.mode & kWriteBits) == 0;
       if (readonly) attributes |= smb::wire::kAttributeReadonly;
       if (!readonly) attributes &= ~uint32_t{smb::wire::kAttributeReadonly};

@@ -143,6 +143,17 @@ TEST_F(WritesTest, SeekKnowsWhatWasWritten) {
   EXPECT_EQ(ErrnoOf(lab.Seek(fh, 12, SEEK_DATA).status()), ENXIO);
 }
 
+TEST_F(WritesTest, SeekKnowsWhatAnotherHandleHasWritten) {
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file", O_RDONLY);
+  const state::FileHandle writer = MustOpen("file", O_RDWR);
+  EXPECT_EQ(lab.Write(writer, 10, "more"), absl::OkStatus());
+  EXPECT_EQ(lab.Seek(fh, 12, SEEK_DATA).value_or(0), 12u);
+  EXPECT_EQ(lab.Seek(fh, 0, SEEK_HOLE).value_or(0), 14u);
+  EXPECT_TRUE(lab.SetAttributes(lab.Walk("file"), {.size_bytes = 5, .fh = writer}).ok());
+  EXPECT_EQ(ErrnoOf(lab.Seek(fh, 12, SEEK_HOLE).status()), ENXIO);
+}
+
 TEST_F(WritesTest, OpenFlagsSayWhatFlushAndCacheMayDo) {
   lab.Mount("//t1/share");
   const struct {

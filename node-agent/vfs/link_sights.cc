@@ -26,11 +26,24 @@ Task<void> LinkSights::RunLook(std::shared_ptr<Record> record, Look look) {
       std::exchange(record.looking, nullptr)->Set();
     }
   } ended{*record};
-  const absl::StatusOr<struct stat> seen = co_await look(Deadline::After(kLookFor));
+  const Deadline deadline = Deadline::After(kLookFor);
+  int64_t changes = record->changes;
+  absl::StatusOr<struct stat> seen = co_await look(deadline);
+  if (seen.ok() && record->changes != changes) {  // It may have been seen before the change.
+    changes = record->changes;
+    seen = co_await look(deadline);
+  }
   if (!seen.ok()) co_return;
   record->seen = *seen;
-  record->seen_at = runtime::Loop::Current().Now();
   ended.seen = true;
+  if (record->changes == changes) record->seen_at = runtime::Loop::Current().Now();
+}
+
+void LinkSights::NoteChange(state::NodeId node) {
+  const auto found = records_.find(node);
+  if (found == records_.end()) return;
+  ++found->second->changes;
+  found->second->seen_at = absl::InfinitePast();
 }
 
 absl::Duration LinkSights::Left(const Record& record, absl::Time now) const {
@@ -47,7 +60,8 @@ std::optional<LinkSights::Sight> LinkSights::TryGet(state::NodeId node) const {
 absl::Duration LinkSights::WaitFor(const Record& record, absl::Time now) const {
   if (record.in_vain > 0) return absl::ZeroDuration();
   const bool hurry = now - overdue_at_ < kHurry;
-  if (!record.seen.has_value()) return hurry ? kShortWait : kLongWait;
+  const bool is_news_due = !record.seen.has_value() || record.seen_at == absl::InfinitePast();
+  if (is_news_due) return hurry ? kShortWait : kLongWait;
   const bool recent = now - record.seen_at <= std::min(kRecent, actimeo_ * 10);
   return recent || hurry ? absl::ZeroDuration() : kShortWait;
 }

@@ -6,6 +6,7 @@
 //   seen before that                   at once, what was last seen; a look goes on behind
 //   not seen for long                  the look may take kShortWait, then what was last seen
 //   never seen                         the look may take kLongWait, then an empty directory
+//   not seen since a change of ours    the look may take kLongWait, then what was last seen
 //   the latest look was in vain        at once, and the next look only after a pause that grows
 // Who lists a directory meets all links of one dead server in a row, and waits for the first of
 // them: for kHurry after a look was overdue a node that was never seen may take kShortWait, and
@@ -68,6 +69,9 @@ class LinkSights {
   // What was last seen, however long ago; does not ask.
   std::optional<Sight> TryGet(state::NodeId node) const;
 
+  // Something in the directory was changed: what was seen before is asked for again.
+  void NoteChange(state::NodeId node);
+
   // The node is gone.
   void Forget(state::NodeId node) { records_.erase(node); }
   size_t size() const { return records_.size(); }
@@ -76,6 +80,7 @@ class LinkSights {
   struct Record {
     std::optional<struct stat> seen;
     absl::Time seen_at = absl::InfinitePast();
+    int64_t changes = 0;                      // Counts NoteChange().
     int in_vain = 0;                          // The latest looks that ended in an error.
     std::shared_ptr<runtime::Event> looking;  // Set when the look that goes on has ended.
     absl::Time began;

@@ -109,6 +109,29 @@ TEST_F(LinkSightsTest, WhatIsToldIsBelievedForWhatIsLeftOfActimeo) {
   }(this));
 }
 
+TEST_F(LinkSightsTest, WhatWasSeenBeforeAChangeIsAskedForAgain) {
+  Run([](LinkSightsTest* t) -> Task<void> {
+    t->target_.delay = absl::Milliseconds(100);
+    EXPECT_EQ((co_await t->Get()).size, 1);
+    t->sights_.NoteChange(kNode);
+    Told told = co_await t->Get();
+    EXPECT_EQ(told.size, 2);
+    EXPECT_FALSE(told.last_known);
+    // A look that was under way may have come before the change.
+    (void)co_await Sleep(kActimeo * 2, Deadline::Never());
+    EXPECT_EQ((co_await t->Get()).size, 2);
+    (void)co_await Sleep(t->target_.delay / 2, Deadline::Never());
+    t->sights_.NoteChange(kNode);
+    told = co_await t->Get();
+    EXPECT_EQ(told.size, 4);
+    EXPECT_EQ(told.took, t->target_.delay * 3 / 2);
+    // Nobody is held up for long by a target that died meanwhile.
+    t->target_.delay = absl::Hours(1);
+    t->sights_.NoteChange(kNode);
+    EXPECT_EQ((co_await t->Get()).took, LinkSights::kLongWait);
+  }(this));
+}
+
 TEST_F(LinkSightsTest, WhoAsksWhileTheTargetIsSilentIsToldWhatWasLastSeen) {
   Run([](LinkSightsTest* t) -> Task<void> {
     EXPECT_EQ((co_await t->Get()).size, 1);

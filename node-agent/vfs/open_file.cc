@@ -192,14 +192,22 @@ Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int w
       *result = ErrnoError(ESTALE, "another file has taken this one's place");
       co_return absl::OkStatus();
     }
-    if (offset >= seen_.file.end_of_file) {
+    const std::shared_ptr<smb::Tree> tree = tree_;
+    const wire::FileId used = file_id_;
+    // Others may have written, also through other handles of this mount.
+    const absl::StatusOr<wire::StandardInformation> now =
+        co_await tree->GetStandard(used, deadline);
+    if (now.ok() && offset >= now->end_of_file) {
       *result = ErrnoError(ENXIO, "beyond the end");
       co_return absl::OkStatus();
     }
-    const std::shared_ptr<smb::Tree> tree = tree_;
-    const wire::FileId used = file_id_;
-    absl::StatusOr<std::optional<uint64_t>> found =
-        co_await FindBoundary(offset, whence == SEEK_DATA, deadline);
+    absl::StatusOr<std::optional<uint64_t>> found = std::optional<uint64_t>();
+    if (!now.ok()) {
+      found = now.status();
+    } else {
+      const bool data = whence == SEEK_DATA;
+      found = co_await FindBoundary(*tree, used, offset, now->end_of_file, data, deadline);
+    }
     if (found.ok()) {
       if (found->has_value()) {
         *result = **found;
@@ -215,17 +223,17 @@ Task<absl::Status> OpenFile::SeekOn(dfs::Binding binding, uint64_t offset, int w
 
 // The first byte at or behind `at` that is data (or, if not `data`, in a hole: there is always one
 // at the end). nullopt: no data is left.
-Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(uint64_t at, bool data,
-                                                                     Deadline deadline) {
+Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(smb::Tree& tree,
+                                                                     wire::FileId file_id,
+                                                                     uint64_t at, uint64_t size,
+                                                                     bool data, Deadline deadline) {
   // However finely a file is broken up, so much of it is told in one answer.
   constexpr uint64_t kLeastAsked = uint64_t{1} << 20;
-  const std::shared_ptr<smb::Tree> tree = tree_;
-  const uint64_t size = seen_.file.end_of_file;
   uint64_t most = size;
   while (at < size) {
     const wire::FileRange asked{.offset = at, .length_bytes = std::min(most, size - at)};
     absl::StatusOr<smb::Tree::Ranges> told =
-        co_await tree->AllocatedRanges(file_id_, asked, deadline);
+        co_await tree.AllocatedRanges(file_id, asked, deadline);
     if (wire::NtStatusOf(told.status()) == wire::NtStatus::kBufferTooSmall && most > kLeastAsked) {
       most = std::max(asked.length_bytes / 8, kLeastAsked);
       continue;

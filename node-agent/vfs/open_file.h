@@ -126,8 +126,10 @@ class OpenFile {
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
   // Whether what was just opened is still the file.
   bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
-  runtime::Task<absl::StatusOr<std::optional<uint64_t>>> FindBoundary(uint64_t at, bool data,
-                                                                      runtime::Deadline deadline);
+  // `tree` must live until this returns or is destroyed.
+  static runtime::Task<absl::StatusOr<std::optional<uint64_t>>> FindBoundary(
+      smb::Tree& tree, smb::wire::FileId file_id, uint64_t at, uint64_t size, bool data,
+      runtime::Deadline deadline);
   // Makes the open usable on this binding; at most one does it at a time.
   runtime::Task<absl::Status> Rebind(dfs::Binding binding, bool check_identity,
                                      Filesystem::Counters* counters, runtime::Deadline deadline);

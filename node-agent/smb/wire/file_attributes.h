@@ -25,6 +25,11 @@ enum FileAttribute : uint32_t {
   kAttributeEncrypted = 0x4000,
 };
 
+// What SET_INFO may set; the rest of a file's attributes is the server's.
+inline constexpr uint32_t kSettableAttributes = kAttributeReadonly | kAttributeHidden |
+                                                kAttributeSystem | kAttributeArchive |
+                                                kAttributeTemporary;
+
 // Times are FILETIMEs (filetime.h), sizes bytes. All of it is the server's word: sizes may exceed
 // int64, times may be 0 (unknown).
 struct FileAttributes {
