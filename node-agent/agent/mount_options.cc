@@ -211,6 +211,21 @@ const Option kOptions[] = {
        return SetDuration(v, absl::ZeroDuration(), &p->options.vfs.actimeo);
      }},
     {"cache", Value::kNeeded, SetCache},
+    {"mfsymlinks", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.mf_symlinks = true;
+       return absl::OkStatus();
+     }},
+    {"user_xattr", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.user_xattr = true;
+       return absl::OkStatus();
+     }},
+    {"nouser_xattr", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.user_xattr = false;
+       return absl::OkStatus();
+     }},
 
     {"hard", Value::kNone,
      [](auto&, Parsed* p) {
@@ -278,9 +293,9 @@ const std::pair<std::string_view, std::string_view> kAliases[] = {
 // Words of cifs that people have in their configurations. Silent: they say what we do anyway.
 constexpr std::string_view kSilent[] = {"noserverino", "serverino", "nosuid", "nodev",
                                         "noatime",     "_netdev",   "nofail"};
-constexpr std::string_view kWarned[] = {"nosharesock",  "rsize",  "wsize", "max_channels",
-                                        "mfsymlinks",   "noperm", "nobrl", "iocharset",
-                                        "multichannel", "bsize",  "noexec"};
+constexpr std::string_view kWarned[] = {"nosharesock", "rsize", "wsize",     "max_channels",
+                                        "noperm",      "nobrl", "iocharset", "multichannel",
+                                        "bsize",       "noexec"};
 // A secret must not stand in an option, and these must not come this far.
 constexpr std::string_view kSecrets[] = {"password", "pass", "passwd", "password2"};
 constexpr std::string_view kOfTheCaller[] = {"credentials", "cred", "username", "user",

@@ -68,6 +68,8 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "failback=10m",
                                       "site=Berlin",
                                       "ro",
+                                      "mfsymlinks",
+                                      "nouser_xattr",
                                       "rsize=1",
                                       "noserverino"});
   EXPECT_EQ(options.vfs.uid, 1000u);
@@ -76,6 +78,10 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
   EXPECT_EQ(options.vfs.dir_mode, 0750u);
   EXPECT_EQ(options.vfs.actimeo, absl::Seconds(30));
   EXPECT_FALSE(options.vfs.check_identity);
+  EXPECT_TRUE(options.vfs.mf_symlinks);
+  EXPECT_FALSE(Parse({}).vfs.mf_symlinks);
+  EXPECT_FALSE(options.vfs.user_xattr);
+  EXPECT_TRUE(Parse({"nouser_xattr", "user_xattr"}).vfs.user_xattr);
   EXPECT_EQ(options.smb.lowest_dialect, smb::wire::Dialect::k302);
   EXPECT_EQ(options.smb.highest_dialect, smb::wire::Dialect::k302);
   EXPECT_EQ(options.smb.signing, smb::Signing::kIfRequired);

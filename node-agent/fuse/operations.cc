@@ -391,14 +391,10 @@ fuse_lowlevel_ops MakeOperations() {
   ops.releasedir = OnReleaseDirectory;
   ops.fsyncdir = OnFsyncDirectory;
   AddChangeOperations(ops);
+  AddExtendedOperations(ops);
   ops.ioctl = OnIoctl;
   ops.mknod = OnChange;
-  ops.symlink = OnChange;
   ops.link = OnChange;
-  ops.setxattr = OnChange;
-  ops.removexattr = OnChange;
-  ops.fallocate = OnChange;
-  ops.copy_file_range = OnChange;
   return ops;
 }
 

@@ -1,4 +1,4 @@
-// What operations.cc and operations_changes.cc share. Private to them; after <fuse_lowlevel.h>.
+// What operations.cc and its parts share. Private to them; after <fuse_lowlevel.h>.
 
 #ifndef NODE_AGENT_FUSE_OPERATIONS_INTERNAL_H_
 #define NODE_AGENT_FUSE_OPERATIONS_INTERNAL_H_
@@ -12,6 +12,7 @@ inline Session& SessionOf(fuse_req_t request) {
 }
 
 void AddChangeOperations(fuse_lowlevel_ops& ops);
+void AddExtendedOperations(fuse_lowlevel_ops& ops);
 
 }  // namespace dfscsi::fuse
 

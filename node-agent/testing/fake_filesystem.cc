@@ -236,6 +236,31 @@ Task<absl::Status> Filesystem::Rename(NodeId, std::string, NodeId, std::string, 
   co_return co_await Change("rename", journal, deadline);
 }
 
+// What is refused as on a read-only mount.
+
+Task<absl::Status> Filesystem::SetXattr(NodeId, std::string, std::string, int, ChangeJournal*,
+                                        Deadline) {
+  co_return RefuseChange();
+}
+Task<absl::Status> Filesystem::RemoveXattr(NodeId, std::string, ChangeJournal*, Deadline) {
+  co_return RefuseChange();
+}
+Task<absl::Status> Filesystem::Allocate(FileHandle, int, uint64_t, uint64_t, ChangeJournal*,
+                                        Deadline) {
+  co_return RefuseChange();
+}
+Task<absl::StatusOr<uint64_t>> Filesystem::CopyRange(FileHandle, uint64_t, FileHandle, uint64_t,
+                                                     uint64_t length_bytes, ChangeJournal* journal,
+                                                     Deadline deadline) {
+  if (length_bytes == 0) co_return RefuseChange();
+  CO_RETURN_IF_ERROR(co_await Change("copy_file_range", journal, deadline));
+  co_return length_bytes / 2;
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(NodeId, std::string, std::string,
+                                                         ChangeJournal*, Deadline) {
+  co_return RefuseChange();
+}
+
 absl::Status Filesystem::RefuseChange() const { return ErrnoError(EROFS, "read-only"); }
 
 void Filesystem::ResumeInvalidations() {}

@@ -25,6 +25,7 @@ off_t SizeOf(uint64_t size) {
 }  // namespace
 
 bool IsSymlink(const ServerAttributes& attributes) {
+  if (attributes.mf_target_bytes > 0) return true;
   return attributes.file.Has(smb::wire::kAttributeReparsePoint) &&
          (attributes.reparse_tag == smb::wire::kTagSymlink ||
           attributes.reparse_tag == smb::wire::kTagLxSymlink ||
@@ -49,6 +50,7 @@ struct stat StatOf(const ServerAttributes& attributes, uint64_t ino, const Optio
     st.st_mode = S_IFREG | mode;
   }
   st.st_size = S_ISDIR(st.st_mode) ? 0 : SizeOf(file.end_of_file);
+  if (attributes.mf_target_bytes > 0) st.st_size = attributes.mf_target_bytes;
   // The server's allocation may be a multiple of what is there (roundup of preallocation): never
   // more blocks than the size needs and a cluster.
   const uint64_t most = file.end_of_file > std::numeric_limits<uint64_t>::max() - 65535

@@ -18,6 +18,7 @@ struct ServerAttributes {
   smb::wire::FileAttributes file;
   uint32_t reparse_tag = 0;
   uint64_t file_id = 0;
+  uint32_t mf_target_bytes = 0;  // > 0: a file that stands for a link (mf_symlink.h), looked into.
 };
 
 // True for what readlink(2) can answer.

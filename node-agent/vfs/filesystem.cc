@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "node-agent/base/status_macros.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
 
@@ -139,10 +140,39 @@ Task<absl::StatusOr<struct statvfs>> Filesystem::GetStatistics(state::NodeId nod
 absl::Status Filesystem::Access(state::NodeId node, int mask) const { return impl_->Access(mask); }
 Task<absl::StatusOr<std::string>> Filesystem::GetXattr(state::NodeId node, std::string name,
                                                        Deadline deadline) {
-  co_return Impl::NoXattr(name);
+  return impl_->GetXattr(node, std::move(name), std::move(deadline));
 }
 Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(state::NodeId node, Deadline deadline) {
-  co_return ErrnoError(ENOSYS, "no extended attributes");
+  return impl_->ListXattrs(node, std::move(deadline));
+}
+Task<absl::Status> Filesystem::SetXattr(state::NodeId node, std::string name, std::string value,
+                                        int flags, ChangeJournal* journal, Deadline deadline) {
+  CO_RETURN_IF_ERROR(impl_->MayChange());
+  if (value.empty()) co_return ErrnoError(EOPNOTSUPP, "an empty value");
+  co_return co_await impl_->ChangeXattr(node, std::move(name), std::move(value), flags, journal,
+                                        std::move(deadline));
+}
+Task<absl::Status> Filesystem::RemoveXattr(state::NodeId node, std::string name,
+                                           ChangeJournal* journal, Deadline deadline) {
+  return impl_->ChangeXattr(node, std::move(name), "", 0, journal, std::move(deadline));
+}
+Task<absl::Status> Filesystem::Allocate(state::FileHandle fh, int mode, uint64_t offset,
+                                        uint64_t length_bytes, ChangeJournal* journal,
+                                        Deadline deadline) {
+  return impl_->Allocate(fh, mode, offset, length_bytes, journal, std::move(deadline));
+}
+Task<absl::StatusOr<uint64_t>> Filesystem::CopyRange(state::FileHandle from, uint64_t from_offset,
+                                                     state::FileHandle to, uint64_t to_offset,
+                                                     uint64_t length_bytes, ChangeJournal* journal,
+                                                     Deadline deadline) {
+  return impl_->CopyRange(from, from_offset, to, to_offset, length_bytes, journal,
+                          std::move(deadline));
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(state::NodeId parent, std::string name,
+                                                         std::string target, ChangeJournal* journal,
+                                                         Deadline deadline) {
+  return impl_->MakeSymlink(parent, std::move(name), std::move(target), journal,
+                            std::move(deadline));
 }
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
 const Filesystem::Counters& Filesystem::counters() const { return impl_->counters(); }

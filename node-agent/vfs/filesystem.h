@@ -153,9 +153,10 @@ class Filesystem {
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
 
-  // READLINK. Relative targets only. Errors: EINVAL (not a symbolic link), ELOOP (it leads out of
-  // the mount: to a drive, to a server, above the root), EIO (malformed), EOPNOTSUPP (a kind of
-  // link that is not known).
+  // READLINK. Of a server's own links relative targets only; of files that stand for links
+  // (Options::mf_symlinks) whatever was written. Errors: EINVAL (not a symbolic link), ELOOP (it
+  // leads out of the mount: to a drive, to a server, above the root), EIO (malformed), EOPNOTSUPP
+  // (a kind of link that is not known).
   runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
                                                       runtime::Deadline deadline);
 
@@ -258,15 +259,42 @@ class Filesystem {
   // read-only: EROFS.
   absl::Status Access(state::NodeId node, int mask) const;
 
-  // GETXATTR and LISTXATTR. ENOSYS (the kernel then stops asking) for security.*, system.* and
-  // lists, EOPNOTSUPP for the others.
+  // GETXATTR and LISTXATTR: user.* are the extended attributes of the server. ENODATA: there is
+  // none of the name. EOPNOTSUPP: the server has none at all; and for every other name. Without
+  // Options::user_xattr: ENOSYS (the kernel then stops asking) for security.*, system.* and lists.
   runtime::Task<absl::StatusOr<std::string>> GetXattr(state::NodeId node, std::string name,
                                                       runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::string>> ListXattrs(state::NodeId node,
                                                         runtime::Deadline deadline);
 
-  // What the changes are answered that are not implemented (MKNOD, SYMLINK, LINK, SETXATTR,
-  // REMOVEXATTR, FALLOCATE, COPY_FILE_RANGE): EROFS on a read-only mount, else EOPNOTSUPP.
+  // SETXATTR, with its XATTR_* flags (EEXIST, ENODATA), and REMOVEXATTR. E2BIG, ENOSPC: too long
+  // for any server, for this one. An empty value cannot be kept: EOPNOTSUPP.
+  runtime::Task<absl::Status> SetXattr(state::NodeId node, std::string name, std::string value,
+                                       int flags, ChangeJournal* journal,
+                                       runtime::Deadline deadline);
+  runtime::Task<absl::Status> RemoveXattr(state::NodeId node, std::string name,
+                                          ChangeJournal* journal, runtime::Deadline deadline);
+
+  // FALLOCATE. EOPNOTSUPP: a mode that neither SMB nor this server has.
+  runtime::Task<absl::Status> Allocate(state::FileHandle fh, int mode, uint64_t offset,
+                                       uint64_t length_bytes, ChangeJournal* journal,
+                                       runtime::Deadline deadline);
+  // COPY_FILE_RANGE, on the server. Returns how much was copied; less than asked also before the
+  // source's end. EXDEV, EOPNOTSUPP: the kernel copies, then.
+  runtime::Task<absl::StatusOr<uint64_t>> CopyRange(state::FileHandle from, uint64_t from_offset,
+                                                    state::FileHandle to, uint64_t to_offset,
+                                                    uint64_t length_bytes, ChangeJournal* journal,
+                                                    runtime::Deadline deadline);
+
+  // SYMLINK, as a file that stands for it (Options::mf_symlinks; without: EOPNOTSUPP). It has its
+  // name only when it is whole. Counts one lookup, as Lookup does. EEXIST; ENAMETOOLONG: a target
+  // of more than 1024 bytes.
+  runtime::Task<absl::StatusOr<EntryReply>> MakeSymlink(state::NodeId parent, std::string name,
+                                                        std::string target, ChangeJournal* journal,
+                                                        runtime::Deadline deadline);
+
+  // What the changes are answered that are not implemented (MKNOD, LINK): EROFS on a read-only
+  // mount, else EOPNOTSUPP.
   absl::Status RefuseChange() const;
 
   // For tests and metrics.

@@ -1,4 +1,4 @@
-// GETATTR, ACCESS, READLINK, xattrs: what is known of a node, and how it becomes known.
+// GETATTR, ACCESS: what is known of a node, and how it becomes known.
 
 #include <errno.h>
 #include <unistd.h>
@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/tree.h"
@@ -16,7 +15,7 @@
 #include "node-agent/smb/wire/utf16.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
-#include "node-agent/vfs/reparse_target.h"
+#include "node-agent/vfs/symlinks.h"
 
 namespace dfscsi::vfs {
 
@@ -26,11 +25,12 @@ using smb::wire::NtStatus;
 
 namespace {
 
-Task<absl::Status> StatOn(dfs::Binding binding, ServerAttributes* seen, dfs::Binding* where,
-                          Deadline deadline) {
+Task<absl::Status> StatOn(dfs::Binding binding, bool looks_into, ServerAttributes* seen,
+                          dfs::Binding* where, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
                       co_await binding.tree->Stat(binding.path, deadline));
   *seen = {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id};
+  if (looks_into) CO_RETURN_IF_ERROR(co_await LookIntoFile(binding, seen, deadline));
   *where = std::move(binding);
   co_return absl::OkStatus();
 }
@@ -43,15 +43,14 @@ bool IsNoSuchName(const absl::Status& status) {
 
 // On the binding of the directory, which is the first `components` of the user's path.
 Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u16string name,
-                              ServerAttributes* seen, uint64_t* epoch, bool* is_link,
-                              Deadline deadline) {
+                              bool looks_into, ServerAttributes* seen, uint64_t* epoch,
+                              bool* is_link, Deadline deadline) {
   *epoch = directory.epoch;
   *is_link = false;  // It may have run on another target before.
   std::u16string path = directory.path;
   if (!path.empty()) path.push_back(u'\\');
   path += name;
-  const absl::StatusOr<smb::FileStatus> status =
-      co_await directory.tree->Stat(std::move(path), deadline);
+  const absl::StatusOr<smb::FileStatus> status = co_await directory.tree->Stat(path, deadline);
   if (smb::wire::NtStatusOf(status.status()) == NtStatus::kPathNotCovered) {
     // The name is a link, if not the directory itself lies below one that is not known yet.
     if (directory.link_components < components) {
@@ -63,6 +62,10 @@ Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u1
   CO_RETURN_IF_ERROR(status.status());
   *seen = {
       .file = status->attributes, .reparse_tag = status->reparse_tag, .file_id = status->file_id};
+  if (looks_into) {
+    directory.path = std::move(path);
+    CO_RETURN_IF_ERROR(co_await LookIntoFile(std::move(directory), seen, deadline));
+  }
   co_return absl::OkStatus();
 }
 
@@ -119,8 +122,8 @@ Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::Look(dfs::DfsPat
   dfs::Binding where;
   CO_RETURN_IF_ERROR(co_await client_.Run(
       path,
-      [&seen, &where, deadline](dfs::Binding binding) {
-        return StatOn(std::move(binding), &seen, &where, deadline);
+      [this, &seen, &where, deadline](dfs::Binding binding) {
+        return StatOn(std::move(binding), options_.mf_symlinks, &seen, &where, deadline);
       },
       {}, deadline));
   const bool is_link = path.size() > 2 && where.link_components == path.size();
@@ -137,8 +140,8 @@ Task<absl::StatusOr<Filesystem::Impl::Sight>> Filesystem::Impl::LookAtName(dfs::
   CO_RETURN_IF_ERROR(co_await client_.Run(
       directory,
       [&, deadline](dfs::Binding binding) {
-        return StatNameOn(std::move(binding), directory.size(), *name, &sight.attributes,
-                          &sight.epoch, &sight.is_link, deadline);
+        return StatNameOn(std::move(binding), directory.size(), *name, options_.mf_symlinks,
+                          &sight.attributes, &sight.epoch, &sight.is_link, deadline);
       },
       {}, deadline));
   sight.is_link = sight.is_link || IsLinkTag(sight.attributes);
@@ -234,36 +237,9 @@ Task<absl::StatusOr<struct stat>> Filesystem::Impl::LookAtLink(dfs::DfsPath path
   co_return S_ISDIR(seen.st_mode) ? seen : SyntheticDirectory(ino, options_);
 }
 
-Task<absl::StatusOr<std::string>> Filesystem::Impl::ReadLink(state::NodeId node,
-                                                             Deadline deadline) {
-  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
-  std::vector<uint8_t> reparse;
-  struct Fetch {
-    static Task<absl::Status> Run(dfs::Binding binding, std::vector<uint8_t>* into,
-                                  Deadline until) {
-      CO_ASSIGN_OR_RETURN(*into, co_await binding.tree->GetReparsePoint(binding.path, until));
-      co_return absl::OkStatus();
-    }
-  };
-  CO_RETURN_IF_ERROR(co_await client_.Run(
-      path,
-      [&reparse, deadline](dfs::Binding binding) {
-        return Fetch::Run(std::move(binding), &reparse, deadline);
-      },
-      {}, deadline));
-  co_return ReparseTarget(reparse);
-}
-
 absl::Status Filesystem::Impl::Access(int mask) const {
   if ((mask & W_OK) != 0 && options_.read_only) return ErrnoError(EROFS, "mounted read-only");
   return absl::OkStatus();
-}
-
-absl::Status Filesystem::Impl::NoXattr(std::string_view name) {
-  const bool never = absl::StartsWith({name.data(), name.size()}, "security.") ||
-                     absl::StartsWith({name.data(), name.size()}, "system.");
-  return never ? ErrnoError(ENOSYS, "no such attributes")
-               : ErrnoError(EOPNOTSUPP, "no extended attributes");
 }
 
 void Filesystem::Impl::ResumeInvalidations() {

@@ -1,4 +1,4 @@
-// GETATTR, ACCESS, READLINK, xattrs.
+// GETATTR, ACCESS, READLINK, and mounts without extended attributes.
 
 #include <errno.h>
 #include <gtest/gtest.h>
@@ -174,7 +174,7 @@ TEST(FilesystemAttributesTest, ReadLink) {
 TEST(FilesystemAttributesTest, AccessAndXattrs) {
   for (const bool read_only : {false, true}) {
     FilesystemLab lab;
-    lab.Mount("//t1/share", {.read_only = read_only});
+    lab.Mount("//t1/share", {.read_only = read_only, .user_xattr = false});
     Filesystem& filesystem = lab.filesystem();
     EXPECT_EQ(ErrnoOf(filesystem.Access(state::kRootNode, R_OK | X_OK)), 0);
     EXPECT_EQ(ErrnoOf(filesystem.Access(state::kRootNode, R_OK | W_OK)), read_only ? EROFS : 0);

@@ -325,7 +325,7 @@ void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
 Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {
   const Deadline deadline = Deadline::After(absl::Minutes(5));
   Removal removal;
-  Change change{.attempt = {}, .in_pieces = true, .of_names = true};
+  Change change{.attempt = {}, .of_names = true, .in_pieces = true};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     change.Sending();
     co_return co_await RemoveOn(std::move(binding), &removal, deadline);

@@ -12,6 +12,7 @@
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/mf_symlink.h"
 
 namespace dfscsi::vfs {
 
@@ -151,6 +152,13 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
   entry.attributes =
       is_link ? SyntheticDirectory(ino, options_) : StatOf(listed.attributes, ino, options_);
   const absl::Time now = runtime::Loop::Current().Now();
+  if (options_.mf_symlinks && MayBeMfSymlink(listed.attributes)) {
+    // What it is only its content says: the kernel looks the name up when it needs it.
+    entry.attributes.st_mode = 0;
+    RETURN_IF_ERROR(stream.NoteGiven(position));
+    sink->Add(entry);
+    return absl::OkStatus();
+  }
   // A page may have been fetched long before the kernel comes to its end: what it says of a file is
   // then no news. The kernel looks such a name up when it needs it.
   const bool is_news = is_link || attributes_.Put(directory, listed.name, listed.attributes,

@@ -59,10 +59,7 @@ class Filesystem::Impl {
 
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
-  runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
-                                                      runtime::Deadline deadline);
   absl::Status Access(int mask) const;
-  static absl::Status NoXattr(std::string_view name);
   void ResumeInvalidations();
 
   // --- Open files: filesystem_open_files.cc
@@ -77,6 +74,8 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Flush(state::FileHandle fh);
   void Release(state::FileHandle fh);
   absl::Status RefuseChange() const;
+  // EROFS where nothing may be changed.
+  absl::Status MayChange() const;
 
   // --- Changes of content and attributes: filesystem_writes.cc
 
@@ -96,6 +95,35 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
                                      runtime::Deadline deadline);
+
+  // --- Space of files: space.cc
+
+  runtime::Task<absl::Status> Allocate(state::FileHandle fh, int mode, uint64_t offset,
+                                       uint64_t length_bytes, ChangeJournal* journal,
+                                       runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<uint64_t>> CopyRange(state::FileHandle from, uint64_t from_offset,
+                                                    state::FileHandle to, uint64_t to_offset,
+                                                    uint64_t length_bytes, ChangeJournal* journal,
+                                                    runtime::Deadline deadline);
+
+  // --- Extended attributes: extended_attributes.cc
+
+  runtime::Task<absl::StatusOr<std::string>> GetXattr(state::NodeId node, std::string name,
+                                                      runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<std::string>> ListXattrs(state::NodeId node,
+                                                        runtime::Deadline deadline);
+  // An empty value removes.
+  runtime::Task<absl::Status> ChangeXattr(state::NodeId node, std::string name, std::string value,
+                                          int flags, ChangeJournal* journal,
+                                          runtime::Deadline deadline);
+
+  // --- Symbolic links: symlinks.cc
+
+  runtime::Task<absl::StatusOr<std::string>> ReadLink(state::NodeId node,
+                                                      runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<EntryReply>> MakeSymlink(state::NodeId parent, std::string name,
+                                                        std::string target, ChangeJournal* journal,
+                                                        runtime::Deadline deadline);
 
   // --- Changes of names: filesystem_changes.cc
 
@@ -213,8 +241,6 @@ class Filesystem::Impl {
                                         runtime::Deadline deadline);
   runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
   runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
-  // EROFS where nothing may be changed.
-  absl::Status MayChange() const;
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
   // A WRITE was acknowledged at `when` of the server's clock. Servers set the last-write time when
@@ -238,6 +264,13 @@ class Filesystem::Impl {
   // of `node` there, or else looked at. 0: the server has none.
   runtime::Task<absl::StatusOr<uint64_t>> IdOn(dfs::Binding binding, state::NodeId node);
   uint64_t LastIdOf(state::NodeId node) const;
+  // What is said of attributes that a server does not have.
+  absl::Status NoXattr(std::string_view name) const;
+  bool IsUserXattr(std::string_view name) const;
+  runtime::Task<absl::StatusOr<std::vector<smb::wire::ExtendedAttribute>>> AllAttributes(
+      dfs::DfsPath path, runtime::Deadline deadline);
+  // The name of a link until it is whole.
+  std::string NameWhileMade(const dfs::DfsPath& path) const;
   // The name of an open file whose own is removed.
   std::string HiddenName(state::NodeId node) const;
   bool IsOpen(state::NodeId node) const { return opens_.contains(node); }

@@ -112,6 +112,11 @@ class OpenFile {
                                      absl::StatusOr<size_t>* result, Filesystem::Counters* counters,
                                      runtime::Deadline deadline);
 
+  // Its handle, if it is open on this share of this session; the call does not open it.
+  std::optional<smb::wire::FileId> TryIdOn(const smb::Tree& tree) const {
+    return tree_.get() == &tree ? std::optional<smb::wire::FileId>(file_id_) : std::nullopt;
+  }
+
   // SEEK_DATA or SEEK_HOLE. ENXIO beyond the end.
   runtime::Task<absl::Status> SeekOn(dfs::Binding binding, uint64_t offset, int whence,
                                      bool check_identity, absl::StatusOr<uint64_t>* result,

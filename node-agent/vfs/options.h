@@ -17,6 +17,8 @@ struct Options {
   mode_t file_mode = 0755;  // Permission bits; a READONLY file loses its write bits.
   mode_t dir_mode = 0755;
   bool read_only = false;
+  bool user_xattr = true;    // user_xattr: user.* are the server's extended attributes.
+  bool mf_symlinks = false;  // mfsymlinks: files that stand for symbolic links are links.
   // How long attributes and names are believed, by us and by the kernel.
   absl::Duration actimeo = absl::Seconds(1);
   // failover_identity: an open file is taken up on another target only if size and last-write time
