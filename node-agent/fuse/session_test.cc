@@ -274,6 +274,7 @@ TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
   server_.parked = true;
   for (const bool sent : {false, true}) {
     server_.sends = sent;
+    server_.offset = sent ? 0 : vfs::kNoOffset;
     const uint64_t unique =
         kernel_.Send(FUSE_MKDIR, 1, std::string(8, '\0') + (sent ? "8" : "7") + '\0');
     RunUntil([&] { return server_.waiting == 1; });
@@ -281,6 +282,7 @@ TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
     StartAgent();
     RunUntil([&] { return server_.waiting == 1; });
     EXPECT_EQ(server_.sent_before, sent ? FakeServer::kServerKey : 0u);
+    EXPECT_EQ(server_.offset_before, sent ? 0 : vfs::kNoOffset);
     // And so does the one after it.
     StartAgent();
     RunUntil([&] { return server_.waiting == 1; });

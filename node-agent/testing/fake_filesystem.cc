@@ -175,7 +175,8 @@ Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(NodeId, Deadline deadli
 // Every change passes here. Its journal is kept as the real one's would be.
 Task<absl::Status> Change(std::string operation, ChangeJournal* journal, Deadline deadline) {
   server->sent_before = journal->sent_to();
-  if (server->sends) journal->NoteSent(FakeServer::kServerKey, vfs::kNoOffset);
+  server->offset_before = journal->sent_offset();
+  if (server->sends) journal->NoteSent(FakeServer::kServerKey, server->offset);
   co_return co_await Enter(std::move(operation), deadline);
 }
 

@@ -31,7 +31,9 @@ struct FakeServer {
   static constexpr uint64_t kServerKey = 0x5e17;
   bool sends = true;         // Changes are noted as sent before they wait.
   uint64_t sent_before = 0;  // What the last change's journal said.
-  std::string written;       // By the last WRITE.
+  uint64_t offset_before = 0;
+  uint64_t offset = ~uint64_t{0};  // What changes note as theirs.
+  std::string written;             // By the last WRITE.
 
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.
