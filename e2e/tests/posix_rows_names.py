@@ -1,6 +1,6 @@
 """Rows of posix_table.py: opening, names, folders, renaming."""
 
-from posix_row import Row, defect, later, smb
+from posix_row import Row, smb
 
 OPEN = [
     Row('open: missing', "e(os.open, p('x'), os.O_RDONLY)", 'ENOENT'),
@@ -50,7 +50,7 @@ OPEN = [
     Row('open: O_NOFOLLOW on a symlink',
         "os.symlink('x', p('l'))\n"
         "e(os.open, p('l'), os.O_RDONLY | os.O_NOFOLLOW)",
-        'ELOOP', **later('EOPNOTSUPP', 'symlinks are not made yet')),
+        'ELOOP'),
     Row('open: O_TMPFILE',
         "e(os.open, p('.'), os.O_TMPFILE | os.O_RDWR)",
         'ok', **smb('EOPNOTSUPP', 'SMB has no files without a name')),
@@ -188,8 +188,7 @@ FOLDERS = [
     Row('unlink: read-only attribute',
         "os.chmod(make('f'), 0o444)\n"
         "e(os.unlink, p('f'))",
-        'ok',
-        **defect('EACCES', 'servers do not remove a file that is read-only; the attribute would have to go first')),
+        'ok'),
     Row('readdir: after create', "make('f')\nos.listdir(p('.'))", ['f']),
     Row('readdir: after unlink', "make('f')\nos.listdir(p('.'))\nos.unlink(p('f'))\nos.listdir(p('.'))", []),
     Row('readdir: after rename',
@@ -229,7 +228,7 @@ FOLDERS = [
         "os.utime(p('.'), (1e9, 1e9))\n"
         "make('f')\n"
         "os.stat(p('.')).st_mtime > 1e9 + 1",
-        True, **defect(False, 'what was seen of a folder is believed after a change in it, for actimeo')),
+        True),
 ]
 
 RENAME = [

@@ -27,7 +27,7 @@ def prepare(lab, engine, local):
         file.write('x')
     for path in (shared, f'{shared}/dir', f'{shared}/file'):
         os.chmod(path, 0o777)
-    engine.mount('//t1/bench', MOUNT, options='rw')
+    engine.mount('//t1/bench', MOUNT, options='rw,mfsymlinks')
     engine.mount(f'//t1/bench/{FOLDER}', MOUNT_READ_ONLY, options='ro')
     read_only = LOCAL_READ_ONLY
     lab.run_in('client', ['sh', '-ec', f'mkdir -p {read_only}; mount -t tmpfs local {read_only}; mkdir {read_only}/dir; '
