@@ -58,6 +58,9 @@ absl::Status CheckLimits() {
   return absl::OkStatus();
 }
 
+#if __has_feature(address_sanitizer)
+void LogCrashes() {}  // It says more by itself.
+#else
 // The successor goes on so soon that nobody would know of a crash: it leaves a line in the log.
 void SayCrashed(int signal) {
   char line[] = "dfs-node-agent: crashed by signal 00\n";
@@ -68,8 +71,7 @@ void SayCrashed(int signal) {
 }
 
 void LogCrashes() {
-#if !__has_feature(address_sanitizer)  // It says more.
-  static char stack[16384];            // What crashes may have used up its own.
+  static char stack[16384];  // What crashes may have used up its own.
   const stack_t alternative = {.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof(stack)};
   sigaltstack(&alternative, nullptr);
   struct sigaction action = {};
@@ -78,8 +80,8 @@ void LogCrashes() {
   for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) {
     sigaction(signal, &action, nullptr);
   }
-#endif
 }
+#endif
 
 runtime::Task<void> DrainOnSignal(runtime::FdWatch* watch, int signal_fd, Agent* agent) {
   while ((co_await watch->WaitReadable(runtime::Deadline::Never())).ok()) {
