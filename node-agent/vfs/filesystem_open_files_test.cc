@@ -305,19 +305,23 @@ TEST(FilesystemOpenFilesTest, AHandleThatTheServerDroppedIsOpenedOnceMore) {
 }
 
 TEST(FilesystemOpenFilesTest, OpenFilesOutliveTheAgent) {
-  // On the server that it was open on its id tells, whatever others have written to it.
-  enum class Meanwhile { kNothing, kWritten, kReplaced };
+  // On the server that it was open on its id tells, whatever others have written to it. Another id
+  // may be that of a copy: the server's name may lead to another host by now.
+  enum class Meanwhile { kNothing, kWritten, kReplaced, kCopy };
   for (const Meanwhile meanwhile :
-       {Meanwhile::kNothing, Meanwhile::kWritten, Meanwhile::kReplaced}) {
+       {Meanwhile::kNothing, Meanwhile::kWritten, Meanwhile::kReplaced, Meanwhile::kCopy}) {
     FilesystemLab lab;
     testing::ScriptedFile& file = lab.share("t1").AddFile("file", 1000);
     lab.Mount("//t1/share");
     const state::FileHandle fh = lab.OpenPath("file");
     lab.TakeOver();
     if (meanwhile == Meanwhile::kWritten) file.last_write += absl::Seconds(10);
-    if (meanwhile == Meanwhile::kReplaced) {
+    if (meanwhile == Meanwhile::kReplaced || meanwhile == Meanwhile::kCopy) {
+      const absl::Time written = file.last_write;
       lab.share("t1").Remove("file");
-      lab.share("t1").AddFile("file", 1000);
+      const bool copy = meanwhile == Meanwhile::kCopy;
+      lab.share("t1").AddFile("file", 1000).last_write =
+          written + (copy ? absl::ZeroDuration() : absl::Seconds(10));
     }
     const bool stale = meanwhile == Meanwhile::kReplaced;
     const absl::StatusOr<std::string> bytes = lab.Read(fh, 5, 10);

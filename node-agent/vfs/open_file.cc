@@ -101,9 +101,11 @@ Task<absl::Status> OpenFile::OpenOn(dfs::Binding binding, Deadline deadline,
 
 bool OpenFile::IsSameFile(bool same_server, bool check_identity,
                           const state::NodeIdentity& now) const {
-  // Its id tells, whatever others have written to it meanwhile.
-  if (same_server && identity_.file_id != 0 && now.file_id != 0) {
-    return identity_.file_id == now.file_id || !check_identity;
+  // Its id tells, whatever others have written to it meanwhile. Another id may be another host's,
+  // to which the server's name leads by now.
+  if (same_server && identity_.file_id != 0 && now.file_id != 0 &&
+      (identity_.file_id == now.file_id || !check_identity)) {
+    return true;
   }
   // What was written is on the server that has acknowledged it, and on no other.
   if (written_) return false;

@@ -31,8 +31,8 @@ namespace dfscsi::vfs {
 //
 // What happens to it when its target is lost:
 //   the same server again, and the same file (its id)                it goes on there
-//   elsewhere, the same size and last-write time as last seen,
-//   and nothing was written through this handle                      it goes on there
+//   elsewhere, or another id: the same size and last-write time as
+//   last seen, and nothing was written through this handle           it goes on there
 //   a different file, or none                                        ESTALE, for ever
 // Opening it again never creates, truncates or deletes anything. While a WRITE is out whose answer
 // has not come, the handle does not leave its server.
