@@ -145,6 +145,7 @@ def test_appenders_of_two_nodes_while_something_dies(lab, engine, nodes, fault):
             assert appending.returncode == 0, text
         if faults > 2:
             break
+        lab.run_in('client', ['rm', f'{nodes[0]}/appended'])
     assert faults > 2
 
 
