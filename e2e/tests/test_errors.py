@@ -56,23 +56,21 @@ def a_file_without_rights(lab):
 
 
 @contextlib.contextmanager
+def disk_of_a_folder(lab, options):
+    folder = f'{lab.folder}/fs/data/t1/bench/small'
+    lab.run_in('t1', ['mount', '-t', 'tmpfs', '-o', f'size=1m,{options}', 'none', folder])
+    try:
+        yield
+    finally:
+        lab.run_in('t1', ['umount', '-l', folder])
+
+
 def a_full_disk(lab):
-    folder = f'{lab.folder}/fs/data/t1/bench/small'
-    lab.run_in('t1', ['mount', '-t', 'tmpfs', '-o', 'size=1m,mode=0777', 'none', folder])
-    try:
-        yield
-    finally:
-        lab.run_in('t1', ['umount', '-l', folder])
+    return disk_of_a_folder(lab, 'mode=0777')
 
 
-@contextlib.contextmanager
 def a_disk_that_is_read_only(lab):
-    folder = f'{lab.folder}/fs/data/t1/bench/small'
-    lab.run_in('t1', ['mount', '-t', 'tmpfs', '-o', 'size=1m,ro', 'none', folder])
-    try:
-        yield
-    finally:
-        lab.run_in('t1', ['umount', '-l', folder])
+    return disk_of_a_folder(lab, 'ro')
 
 
 # (what is the matter, what a program does, its expression, what it is told)

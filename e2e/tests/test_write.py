@@ -257,9 +257,10 @@ def ended(process):
 def test_nothing_is_lost_when_the_server_comes_back(lab, engine, fault):
     engine.mount('//t1/bench', options='rw')
     process = writer(lab, 14, f'{MOUNT}/{fault}')
-    time.sleep(2)  # It writes: the fault meets it at work.
+    path = on_server(lab, fault)
+    lab.wait_until(lambda: os.path.exists(path) and os.path.getsize(path) > 0, 20, 'it writes')
     lab.fail(fault, 't1')
-    time.sleep(4)
+    time.sleep(4)  # So long it is down: longer than a server may be silent before it is suspect.
     lab.heal('t1')
     assert ended(process) > 10
     os.unlink(on_server(lab, fault))
