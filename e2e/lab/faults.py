@@ -59,6 +59,8 @@ def fail(lab, mode, host):
     if mode == 'kill':
         lab.signal_servers(host, 'KILL')
         lab.wait_until(lambda: not lab.answers(host), 5, f'{host} refuses')
+        # A child of smbd may take a while to go: heal starts a server only where there is none.
+        lab.wait_until(lambda: not lab.server_pids(host), 30, f'no process of {host} is left')
     elif mode == 'restart':
         lab.stop_server(host)
         lab.start_server(host)
