@@ -123,7 +123,10 @@ absl::Status Agent::OnMessage(state::Envelope& envelope) {
     EndOfList();
   } else if (auto* activate = std::get_if<state::Activate>(&envelope.message)) {
     if (draining_ || activate->generation == generation_) return absl::OkStatus();
-    const absl::Status status = BecomeActive(activate->generation);
+    // What this one serves cannot be taken over by itself: a successor does.
+    const absl::Status status = generation_ != 0
+                                    ? absl::FailedPreconditionError("activated twice")
+                                    : BecomeActive(activate->generation);
     if (!status.ok()) {
       stop_status_ = status;
       stopped_.Set();

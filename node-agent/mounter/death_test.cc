@@ -784,6 +784,29 @@ TEST_F(DeathTest, OneMounterInAFolder) {
   EXPECT_EQ(mounter_->Kill(SIGTERM), 0);
 }
 
+// It would be lost with the state in which it was made.
+TEST_F(DeathTest, NothingIsMountedWhileMountsAreTakenBack) {
+  Scripted active(run_);
+  active.Send(Scripted::AgentHello());
+  ASSERT_TRUE(active.Receive<state::Activate>().has_value());
+  state::Hello hello = Scripted::AgentHello();
+  hello.state_id = 5;
+  hello.escrow_mounts = 1;
+  auto giver = std::make_unique<Scripted>(run_);
+  giver->Send(hello);
+  ASSERT_TRUE(giver->Receive<state::EscrowWanted>().has_value());
+  state::MountRequest request;
+  request.mount_point = dir_ + "/missing";
+  active.Send(request, 1);
+  EXPECT_EQ(active.Receive<state::Error>()->error, EAGAIN);
+  // It goes without giving anything back.
+  giver.reset();
+  ASSERT_TRUE(WaitFor([&] {
+    active.Send(request, 2);
+    return active.Receive<state::Error>()->error != EAGAIN;
+  }));
+}
+
 TEST_F(DeathTest, EscrowOfForeignFdsIsRefused) {
   state::Hello hello = Scripted::AgentHello();
   hello.state_id = 5;

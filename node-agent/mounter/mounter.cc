@@ -301,6 +301,9 @@ void Mounter::DoMount(Peer& peer, const state::MountRequest& request, uint64_t r
   if (request.config.size() > state::kMaxConfigBytes) {
     return Fail(peer, request_id, {EINVAL, "the mount's configuration is too long"});
   }
+  if (escrow_) {  // What is given back takes the place of everything that was made meanwhile.
+    return Fail(peer, request_id, {EAGAIN, "earlier mounts are being taken back: try again"});
+  }
   absl::StatusOr<UniqueFd> tables = state::CreateSharedMemory("dfs-tables", state::kTablesBytes);
   if (!tables.ok()) return Fail(peer, request_id, {ENOMEM, std::string(tables.status().message())});
   MountRoot::Made made;
