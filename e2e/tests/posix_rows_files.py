@@ -261,13 +261,32 @@ ATTRIBUTES = [
         "os.pwrite(f, b'y', 0)\n"
         "os.utime(p('f'), (1e9, 1e9))\n"
         'os.close(f)\n'
+        "os.listdir(p('.'))\n"  # The kernel forgets what it was told before.
         "os.stat(p('f')).st_mtime",
         1000000000.0),
+    Row('times: the last write alone set after a write to a new file, then closed',
+        "f = os.open(p('f'), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)\n"
+        "os.pwrite(f, b'y', 0)\n"
+        "subprocess.run(['touch', '-m', '-d', '@1000000000', p('f')], check=True)\n"
+        'os.close(f)\n'
+        "os.listdir(p('.'))\n"  # The kernel forgets what it was told before.
+        "os.stat(p('f')).st_mtime",
+        1000000000.0),
+    Row('times: written after they were set, to a new file, then closed',
+        "f = os.open(p('f'), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)\n"
+        "os.pwrite(f, b'y', 0)\n"
+        'os.utime(f, (1e9, 1e9))\n'
+        "os.pwrite(f, b'z', 0)\n"
+        'os.close(f)\n'
+        "os.listdir(p('.'))\n"  # The kernel forgets what it was told before.
+        "os.stat(p('f')).st_mtime > 1e9 + 1",
+        True),
     Row('times: set by handle after a write, then closed',
         "f = os.open(make('f'), os.O_RDWR)\n"
         "os.pwrite(f, b'y', 0)\n"
         'os.utime(f, (1e9, 1e9))\n'
         'os.close(f)\n'
+        "os.listdir(p('.'))\n"  # The kernel forgets what it was told before.
         "os.stat(p('f')).st_mtime",
         1000000000.0),
     Row('times: utime of both',

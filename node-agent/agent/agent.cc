@@ -124,9 +124,8 @@ absl::Status Agent::OnMessage(state::Envelope& envelope) {
   } else if (auto* activate = std::get_if<state::Activate>(&envelope.message)) {
     if (draining_ || activate->generation == generation_) return absl::OkStatus();
     // What this one serves cannot be taken over by itself: a successor does.
-    const absl::Status status = generation_ != 0
-                                    ? absl::FailedPreconditionError("activated twice")
-                                    : BecomeActive(activate->generation);
+    const absl::Status status = generation_ != 0 ? absl::FailedPreconditionError("activated twice")
+                                                 : BecomeActive(activate->generation);
     if (!status.ok()) {
       stop_status_ = status;
       stopped_.Set();

@@ -106,7 +106,8 @@ void ScriptedConnection::Write(Call& call) {
   }
   server_.opens_->BreakOthers(file, client(), open->lease_key, kKeepNothing);
   file.Write(offset, payload);
-  file.last_write = Now();
+  open->has_written = true;
+  if (!open->sets_time) file.last_write = Now();
   ScriptedMutation& mutation = RecordMutation(call, *open);
   mutation.offset = offset;
   mutation.length_bytes = payload.size();
@@ -245,7 +246,10 @@ NtStatus ScriptedConnection::SetBasic(ScriptedOpen& open, smb::wire::Bytes input
   set(basic->last_access_time, file.accessed);
   set(basic->last_write_time, written);
   set(basic->change_time, file.changed);
-  if (written.has_value()) file.last_write = *written;
+  if (written.has_value()) {
+    file.last_write = *written;
+    open.sets_time = true;
+  }
   if (basic->attributes != 0) file.extra_attributes = basic->attributes & kSettable;
   return NtStatus::kSuccess;
 }

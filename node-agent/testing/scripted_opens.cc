@@ -102,6 +102,7 @@ void ScriptedOpens::End(ScriptedOpen open) {
   std::erase_if(file.locks,
                 [&](const ScriptedLock& lock) { return lock.owner == open.id.persistent_id; });
   DropLeaseIfUnused(open);
+  if (open.has_written && !open.sets_time) file.last_write = now_;
   if (open.delete_on_close) file.delete_pending = true;
   if (file.delete_pending) {
     bool others = false;

@@ -45,6 +45,10 @@ struct ScriptedOpen {
   uint16_t channel_sequence = 0;
   std::map<uint32_t, uint32_t> lock_sequences;  // Index: number.
 
+  // The last-write time is set once more when who has written closes, unless he has set it himself.
+  bool has_written = false;
+  bool sets_time = false;
+
   // Durable, once granted.
   std::optional<smb::wire::Guid> create_guid;
   absl::Duration durable_for = absl::ZeroDuration();  // 0: not durable.

@@ -249,6 +249,12 @@ class Filesystem::Impl {
   // StatOf(), with what NoteWrite() knows. For the kernel only: what a file is known by are the
   // server's times.
   struct stat StatOfNode(state::NodeId node, uint64_t ino, const ServerAttributes& seen) const;
+  // The last-write time was set by the file's name: the closing of what has written to it must not
+  // set another one.
+  runtime::Task<absl::Status> SetTimeOfWriters(state::NodeId node, std::shared_ptr<smb::Tree> tree,
+                                               absl::Time modified, runtime::Deadline deadline);
+  // What was written by a handle after the time was set through it. Waits a second at most.
+  runtime::Task<void> SetTimeOfLateWrite(std::shared_ptr<OpenFile> file);
   // The content was changed through a handle of ours: what was seen of the node before is not true
   // any more, but of the change the kernel knows.
   void NoteOwnChange(state::NodeId node);

@@ -159,6 +159,10 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint
 
 Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh) {
   if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
+  const auto file = files_.find(fh);
+  if (file != files_.end() && file->second->late_write().has_value()) {
+    co_await SetTimeOfLateWrite(file->second);
+  }
   co_return absl::OkStatus();
 }
 

@@ -68,7 +68,9 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     const state::NodeId node = tables_.handles().Get(fh).node;
     NoteOwnChange(node);
     if (status.ok() && clock_ahead.has_value()) {
-      NoteWrite(node, runtime::Loop::Current().Now() + *clock_ahead);
+      const absl::Time when = runtime::Loop::Current().Now() + *clock_ahead;
+      NoteWrite(node, when);
+      file->NoteWriteAt(when);
     }
   }
   co_return status;
@@ -233,7 +235,9 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
       co_return absl::OkStatus();
     }
     change.Sending();
-    co_return co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline);
+    CO_RETURN_IF_ERROR(co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline));
+    if (!wanted.modified.has_value()) co_return absl::OkStatus();
+    co_return co_await SetTimeOfWriters(node, binding.tree, *wanted.modified, deadline);
   };
   if (node != state::kRootNode) CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   if (wanted.modified.has_value()) last_writes_.erase(node);

@@ -100,6 +100,43 @@ TEST_F(WritesTest, TheTimeOfAWriteIsShownThoughTheServerSetsItLater) {
   EXPECT_EQ(shown(), old);
 }
 
+// As tar and cp -p do: write, set the time, close.
+TEST_F(WritesTest, ATimeThatWasSetStaysWhenWhatHasWrittenIsClosed) {
+  lab.Mount("//t1/share");
+  const state::NodeId file = lab.Walk("file");
+  const absl::Time old = absl::FromUnixSeconds(1'600'000'000);
+  const state::FileHandle one = MustOpen("file", O_RDWR);
+  const state::FileHandle other = MustOpen("file", O_WRONLY);
+  const state::FileHandle reader = MustOpen("file", O_RDONLY);
+  EXPECT_EQ(lab.Write(one, 0, "x"), absl::OkStatus());
+  EXPECT_EQ(lab.Write(other, 1, "y"), absl::OkStatus());
+  EXPECT_TRUE(lab.SetAttributes(file, {.modified = old}).ok());
+  lab.RunFor(absl::Seconds(1));
+  for (const state::FileHandle fh : {one, other, reader}) {
+    EXPECT_EQ(lab.Flush(fh), absl::OkStatus());
+    lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+  }
+  lab.RunFor(absl::Minutes(2));
+  EXPECT_EQ(lab.share("t1").Find("file")->last_write, old);
+  EXPECT_EQ(lab.GetAttributes(file)->attributes.st_mtim.tv_sec, 1'600'000'000);
+}
+
+TEST_F(WritesTest, WhatIsWrittenAfterTheTimeWasSetSetsAnother) {
+  lab.Mount("//t1/share");
+  const absl::Time old = absl::FromUnixSeconds(1'600'000'000);
+  const state::FileHandle fh = MustOpen("file", O_RDWR);
+  EXPECT_EQ(lab.Write(fh, 0, "x"), absl::OkStatus());
+  EXPECT_TRUE(lab.SetAttributes(lab.Walk("file"), {.modified = old}).ok());
+  const absl::Time before = lab.now();
+  EXPECT_EQ(lab.Write(fh, 0, "y"), absl::OkStatus());
+  EXPECT_EQ(lab.share("t1").Find("file")->last_write, old);  // The server's: ours alone sets it.
+  EXPECT_EQ(lab.Flush(fh), absl::OkStatus());
+  lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+  lab.RunFor(absl::Minutes(2));
+  EXPECT_GE(lab.share("t1").Find("file")->last_write, before - absl::Milliseconds(1));
+  EXPECT_LE(lab.share("t1").Find("file")->last_write, before + absl::Seconds(10));
+}
+
 TEST_F(WritesTest, AnOldListingDoesNotUndoWhatWasWritten) {
   for (int i = 100; i < 120; ++i) lab.share("t1").AddText(absl::StrCat("dir/f", i), "old");
   lab.Mount("//t1/share");

@@ -52,7 +52,7 @@ uint32_t OpenFile::AccessOf(int flags) {
   const int mode = flags & O_ACCMODE;
   if (mode != O_WRONLY) access |= wire::kAccessReadData | wire::kAccessReadEa;
   if (mode == O_RDONLY) return access;
-  access |= wire::kAccessAppendData;
+  access |= wire::kAccessAppendData | wire::kAccessWriteAttributes;
   // The server appends only through handles that cannot do else.
   if ((flags & O_APPEND) == 0) access |= wire::kAccessWriteData;
   return access;
@@ -85,6 +85,8 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   tree_ = std::move(binding.tree);
   file_id_ = opened.file_id;
   epoch_ = binding.epoch;
+  sets_time_ = false;
+  late_write_.reset();
   seen_ = {
       .file = opened.response.attributes,
       .reparse_tag = 0,

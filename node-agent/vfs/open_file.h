@@ -77,6 +77,17 @@ class OpenFile {
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
   const ServerAttributes& seen() const { return seen_; }
+  // A server sets the last-write time when a handle that has written is closed, but for one that
+  // has set it itself: NoteTimeSet(). What is written by it then is of late_write(), and nobody but
+  // us tells the server. [MS-FSA] 2.1.5.14.2
+  void NoteTimeSet() {
+    sets_time_ = true;
+    late_write_.reset();
+  }
+  void NoteWriteAt(absl::Time when) {
+    if (sets_time_) late_write_ = when;
+  }
+  std::optional<absl::Time> late_write() const { return late_write_; }
   // What a change through this handle has made of its size.
   void NoteSize(uint64_t size_bytes) { seen_.file.end_of_file = size_bytes; }
 
@@ -152,6 +163,8 @@ class OpenFile {
   ServerAttributes seen_;
   bool stale_ = false;
   bool written_ = false;
+  bool sets_time_ = false;
+  std::optional<absl::Time> late_write_;
   runtime::Mutex rebinding_;
   int unsettled_ = 0;
   runtime::Condition settled_;
