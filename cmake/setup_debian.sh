@@ -14,7 +14,8 @@ packages=(
   # Run time.
   fuse3 gss-ntlmssp krb5-user
   # Real servers, faults and workloads for tests.
-  fio iproute2 jq nftables openssl procps python3 python3-pytest rsync samba smbclient smbnetfs tshark util-linux
+  fio iproute2 jq libpython3.11-testsuite nftables openssl procps python3 python3-pytest rsync samba smbclient
+  smbnetfs stress-ng tshark util-linux
 )
 
 if ! grep -q '^VERSION_ID="12"' /etc/os-release; then
