@@ -1,6 +1,6 @@
 """Rows of posix_table.py: content, attributes, other kinds of files, read-only mounts."""
 
-from posix_row import Row, later, smb
+from posix_row import Row, smb
 
 CONTENT = [
     Row('read: a write-only handle', "e(os.read, fd(make('f'), os.O_WRONLY), 1)", 'EBADF'),
@@ -92,6 +92,20 @@ CONTENT = [
         'fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND)\n'
         "(v(os.write, f, b'3'), open(p('f'), 'rb').read())",
         (1, b'123')),
+    Row('append: set later, another one wrote meanwhile',
+        "f = fd(make('f', b'12'), os.O_RDWR)\n"
+        'fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND)\n'
+        "os.pwrite(fd(p('f'), os.O_WRONLY), b'345', 2)\n"
+        "(v(os.write, f, b'6'), open(p('f'), 'rb').read(), os.lseek(f, 0, os.SEEK_CUR))",
+        (1, b'123456', 6)),
+    Row('append: set and taken back',
+        "f = fd(make('f', b'12'), os.O_WRONLY)\n"
+        'fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND)\n'
+        "os.pwrite(f, b'3', 0)\n"
+        'fcntl.fcntl(f, fcntl.F_SETFL, 0)\n'
+        "os.pwrite(f, b'x', 0)\n"
+        "open(p('f'), 'rb').read()",
+        b'x23'),
     Row('truncate: grows with zeros',
         "os.truncate(make('f', b'12'), 5)\n"
         "open(p('f'), 'rb').read()",
@@ -323,6 +337,11 @@ ATTRIBUTES = [
         "os.chmod(make('f'), 0o444)\n"
         "(e(os.utime, p('f'), (1e9, 1e9)), os.stat(p('f')).st_mtime)",
         ('ok', 1000000000.0)),
+    Row('times: made, as statx tells',
+        "made = birth(make('f'))\n"
+        "os.utime(p('f'), (1e9, 1e9))\n"
+        "(birth(p('f')) == made, abs(made - time.time()) < 600)",
+        (True, True)),
     Row('times: ctime after chmod',
         "before = os.stat(make('f')).st_ctime_ns\n"
         "os.chmod(p('f'), 0o444)\n"
@@ -394,9 +413,72 @@ OTHERS = [
     Row('symlink: there', "make('f')\ne(os.symlink, 'x', p('f'))", 'EEXIST'),
     Row('readlink: a file', "e(os.readlink, make('f'))", 'EINVAL'),
     Row('link',
-        "os.link(make('f'), p('g'))\n"
-        "os.stat(p('g')).st_nlink",
-        2, **later('EOPNOTSUPP', 'hard links are not made yet')),
+        "os.stat(make('f'))\n"
+        "os.link(p('f'), p('g'))\n"
+        "(os.stat(p('f')).st_nlink, os.stat(p('g')).st_nlink, os.path.samefile(p('f'), p('g')))",
+        (2, 2, True)),
+    Row('link: an open file, read by both names',
+        "f = fd(make('f', b'12'), os.O_RDWR)\n"
+        "os.link(p('f'), p('g'))\n"
+        "g = fd(p('g'), os.O_RDWR)\n"
+        "os.pwrite(f, b'345', 2)\n"
+        '(os.fstat(f).st_nlink, os.pread(g, 9, 0), os.fstat(g).st_size)',
+        (2, b'12345', 5)),
+    Row('link: written by the second name',
+        "os.link(make('f', b'12'), p('g'))\n"
+        "f, g = fd(p('f'), os.O_RDWR), fd(p('g'), os.O_RDWR)\n"
+        'os.pread(f, 9, 0)\n'
+        "os.pwrite(g, b'345', 2)\n"
+        "(os.pread(f, 9, 0), os.fstat(f).st_size, os.stat(p('f')).st_size)",
+        (b'12345', 5, 5)),
+    Row('link: mapped by one name, written by the other',
+        "os.link(make('f', b'12'), p('g'))\n"
+        "f, g = fd(p('f'), os.O_RDWR), fd(p('g'), os.O_RDWR)\n"
+        'm = mmap.mmap(f, 2)\n'
+        "m[0:1] = b'x'\n"
+        'm.flush()\n'
+        'os.pread(g, 9, 0)',
+        b'x2'),
+    Row('link: the first name goes',
+        "os.link(make('f', b'12'), p('g'))\n"
+        "os.unlink(p('f'))\n"
+        "(open(p('g'), 'rb').read(), os.stat(p('g')).st_nlink, e(os.stat, p('f')))",
+        (b'12', 1, 'ENOENT')),
+    Row('link: the first name goes while it is open',
+        "f = fd(make('f', b'12'), os.O_RDWR)\n"
+        "os.link(p('f'), p('g'))\n"
+        "os.unlink(p('f'))\n"
+        "os.pwrite(f, b'3', 2)\n"
+        "open(p('g'), 'rb').read()",
+        b'123'),
+    Row('link: the second name goes',
+        "os.link(make('f', b'12'), p('g'))\n"
+        "os.unlink(p('g'))\n"
+        "(open(p('f'), 'rb').read(), os.stat(p('f')).st_nlink)",
+        (b'12', 1)),
+    Row('link: three names, listed',
+        "for n in 'gh': os.link(make('f') if n == 'g' else p('f'), p(n))\n"
+        "(sorted(os.listdir(p('.'))), len({os.stat(p(n)).st_ino for n in 'fgh'}), os.stat(p('h')).st_nlink)",
+        (['f', 'g', 'h'], 1, 3)),
+    Row('link: to a symbolic link',
+        "os.symlink('target', p('l'))\n"
+        "os.link(p('l'), p('m'), follow_symlinks=False)\n"
+        "os.readlink(p('m'))",
+        'target'),
+    Row('link: into another folder',
+        "os.mkdir(p('d'))\n"
+        "os.link(make('f', b'12'), p('d/g'))\n"
+        "open(p('d/g'), 'rb').read()",
+        b'12'),
+    Row('link: renamed over the other name',
+        "os.link(make('f', b'12'), p('g'))\n"
+        "os.stat(p('g'))\n"
+        "os.rename(p('f'), p('g'))\n"
+        "sorted(os.listdir(p('.')))",
+        ['f', 'g']),
+    Row('link: below a file', "make('f')\nmake('g')\ne(os.link, p('f'), p('g/x'))", 'ENOTDIR'),
+    Row('link: a read-only file', "os.chmod(make('f'), 0o444)\n(e(os.link, p('f'), p('g')), os.stat(p('f')).st_nlink)",
+        ('ok', 2)),
     Row('link: there', "make('f')\nmake('g')\ne(os.link, p('f'), p('g'))", 'EEXIST'),
     Row('link: missing', "e(os.link, p('x'), p('g'))", 'ENOENT'),
     Row('link: to another file system', "make('f')\ne(os.link, p('f'), other + '/linked')", 'EXDEV'),
@@ -405,7 +487,13 @@ OTHERS = [
     Row('mknod: a device',
         "e(os.mknod, p('n'), 0o600 | stat.S_IFCHR, os.makedev(1, 3))",
         'ok', **smb('EOPNOTSUPP', 'SMB has no such files')),
-    Row('mknod: a file', "e(os.mknod, p('n'), 0o600 | stat.S_IFREG)", 'ok', **later('EOPNOTSUPP', 'mknod')),
+    Row('mknod: a file', "e(os.mknod, p('n'), 0o600 | stat.S_IFREG)", 'ok'),
+    Row('mknod: there', "e(os.mknod, make('f'), 0o600 | stat.S_IFREG)", 'EEXIST'),
+    Row('mknod: then written',
+        "os.mknod(p('n'), 0o600 | stat.S_IFREG)\n"
+        "open(p('n'), 'wb').write(b'12')\n"
+        "(os.stat(p('n')).st_size, stat.S_ISREG(os.stat(p('n')).st_mode))",
+        (2, True)),
     Row('bind of a socket',
         's = socket.socket(socket.AF_UNIX)\n'
         "os.chdir(p('.'))\n"

@@ -5,11 +5,15 @@ import ast
 import os
 import random
 import subprocess
+import sys
 import time
 
 import pytest
 
 from conftest import E2E
+
+sys.path.insert(0, os.path.join(E2E, 'tools'))
+import append_lines  # noqa: E402  pylint: disable=wrong-import-position
 
 LAB = {'big_mib': 0}
 LINES = int(os.environ.get('DFSCSI_APPENDED_LINES', '500'))
@@ -98,8 +102,13 @@ def test_what_is_wrong_is_found(lab, local):
 
 # --- On one node
 
-def test_appenders_of_one_node(lab, node):
-    done = append(lab, node)
+# A handle that is opened to append, or set to later.
+LATER = pytest.mark.parametrize('later', [[], ['--later']], ids=['opened', 'set-later'])
+
+
+@LATER
+def test_appenders_of_one_node(lab, node, later):
+    done = append(lab, node, *later)
     assert done.returncode == 0, done.stdout
 
 
@@ -123,6 +132,14 @@ def test_locks_of_one_node(lab, node):
 def test_appenders_of_two_nodes(lab, nodes):
     done = append(lab, nodes)
     assert done.returncode == 0, done.stdout
+
+
+def test_appenders_of_two_nodes_that_are_set_later_overwrite_nothing(lab, nodes):
+    """The kernel sends a line that crosses a page as two: the other's may come between them."""
+    done = append(lab, nodes, '--later')
+    assert done.returncode in (0, 1), done.stdout
+    written = sum(len(append_lines.line_of(writer, number)) for writer in range(2) for number in range(LINES))
+    assert os.path.getsize(lab.data('t1', 'bench/appended')) == written
 
 
 @pytest.mark.parametrize('fault', ['reset', 'restart', 'agent'])

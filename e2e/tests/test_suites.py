@@ -20,13 +20,11 @@ PYTHON = ['test_mmap', 'test_shutil', 'test_fcntl', 'test_tempfile', 'test_posix
 
 MODES = 'modes are those of the mount, file_mode and dir_mode'
 NO_FIFO = 'SMB has no FIFOs and devices'
-NO_LINK = 'not there yet: hard links'
-STRESSORS_THAT_FAIL = {'access': MODES, 'link': NO_LINK, 'mknod': NO_FIFO}
+STRESSORS_THAT_FAIL = {'access': MODES, 'mknod': NO_FIFO}
 PYTHON_THAT_FAILS = {
     'test_copyfile_named_pipe': NO_FIFO, 'test_copytree_named_pipe': NO_FIFO, 'test_mkfifo': NO_FIFO,
     'test_mkfifo_dir_fd': NO_FIFO, 'test_mknod': NO_FIFO, 'test_mknod_dir_fd': NO_FIFO,
     'test_copymode_follow_symlinks': MODES, 'test_chmod_dir_fd': MODES,
-    'test_dont_copy_file_onto_link_to_itself': NO_LINK, 'test_link_dir_fd': NO_LINK,
 }
 
 

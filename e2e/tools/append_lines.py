@@ -1,14 +1,15 @@
 #!/usr/bin/python3
-"""append_lines.py [--lines N] [--lie KIND] FOLDER...: one process per folder appends N numbered lines to the file
+"""append_lines.py [--lines N] [--later] [--lie KIND] FOLDER...: one process per folder appends N numbered lines to the file
 `appended`, which must be the same one in all of them; then every folder's file must hold each line once, whole, and
 each writer's in its order.
 
 Exit code: 0 so it is; 1 it is not; 3 the file system refuses to append (EOPNOTSUPP). Its last line is JSON.
---lie lost|torn|twice: changes what was read back, which must be found.
+--later: the handles are set to append after they were opened. --lie lost|torn|twice: changes what was read back, which must be found.
 """
 
 import argparse
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -25,9 +26,11 @@ def line_of(writer, number):
     return f'{text} {zlib.crc32(text.encode()):08x}\n'.encode()
 
 
-def append(folder, writer, lines):
+def append(folder, writer, lines, later):
     """The writing process. Says "ready", waits for its input to end, writes."""
-    fd = os.open(f'{folder}/{NAME}', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    fd = os.open(f'{folder}/{NAME}', os.O_WRONLY | os.O_CREAT | (0 if later else os.O_APPEND), 0o666)
+    if later:
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
     print('ready', flush=True)
     sys.stdin.read()
     for number in range(lines):
@@ -86,12 +89,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('folders', nargs='+')
     parser.add_argument('--lines', type=int, default=10_000)
+    parser.add_argument('--later', action='store_true')
     parser.add_argument('--lie', choices=['lost', 'torn', 'twice'])
     parser.add_argument('--writer', type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.writer is not None:
-        return append(options.folders[0], options.writer, options.lines)
-    writers = [subprocess.Popen([sys.executable, '-B', __file__, '--writer', str(number), '--lines', str(options.lines), folder],
+        return append(options.folders[0], options.writer, options.lines, options.later)
+    own = ['--lines', str(options.lines), *(['--later'] if options.later else [])]
+    writers = [subprocess.Popen([sys.executable, '-B', __file__, '--writer', str(number), *own, folder],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                for number, folder in enumerate(options.folders)]
     for writer in writers:

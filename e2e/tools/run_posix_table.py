@@ -38,6 +38,16 @@ def fallocate(fd, mode, offset, size):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def birth(path):
+    """When the file was made, in seconds; None where the file system does not tell."""
+    mask, size_of_statx, btime_at = 0x800, 256, 80
+    seen = ctypes.create_string_buffer(size_of_statx)
+    if libc.statx(AT_FDCWD, os.fsencode(path), 0, mask, seen) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    told = int.from_bytes(seen[0:4], 'little') & mask
+    return int.from_bytes(seen[btime_at:btime_at + 8], 'little', signed=True) if told else None
+
+
 def name_of(error):
     """ENOTSUP is another name of EOPNOTSUPP."""
     return 'EOPNOTSUPP' if error.errno == errno.EOPNOTSUPP else errno.errorcode.get(error.errno, str(error))
@@ -91,7 +101,7 @@ def outcome(row, folder, other, read_only):
 
     try:
         return run(row.code, {'os': os, 'stat': stat, 'mmap': mmap, 'fcntl': fcntl, 'socket': socket, 'subprocess': subprocess,
-                              'renameat2': renameat2, 'fallocate': fallocate, 'p': p, 'fd': fd, 'make': make, 'v': v, 'e': e,
+                              'time': time, 'birth': birth, 'renameat2': renameat2, 'fallocate': fallocate, 'p': p, 'fd': fd, 'make': make, 'v': v, 'e': e,
                               'other': other, 'ro': read_only})
     except Exception as error:  # pylint: disable=broad-except
         return f'{type(error).__name__}: {error}'

@@ -354,14 +354,6 @@ void OnReadDirectoryPlus(fuse_req_t request, fuse_ino_t, size_t size, off_t offs
   StartReadDirectory(request, size, offset, file, /*plus=*/true);
 }
 
-// ---- Changes that are not implemented ----
-
-template <typename... Arguments>
-void OnChange(fuse_req_t request, Arguments...) {
-  Session& session = SessionOf(request);
-  StatusReply(session, request).Send(session.filesystem().RefuseChange());
-}
-
 void OnIoctl(fuse_req_t request, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigned,
              const void*, size_t, size_t) {
   StatusReply(SessionOf(request), request).Send(vfs::ErrnoError(ENOTTY, "ioctl"));
@@ -393,8 +385,6 @@ fuse_lowlevel_ops MakeOperations() {
   AddChangeOperations(ops);
   AddExtendedOperations(ops);
   ops.ioctl = OnIoctl;
-  ops.mknod = OnChange;
-  ops.link = OnChange;
   return ops;
 }
 

@@ -2,7 +2,9 @@
 
 #define FUSE_USE_VERSION 35
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <sys/stat.h>
 
 #include <string>
 #include <utility>
@@ -23,10 +25,15 @@ using state::NodeId;
 
 // ---- Content and attributes ----
 
+// `at_end`: the handle appends, also if it was not opened so.
 Task<void> RunWrite(vfs::Filesystem* filesystem, WriteReply reply, FileHandle fh, uint64_t offset,
-                    absl::Span<const uint8_t> from) {
-  const absl::Status status =
-      co_await filesystem->Write(fh, offset, from, reply.journal(), reply.deadline());
+                    absl::Span<const uint8_t> from, bool at_end) {
+  absl::Status status;
+  if (at_end) {
+    status = co_await filesystem->WriteAtEnd(fh, from, reply.journal(), reply.deadline());
+  } else {
+    status = co_await filesystem->Write(fh, offset, from, reply.journal(), reply.deadline());
+  }
   if (status.ok()) {
     reply.Send(from.size());
   } else {
@@ -38,8 +45,10 @@ void OnWrite(fuse_req_t request, fuse_ino_t, const char* bytes, size_t size, off
   Session& session = SessionOf(request);
   // They lie in the request's slot of the arena until it is answered.
   const absl::Span<const uint8_t> from(reinterpret_cast<const uint8_t*>(bytes), size);
+  // Flags as they are now. What mapped pages hold has its place in the file.
+  const bool at_end = (file->flags & O_APPEND) != 0 && file->writepage == 0;
   session.Spawn(RunWrite(&session.filesystem(), WriteReply(session, request), file->fh,
-                         static_cast<uint64_t>(offset), from));
+                         static_cast<uint64_t>(offset), from, at_end));
 }
 
 Task<void> RunCreate(vfs::Filesystem* filesystem, CreateReply reply, NodeId parent,
@@ -94,15 +103,21 @@ void OnSetAttributes(fuse_req_t request, fuse_ino_t node, struct stat* wanted, i
 
 // ---- Names ----
 
-Task<void> RunMakeDirectory(vfs::Filesystem* filesystem, EntryReply reply, NodeId parent,
-                            std::string name) {
-  absl::StatusOr<vfs::EntryReply> made = co_await filesystem->MakeDirectory(
-      parent, std::move(name), reply.journal(), reply.deadline());
+// The answer for what was made, whose lookup was counted.
+void SendNewName(vfs::Filesystem* filesystem, EntryReply reply,
+                 const absl::StatusOr<vfs::EntryReply>& made) {
   if (!made.ok()) {
     reply.Send(made.status());
   } else if (!reply.Send(*made)) {
     filesystem->Forget(made->node, 1);
   }
+}
+
+Task<void> RunMakeDirectory(vfs::Filesystem* filesystem, EntryReply reply, NodeId parent,
+                            std::string name) {
+  absl::StatusOr<vfs::EntryReply> made = co_await filesystem->MakeDirectory(
+      parent, std::move(name), reply.journal(), reply.deadline());
+  SendNewName(filesystem, std::move(reply), made);
 }
 void OnMakeDirectory(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t) {
   Session& session = SessionOf(request);
@@ -147,6 +162,33 @@ void OnRename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_
                           new_parent, new_name, flags));
 }
 
+Task<void> RunMakeFile(vfs::Filesystem* filesystem, EntryReply reply, NodeId parent,
+                       std::string name) {
+  absl::StatusOr<vfs::EntryReply> made =
+      co_await filesystem->MakeFile(parent, std::move(name), reply.journal(), reply.deadline());
+  SendNewName(filesystem, std::move(reply), made);
+}
+void OnMakeNode(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t) {
+  Session& session = SessionOf(request);
+  if (!S_ISREG(mode)) {
+    StatusReply(session, request).Send(session.filesystem().RefuseChange());
+    return;
+  }
+  session.Spawn(RunMakeFile(&session.filesystem(), EntryReply(session, request), parent, name));
+}
+
+Task<void> RunLink(vfs::Filesystem* filesystem, EntryReply reply, NodeId node, NodeId new_parent,
+                   std::string new_name) {
+  absl::StatusOr<vfs::EntryReply> made = co_await filesystem->Link(
+      node, new_parent, std::move(new_name), reply.journal(), reply.deadline());
+  SendNewName(filesystem, std::move(reply), made);
+}
+void OnLink(fuse_req_t request, fuse_ino_t node, fuse_ino_t new_parent, const char* new_name) {
+  Session& session = SessionOf(request);
+  session.Spawn(
+      RunLink(&session.filesystem(), EntryReply(session, request), node, new_parent, new_name));
+}
+
 }  // namespace
 
 void AddChangeOperations(fuse_lowlevel_ops& ops) {
@@ -157,6 +199,8 @@ void AddChangeOperations(fuse_lowlevel_ops& ops) {
   ops.unlink = OnUnlink;
   ops.rmdir = OnRemoveDirectory;
   ops.rename = OnRename;
+  ops.mknod = OnMakeNode;
+  ops.link = OnLink;
 }
 
 }  // namespace dfscsi::fuse

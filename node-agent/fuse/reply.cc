@@ -55,6 +55,7 @@ bool EntryReply::Send(const vfs::EntryReply& entry) {
 }
 
 bool AttributesReply::Send(const vfs::AttributesReply& attributes) {
+  set_born(attributes.born);
   return Answer([&](fuse_req* request) {
     return fuse_reply_attr(request, &attributes.attributes,
                            absl::ToDoubleSeconds(attributes.timeout));

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -37,6 +38,7 @@ class Reply {
   void Send(const absl::Status& status);
 
  protected:
+  void set_born(std::optional<absl::Time> born) { request_->born = born; }
   bool Answer(absl::FunctionRef<int(fuse_req*)> reply) {
     return session_->Answer(std::move(request_), reply);
   }

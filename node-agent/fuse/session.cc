@@ -13,12 +13,14 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/fuse/operations.h"
+#include "node-agent/fuse/statx.h"
 #include "node-agent/state/logon_guard.h"
 #include "node-agent/vfs/errno.h"
 
@@ -63,6 +65,7 @@ bool NeedsJournal(uint32_t opcode, int error) {
     case FUSE_FSYNCDIR:
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR:
+    case kFuseStatx:
       return false;
     default:
       return true;
@@ -254,6 +257,12 @@ void Session::Process(RequestSlot slot) {
   fuse_buf buffer = {};
   buffer.size = slot.request().size();
   buffer.mem = slot.request().data();
+  std::optional<GetattrRequest> getattr;
+  if (header.opcode == kFuseStatx) getattr = GetattrOf({slot.request().data(), buffer.size});
+  if (getattr.has_value()) {
+    buffer.size = sizeof(*getattr);
+    buffer.mem = &*getattr;
+  }
   fuse_session_process_buf(libfuse_, &buffer);
   // libfuse itself answered what has no callback: ENOSYS.
   if (!taken_) room_.Free(slot);
@@ -415,6 +424,13 @@ ssize_t Session::OnWrite(iovec* parts, int count) {
     return header->len;
   }
   if (answering_ != nullptr) Journal(*answering_, parts, count);
+  StatxOut statx;
+  if (answering_ != nullptr && answering_->slot.opcode() == kFuseStatx && count == 2 &&
+      parts[1].iov_len == sizeof(fuse_attr_out)) {
+    statx = StatxOf(*static_cast<const fuse_attr_out*>(parts[1].iov_base), answering_->born);
+    parts[1] = {&statx, sizeof(statx)};
+    header->len = sizeof(fuse_out_header) + sizeof(statx);
+  }
   if (writev(config_.fuse_fd.get(), parts, count) >= 0) return header->len;
   write_error_ = errno;
   if (write_error_ == ENOENT || write_error_ == ENODEV) {

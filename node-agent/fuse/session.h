@@ -61,7 +61,8 @@ struct Request : vfs::ChangeJournal {
   state::RequestArena* arena = nullptr;
   fuse_req* libfuse = nullptr;
   state::RequestSlot slot;
-  uint64_t sent_before = 0;  // By a dead agent, to this server.
+  std::optional<absl::Time> born = {};  // For the answer to STATX.
+  uint64_t sent_before = 0;             // By a dead agent, to this server.
   uint64_t offset_before = vfs::kNoOffset;
   state::RequestSlot interrupt;  // Kept until the answer, so that the next agent knows of it, too.
   runtime::CancelSource cancel;

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <functional>
@@ -23,6 +24,7 @@
 #include "node-agent/fuse/arena_room.h"
 #include "node-agent/fuse/buffer_pool.h"
 #include "node-agent/fuse/init_flags.h"
+#include "node-agent/fuse/statx.h"
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/testing/fake_filesystem.h"
 #include "node-agent/testing/fake_fuse_kernel.h"
@@ -183,6 +185,7 @@ TEST_F(SessionTest, EveryRequestHasItsAnswer) {
     size_t body_bytes;
   } const kCases[] = {
       {"GETATTR", FUSE_GETATTR, none, 0, sizeof(fuse_attr_out)},
+      {"STATX", kFuseStatx, none, 0, sizeof(StatxOut)},
       {"READLINK", FUSE_READLINK, "", 0, 4},  // "to/3"
       {"OPEN", FUSE_OPEN, none, 0, sizeof(fuse_open_out)},
       {"STATFS", FUSE_STATFS, "", 0, sizeof(fuse_statfs_out)},
@@ -228,6 +231,24 @@ TEST_F(SessionTest, EveryRequestHasItsAnswer) {
   }
   EXPECT_EQ(agent_->counters().unanswered, 0);
   EXPECT_EQ(agent_->counters().eio_answers, 0);
+}
+
+TEST_F(SessionTest, StatxTellsWhatGetattrDoesAndWhenTheFileWasMade) {
+  const std::string body(sizeof(fuse_getattr_in) + 8, '\0');
+  const auto attributes = As<fuse_attr_out>(Ask(FUSE_GETATTR, 3, body).body);
+  const auto statx = As<StatxOut>(Ask(kFuseStatx, 3, body).body);
+  EXPECT_EQ(statx.mask, STATX_BASIC_STATS | STATX_BTIME);
+  EXPECT_EQ(statx.attr_valid, attributes.attr_valid);
+  EXPECT_EQ(statx.ino, attributes.attr.ino);
+  EXPECT_EQ(statx.size, attributes.attr.size);
+  EXPECT_EQ(statx.mode, attributes.attr.mode);
+  EXPECT_EQ(statx.nlink, attributes.attr.nlink);
+  EXPECT_EQ(statx.mtime.seconds, 12345);
+  EXPECT_EQ(statx.mtime.nanoseconds, 678u);
+  EXPECT_EQ(statx.btime.seconds, FakeServer::kBornSeconds);
+  // Not what a kernel sends: as libfuse answers what it does not know.
+  EXPECT_EQ(Ask(kFuseStatx, 3, "short").error, ENOSYS);
+  ExpectAllSlotsFree();
 }
 
 TEST_F(SessionTest, ReadReturnsTheBytesAndStopsAtTheEnd) {

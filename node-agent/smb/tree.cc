@@ -8,8 +8,10 @@
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/session.h"
 #include "node-agent/smb/tree_internal.h"
+#include "node-agent/smb/wire/file_information.h"
 #include "node-agent/smb/wire/fs_information.h"
 #include "node-agent/smb/wire/io.h"
+#include "node-agent/smb/wire/query.h"
 #include "node-agent/smb/wire/reparse.h"
 
 namespace dfscsi::smb {
@@ -129,7 +131,15 @@ Task<absl::StatusOr<FileStatus>> Tree::Stat(std::u16string path, Deadline deadli
   wire::CreateRequest create = OpenToLook(path);
   create.query_on_disk_id = true;
   std::vector<Request> requests;
+  const wire::QueryInfoRequest standard{
+      .type = wire::InfoType::kFile,
+      .info_class = static_cast<uint8_t>(wire::FileInfoClass::kStandard),
+      .max_output_bytes = wire::kStandardInformationSize,
+      .file_id = {},
+      .input = {}};
   requests.push_back(MakeCreate(create));
+  requests.push_back(
+      MakeRelated(wire::Command::kQueryInfo, wire::EncodeQueryInfoRequest, standard));
   requests.push_back(MakeRelatedClose());
   CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
                       co_await Call(std::move(requests), deadline));
@@ -141,6 +151,13 @@ Task<absl::StatusOr<FileStatus>> Tree::Stat(std::u16string path, Deadline deadli
   FileStatus status;
   status.attributes = created.attributes;
   if (created.on_disk_id.has_value()) status.file_id = created.on_disk_id->file;
+  // A server that does not tell is no reason not to see the file.
+  if (responses[1].header.status == wire::NtStatus::kSuccess) {
+    CO_ASSIGN_OR_RETURN(const wire::Bytes output, wire::DecodeOutputBuffer(responses[1].body()));
+    CO_ASSIGN_OR_RETURN(const wire::StandardInformation counted,
+                        wire::DecodeStandardInformation(output));
+    status.names = counted.links;
+  }
   if (status.attributes.Has(wire::kAttributeReparsePoint)) {
     // Rare enough for a frame of its own.
     CO_ASSIGN_OR_RETURN(const std::vector<uint8_t> reparse,

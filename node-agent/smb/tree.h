@@ -44,6 +44,7 @@ struct Response;
 struct FileStatus {
   wire::FileAttributes attributes;
   uint32_t reparse_tag = 0;  // If attributes has kAttributeReparsePoint.
+  uint32_t names = 0;        // How many the file has (hard links); 0: unknown.
   uint64_t file_id = 0;      // 0: unknown. Detects change within one server; never an inode number.
 };
 
@@ -108,8 +109,8 @@ class Tree : public std::enable_shared_from_this<Tree> {
   // False once the server said that the tree is gone, or the connection is lost.
   bool usable() const;
 
-  // One frame: CREATE, CLOSE. A reparse point is looked at, not followed; its tag costs a second
-  // frame.
+  // One frame: CREATE, QUERY_INFO, CLOSE. A reparse point is looked at, not followed; its tag costs
+  // a second frame.
   runtime::Task<absl::StatusOr<FileStatus>> Stat(std::u16string path, runtime::Deadline deadline);
 
   // CREATE (tree_open.cc). The caller closes the handle (Close, or CloseLater); if it goes before
@@ -196,13 +197,15 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                              runtime::Deadline deadline);
   runtime::Task<absl::Status> Truncate(std::u16string path, uint64_t size_bytes,
                                        runtime::Deadline deadline);
-  // CREATE, CLOSE. STATUS_OBJECT_NAME_COLLISION if there is something of that name.
   // The same for a file that is read-only, in one frame: `attributes` are given to it first,
   // without READONLY. Where that is done and the removal is not, they stay.
   runtime::Task<absl::Status> RemoveReadOnly(std::u16string path, uint32_t attributes,
                                              runtime::Deadline deadline);
+  // CREATE, CLOSE. STATUS_OBJECT_NAME_COLLISION if there is something of that name.
   runtime::Task<absl::StatusOr<FileStatus>> MakeDirectory(std::u16string path,
                                                           runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<FileStatus>> MakeFile(std::u16string path,
+                                                     runtime::Deadline deadline);
 
   // --- Copies, holes, attributes, reparse points (tree_copy.cc)
 
@@ -275,6 +278,8 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                                             runtime::Deadline deadline);
 
  private:
+  runtime::Task<absl::StatusOr<FileStatus>> Make(std::u16string path, FileType type,
+                                                 runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<std::vector<Response>>> Call(std::vector<Request> requests,
                                                             runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<Response>> CallOne(Request request, runtime::Deadline deadline);

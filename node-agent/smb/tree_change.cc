@@ -146,8 +146,17 @@ Task<absl::Status> Tree::Truncate(std::u16string path, uint64_t size_bytes, Dead
 }
 
 Task<absl::StatusOr<FileStatus>> Tree::MakeDirectory(std::u16string path, Deadline deadline) {
+  return Make(std::move(path), FileType::kDirectory, std::move(deadline));
+}
+
+Task<absl::StatusOr<FileStatus>> Tree::MakeFile(std::u16string path, Deadline deadline) {
+  return Make(std::move(path), FileType::kFile, std::move(deadline));
+}
+
+Task<absl::StatusOr<FileStatus>> Tree::Make(std::u16string path, FileType type, Deadline deadline) {
   wire::CreateRequest create = OpenToChange(std::move(path), wire::kAccessReadAttributes);
-  create.options = wire::kOptionDirectory;
+  create.options =
+      type == FileType::kDirectory ? wire::kOptionDirectory : wire::kOptionNonDirectory;
   create.disposition = wire::Disposition::kCreate;
   create.query_on_disk_id = true;
   std::vector<Request> requests;

@@ -75,7 +75,8 @@ void Filesystem::Forget(NodeId node, uint64_t lookups) {
 
 Task<absl::StatusOr<AttributesReply>> Filesystem::GetAttributes(NodeId node, Deadline deadline) {
   CO_RETURN_IF_ERROR(co_await Enter("getattr", deadline));
-  co_return AttributesReply{AttributesOf(node), absl::Seconds(1)};
+  co_return AttributesReply{AttributesOf(node), absl::Seconds(1),
+                            absl::FromUnixSeconds(FakeServer::kBornSeconds)};
 }
 
 Task<absl::StatusOr<std::string>> Filesystem::ReadLink(NodeId node, Deadline deadline) {
@@ -260,6 +261,19 @@ Task<absl::StatusOr<uint64_t>> Filesystem::CopyRange(FileHandle, uint64_t, FileH
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(NodeId, std::string, std::string,
                                                          ChangeJournal*, Deadline) {
   co_return RefuseChange();
+}
+
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(NodeId, std::string, ChangeJournal*,
+                                                      Deadline) {
+  co_return RefuseChange();
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::Link(NodeId, NodeId, std::string, ChangeJournal*,
+                                                  Deadline) {
+  co_return RefuseChange();
+}
+Task<absl::Status> Filesystem::WriteAtEnd(FileHandle fh, absl::Span<const uint8_t> from,
+                                          ChangeJournal* journal, Deadline deadline) {
+  co_return co_await Write(fh, 0, from, journal, std::move(deadline));
 }
 
 absl::Status Filesystem::RefuseChange() const { return ErrnoError(EROFS, "read-only"); }

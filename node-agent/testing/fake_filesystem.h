@@ -23,6 +23,7 @@ namespace dfscsi::testing {
 struct FakeServer {
   static constexpr uint64_t kFileBytes = 3 << 20;
   static constexpr int kEntries = 100;
+  static constexpr int64_t kBornSeconds = 1'234'567'890;  // Every file was made then.
 
   bool parked = false;  // Operations wait for `released`, or until they are cancelled.
   runtime::Event released;

@@ -218,8 +218,13 @@ NtStatus ScriptedConnection::SetFileInformation(Call& call, ScriptedOpen& open,
     case FileInfoClass::kFullEa:
       status = SetExtended(open, request.input);
       break;
-    case FileInfoClass::kLink:
-      return NtStatus::kNotSupported;  // As on file systems without hard links.
+    case FileInfoClass::kLink: {
+      const auto link = smb::wire::DecodeRenameInformation(request.input);
+      if (!open.share->hard_links) return NtStatus::kNotSupported;
+      if (!link.ok()) return NtStatus::kInfoLengthMismatch;
+      status = Link(open, link->target);
+      break;
+    }
     default:
       return NtStatus::kInvalidInfoClass;
   }
@@ -321,6 +326,21 @@ NtStatus ScriptedConnection::Rename(Call& call, ScriptedOpen& open, std::u16stri
   server_.opens_->BreakOthers(*open.file, client(), open.lease_key,
                               smb::wire::kLeaseRead | smb::wire::kLeaseWrite);
   ScriptedShare::Move(open.file, parent.file, name);
+  return NtStatus::kSuccess;
+}
+
+NtStatus ScriptedConnection::Link(ScriptedOpen& open, std::u16string_view target) {
+  ScriptedShare& share = *open.share;
+  const size_t slash = target.rfind(u'\\');
+  ScriptedShare::Found parent{.file = share.root()};
+  if (slash != std::u16string_view::npos) parent = share.Walk(target.substr(0, slash), true);
+  if (parent.status != NtStatus::kSuccess) return parent.status;
+  const std::u16string_view name =
+      slash == std::u16string_view::npos ? target : target.substr(slash + 1);
+  if (parent.file->children.contains(smb::wire::FoldCase(std::u16string(name)))) {
+    return NtStatus::kObjectNameCollision;
+  }
+  ScriptedShare::Link(open.file, parent.file, name);
   return NtStatus::kSuccess;
 }
 

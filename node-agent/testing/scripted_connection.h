@@ -186,6 +186,7 @@ class ScriptedConnection {
   smb::wire::NtStatus SetDisposition(Call& call, ScriptedOpen& open, bool remove);
   smb::wire::NtStatus Rename(Call& call, ScriptedOpen& open, std::u16string_view target,
                              bool replace, bool posix);
+  smb::wire::NtStatus Link(ScriptedOpen& open, std::u16string_view target);
   smb::wire::NtStatus SetExtended(ScriptedOpen& open, smb::wire::Bytes input);
   smb::wire::NtStatus ReserveGrowth(ScriptedShare& share, uint64_t old_size, uint64_t new_size);
   void Lock(Call& call);

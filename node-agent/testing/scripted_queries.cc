@@ -94,6 +94,7 @@ NtStatus ScriptedConnection::FileInformation(const ScriptedOpen& open, uint8_t i
                attributes.change_time, attributes.attributes};
   all.standard.allocation_size = attributes.allocation_size;
   all.standard.end_of_file = attributes.end_of_file;
+  all.standard.links = file.names;
   all.standard.directory = file.is_directory();
   all.standard.delete_pending = file.delete_pending;
   all.file_id = file.id;

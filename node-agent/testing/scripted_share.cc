@@ -208,6 +208,12 @@ void ScriptedShare::Unlink(const std::shared_ptr<ScriptedFile>& file) {
   if (found != parent->children.end() && found->second == file) parent->children.erase(found);
 }
 
+void ScriptedShare::Link(const std::shared_ptr<ScriptedFile>& file,
+                         const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name) {
+  parent->children[smb::wire::FoldCase(std::u16string(name))] = file;
+  ++file->names;
+}
+
 void ScriptedShare::Move(const std::shared_ptr<ScriptedFile>& file,
                          const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name) {
   Unlink(file);

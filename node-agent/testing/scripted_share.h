@@ -83,6 +83,7 @@ struct ScriptedFile {
   std::map<std::string, std::string> extended = {};  // By name in upper case.
   std::vector<ScriptedLock> locks = {};
   bool delete_pending = false;
+  uint32_t names = 1;  // Hard links; the others are not in `name` and `parent`.
 
   bool is_directory() const { return kind == FileKind::kDirectory || kind == FileKind::kLink; }
   smb::wire::FileAttributes Attributes() const;
@@ -127,6 +128,9 @@ class ScriptedShare {
   std::shared_ptr<ScriptedFile> Make(const std::shared_ptr<ScriptedFile>& parent,
                                      std::u16string_view name, FileKind kind, absl::Time now);
   static void Unlink(const std::shared_ptr<ScriptedFile>& file);
+  // A second name for a file.
+  static void Link(const std::shared_ptr<ScriptedFile>& file,
+                   const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name);
   static void Move(const std::shared_ptr<ScriptedFile>& file,
                    const std::shared_ptr<ScriptedFile>& parent, std::u16string_view name);
 
@@ -147,6 +151,7 @@ class ScriptedShare {
   std::optional<uint64_t> quota_bytes = {};
   // Continuously available: durable handles are persistent, and outlive the server's process.
   bool persistent_handles = false;
+  bool hard_links = false;    // FileLinkInformation; NOT_SUPPORTED without.
   bool posix_unlink = false;  // DispositionEx and RenameEx with POSIX flags.
 
  private:

@@ -32,6 +32,10 @@ bool IsSymlink(const ServerAttributes& attributes) {
           attributes.reparse_tag == smb::wire::kTagMountPoint);
 }
 
+std::optional<absl::Time> BornOf(const ServerAttributes& attributes) {
+  return smb::wire::TimeOfFileTime(attributes.file.creation_time);
+}
+
 struct stat StatOf(const ServerAttributes& attributes, uint64_t ino, const Options& options) {
   const smb::wire::FileAttributes& file = attributes.file;
   struct stat st = {};
@@ -45,6 +49,7 @@ struct stat StatOf(const ServerAttributes& attributes, uint64_t ino, const Optio
     st.st_mode = S_IFDIR | options.dir_mode;
     st.st_nlink = 2;
   } else {
+    st.st_nlink = std::max<nlink_t>(1, attributes.names);
     mode_t mode = options.file_mode;
     if (file.Has(smb::wire::kAttributeReadonly)) mode &= ~kWriteBits;
     st.st_mode = S_IFREG | mode;

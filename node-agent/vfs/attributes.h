@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <optional>
 
+#include "absl/time/time.h"
 #include "node-agent/smb/wire/file_attributes.h"
 #include "node-agent/state/inode_table.h"
 #include "node-agent/vfs/options.h"
@@ -19,10 +21,14 @@ struct ServerAttributes {
   uint32_t reparse_tag = 0;
   uint64_t file_id = 0;
   uint32_t mf_target_bytes = 0;  // > 0: a file that stands for a link (mf_symlink.h), looked into.
+  uint32_t names = 0;            // Of the file (hard links); 0: not known, as in listings.
 };
 
 // True for what readlink(2) can answer.
 bool IsSymlink(const ServerAttributes& attributes);
+
+// When it was made; nullopt: the server does not say.
+std::optional<absl::Time> BornOf(const ServerAttributes& attributes);
 
 // st_ino and the rest of struct stat. Times that a server does not know are those of the last
 // write, or zero.

@@ -92,4 +92,13 @@ Task<absl::StatusOr<Verdict>> ProbeRenamed(dfs::Binding binding, std::u16string 
   co_return Verdict::kUnknown;
 }
 
+Task<absl::StatusOr<Verdict>> ProbeLinked(dfs::Binding binding, uint64_t id, Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> found,
+                      co_await LookFor(binding.tree, binding.path, deadline));
+  if (!found.has_value()) co_return Verdict::kNotDone;
+  if (id == 0 || found->file_id == 0) co_return Verdict::kUnknown;
+  if (found->file_id != id) co_return ErrnoError(EEXIST, "another file has the name");
+  co_return Verdict::kDone;
+}
+
 }  // namespace dfscsi::vfs

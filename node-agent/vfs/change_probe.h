@@ -34,6 +34,10 @@ runtime::Task<absl::StatusOr<Verdict>> ProbeRemoved(dfs::Binding binding, uint64
 runtime::Task<absl::StatusOr<Verdict>> ProbeRenamed(dfs::Binding binding, std::u16string target,
                                                     uint64_t id, runtime::Deadline deadline);
 
+// Of a second name, the binding's path, for the file `id` (0: not known).
+runtime::Task<absl::StatusOr<Verdict>> ProbeLinked(dfs::Binding binding, uint64_t id,
+                                                   runtime::Deadline deadline);
+
 }  // namespace dfscsi::vfs
 
 #endif  // NODE_AGENT_VFS_CHANGE_PROBE_H_

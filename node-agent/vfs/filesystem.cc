@@ -174,6 +174,19 @@ Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(state::NodeId parent, s
   return impl_->MakeSymlink(parent, std::move(name), std::move(target), journal,
                             std::move(deadline));
 }
+Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
+                                          ChangeJournal* journal, Deadline deadline) {
+  return impl_->WriteAtEnd(fh, from, journal, std::move(deadline));
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(state::NodeId parent, std::string name,
+                                                      ChangeJournal* journal, Deadline deadline) {
+  return impl_->MakeFile(parent, std::move(name), journal, std::move(deadline));
+}
+Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::NodeId new_parent,
+                                                  std::string new_name, ChangeJournal* journal,
+                                                  Deadline deadline) {
+  return impl_->Link(node, new_parent, std::move(new_name), journal, std::move(deadline));
+}
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
 const Filesystem::Counters& Filesystem::counters() const { return impl_->counters(); }
 

@@ -70,7 +70,8 @@ struct EntryReply {
 // GETATTR. fuse_attr_out.
 struct AttributesReply {
   struct stat attributes = {};
-  absl::Duration timeout;  // attr_valid.
+  absl::Duration timeout;               // attr_valid.
+  std::optional<absl::Time> born = {};  // When it was made, if the server says so.
 };
 
 // OPEN. fuse_open_out.
@@ -201,6 +202,11 @@ class Filesystem {
   runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
                                     runtime::Deadline deadline);
+  // WRITE of a handle that was set to append after it was opened (fcntl(F_SETFL)): as if it had
+  // been opened so. The kernel has put the bytes where it thought the end to be, so that the node's
+  // pages are dropped afterwards.
+  runtime::Task<absl::Status> WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
+                                         ChangeJournal* journal, runtime::Deadline deadline);
   // FSYNC: what is acknowledged is on the server's disk.
   runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
   // CREATE, with the request's O_* flags. Counts one lookup, as Lookup does. EEXIST (O_EXCL).
@@ -227,6 +233,18 @@ class Filesystem {
   runtime::Task<absl::Status> Rename(state::NodeId parent, std::string name,
                                      state::NodeId new_parent, std::string new_name, uint32_t flags,
                                      ChangeJournal* journal, runtime::Deadline deadline);
+
+  // MKNOD of a regular file. Counts one lookup, as Lookup does. EEXIST.
+  runtime::Task<absl::StatusOr<EntryReply>> MakeFile(state::NodeId parent, std::string name,
+                                                     ChangeJournal* journal,
+                                                     runtime::Deadline deadline);
+
+  // LINK: a second name for the file. The reply is of `node` itself, and counts one lookup of it;
+  // looked up by the new name it is a node of its own, of the same inode number. EEXIST; EXDEV: the
+  // two are not below the same link; EOPNOTSUPP: the server makes none.
+  runtime::Task<absl::StatusOr<EntryReply>> Link(state::NodeId node, state::NodeId new_parent,
+                                                 std::string new_name, ChangeJournal* journal,
+                                                 runtime::Deadline deadline);
 
   // FLUSH. Every WRITE was acknowledged before it was answered: at once.
   runtime::Task<absl::Status> Flush(state::FileHandle fh, runtime::Deadline deadline);
@@ -293,8 +311,8 @@ class Filesystem {
                                                         std::string target, ChangeJournal* journal,
                                                         runtime::Deadline deadline);
 
-  // What the changes are answered that are not implemented (MKNOD, LINK): EROFS on a read-only
-  // mount, else EOPNOTSUPP.
+  // What the changes are answered that SMB does not have (MKNOD of devices and such): EROFS on a
+  // read-only mount, else EOPNOTSUPP.
   absl::Status RefuseChange() const;
 
   // For tests and metrics.

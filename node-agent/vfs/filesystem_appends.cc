@@ -1,6 +1,7 @@
 // WRITE through a handle that appends (O_APPEND).
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <utility>
@@ -24,6 +25,33 @@ bool IsGivenUp(const absl::Status& status) {
 }
 
 }  // namespace
+
+Task<absl::Status> Filesystem::Impl::WriteAtEnd(state::FileHandle fh,
+                                                absl::Span<const uint8_t> from,
+                                                ChangeJournal* journal, Deadline deadline) {
+  CO_RETURN_IF_ERROR(MayChange());
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
+  SetHandleFlag(fh, kHandleWritten);
+  file->NoteWritten();
+  if (file->appends()) co_return co_await Append(fh, file, from, journal, std::move(deadline));
+  // A server that appends does so only for handles that do nothing else.
+  std::shared_ptr<OpenFile> appender = appenders_[fh];
+  if (appender == nullptr) {
+    appender = std::make_shared<OpenFile>(file->path(), O_WRONLY | O_APPEND, file->identity(),
+                                          file->server_key(), /*written=*/true);
+    appenders_[fh] = appender;
+  }
+  appender->SetPath(file->path());
+  const absl::Status status = co_await Append(fh, appender, from, journal, std::move(deadline));
+  file->NoteSize(std::max(file->seen().file.end_of_file, appender->seen().file.end_of_file));
+  if (tables_.handles().Contains(fh)) {
+    const state::NodeId node = tables_.handles().Get(fh).node;
+    SetPagesTrusted(node, false);
+    invalidation_.DataChanged(node);
+  }
+  co_return status;
+}
 
 Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                             absl::Span<const uint8_t> from, ChangeJournal* journal,

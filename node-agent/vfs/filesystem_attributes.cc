@@ -25,11 +25,18 @@ using smb::wire::NtStatus;
 
 namespace {
 
+ServerAttributes SeenOf(const smb::FileStatus& status) {
+  return {.file = status.attributes,
+          .reparse_tag = status.reparse_tag,
+          .file_id = status.file_id,
+          .names = status.names};
+}
+
 Task<absl::Status> StatOn(dfs::Binding binding, bool looks_into, ServerAttributes* seen,
                           dfs::Binding* where, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const smb::FileStatus status,
                       co_await binding.tree->Stat(binding.path, deadline));
-  *seen = {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id};
+  *seen = SeenOf(status);
   if (looks_into) CO_RETURN_IF_ERROR(co_await LookIntoFile(binding, seen, deadline));
   *where = std::move(binding);
   co_return absl::OkStatus();
@@ -60,8 +67,7 @@ Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u1
     co_return absl::OkStatus();
   }
   CO_RETURN_IF_ERROR(status.status());
-  *seen = {
-      .file = status->attributes, .reparse_tag = status->reparse_tag, .file_id = status->file_id};
+  *seen = SeenOf(*status);
   if (looks_into) {
     directory.path = std::move(path);
     CO_RETURN_IF_ERROR(co_await LookIntoFile(std::move(directory), seen, deadline));
@@ -85,6 +91,15 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
   own_changes_.erase(node);
+  if (seen.names > 1 && has_pages) {
+    hard_links_.Note(node, record.ino(), {epoch, seen.file_id});
+  } else if (seen.names == 1) {
+    hard_links_.Forget(node);
+  }
+}
+
+absl::Duration Filesystem::Impl::BelievedFor(state::NodeId node, absl::Duration left) const {
+  return hard_links_.Contains(node) ? absl::ZeroDuration() : left;
 }
 
 void Filesystem::Impl::NoteWrite(state::NodeId node, absl::Time when) {
@@ -161,11 +176,13 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const std::string name(record.name());
   const absl::Time now = runtime::Loop::Current().Now();
   const uint64_t epoch = client_.GetEpoch(path);
-  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, epoch, now)) {
+  const AttributeCache::Seen* const seen = attributes_.Get(parent, name, epoch, now);
+  if (seen != nullptr && !hard_links_.Contains(node)) {
     ++counters_.attribute_hits;
     NoteSeen(node, seen->attributes, seen->epoch);
     co_return AttributesReply{.attributes = StatOfNode(node, ino, seen->attributes),
-                              .timeout = attributes_.Left(*seen, now)};
+                              .timeout = attributes_.Left(*seen, now),
+                              .born = BornOf(seen->attributes)};
   }
   ++counters_.attribute_misses;
   const bool is_root = node == state::kRootNode;
@@ -187,11 +204,12 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
     co_return AttributesReply{.attributes = SyntheticDirectory(ino, options_),
                               .timeout = absl::ZeroDuration()};
   }
-  const absl::Time seen = runtime::Loop::Current().Now();
-  attributes_.Put(parent, name, sight->attributes, sight->epoch, seen, seen);
+  const absl::Time looked = runtime::Loop::Current().Now();
+  attributes_.Put(parent, name, sight->attributes, sight->epoch, looked, looked);
   NoteSeen(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
-                            .timeout = options_.actimeo};
+                            .timeout = BelievedFor(node, options_.actimeo),
+                            .born = BornOf(sight->attributes)};
 }
 
 Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetLinkAttributes(state::NodeId node,

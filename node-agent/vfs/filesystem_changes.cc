@@ -17,6 +17,7 @@
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
 #include "node-agent/vfs/removal.h"
+#include "node-agent/vfs/share_path.h"
 
 namespace dfscsi::vfs {
 
@@ -36,24 +37,6 @@ std::u16string Sibling(const std::u16string& path, const std::u16string& name) {
 std::optional<std::u16string> Utf16(absl::string_view text) {
   return smb::wire::Utf8ToUtf16({text.data(), text.size()});
 }
-
-// Where `to` is in the share that `binding`, of `from`, leads to. Both are below its link.
-std::optional<std::u16string> PathInShare(const dfs::Binding& binding, const dfs::DfsPath& from,
-                                          const dfs::DfsPath& to) {
-  std::u16string path = binding.path;
-  for (size_t i = binding.link_components; i < from.size(); ++i) {
-    const size_t end = path.rfind(u'\\');
-    path.resize(end == std::u16string::npos ? 0 : end);
-  }
-  for (size_t i = binding.link_components; i < to.size(); ++i) {
-    const std::optional<std::u16string> name = Utf16(to.Component(i));
-    if (!name.has_value()) return std::nullopt;
-    if (!path.empty()) path.push_back(u'\\');
-    path += *name;
-  }
-  return path;
-}
-
 }  // namespace
 
 // --- Once, and only once
@@ -163,6 +146,21 @@ void Filesystem::Impl::NoteOwnChange(state::NodeId node) {
   own_changes_.insert(node);
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   ForgetName(record.parent(), record.name());
+  // By its other names it may be open since before there were several.
+  for (const state::NodeId other : hard_links_.Others(node)) {
+    SetPagesTrusted(other, false);
+    invalidation_.DataChanged(other);
+  }
+}
+
+absl::Status Filesystem::Impl::CheckNoLinkBetween(const dfs::DfsPath& from,
+                                                  const dfs::DfsPath& to) const {
+  for (size_t size = 3; size < to.size(); ++size) {
+    const dfs::DfsPath prefix = to.Prefix(size);
+    const bool both = from.size() > size && from.KeyPrefix(size) == prefix.Key();
+    if (!both && client_.IsKnownLink(prefix)) return ErrnoError(EXDEV, "below another DFS link");
+  }
+  return absl::OkStatus();
 }
 
 void Filesystem::Impl::NoteChangeIn(state::NodeId directory) {
@@ -345,23 +343,20 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   }
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, ChangeablePath(parent, name));
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath target, ChangeablePath(new_parent, new_name));
-  for (size_t size = 3; size < target.size(); ++size) {
-    const dfs::DfsPath prefix = target.Prefix(size);
-    const bool both = path.size() > size && path.KeyPrefix(size) == prefix.Key();
-    if (!both && client_.IsKnownLink(prefix)) co_return ErrnoError(EXDEV, "below another DFS link");
-  }
+  CO_RETURN_IF_ERROR(CheckNoLinkBetween(path, target));
   const bool replace = (flags & RENAME_NOREPLACE) == 0;
   const bool same_name = path == target;  // But for case.
   const state::NodeId node = tables_.inodes().Find(parent, name);
   const state::NodeId replaced = same_name ? 0 : tables_.inodes().Find(new_parent, new_name);
+  // Two names of one file: nothing is to be done, and both stay.
+  if (replace && hard_links_.AreSame(node, replaced)) co_return absl::OkStatus();
   const bool hides = replace && replaced != 0 && IsOpen(replaced);
   const std::string hidden = hides ? HiddenName(replaced) : "";
   uint64_t id = LastIdOf(node);
   Change change{.attempt = {}, .of_names = true, .in_pieces = hides, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
-    const size_t shared = binding.link_components;
-    if (target.size() <= shared || target.KeyPrefix(shared) != path.KeyPrefix(shared)) {
+    if (!IsBelowSameLink(binding, path, target)) {
       co_return ErrnoError(EXDEV, "below another DFS link");
     }
     std::optional<std::u16string> wire_target = PathInShare(binding, path, target);

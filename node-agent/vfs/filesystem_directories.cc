@@ -152,9 +152,14 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
   entry.attributes =
       is_link ? SyntheticDirectory(ino, options_) : StatOf(listed.attributes, ino, options_);
   const absl::Time now = runtime::Loop::Current().Now();
-  if (options_.mf_symlinks && MayBeMfSymlink(listed.attributes)) {
-    // What it is only its content says: the kernel looks the name up when it needs it.
-    entry.attributes.st_mode = 0;
+  const std::optional<uint64_t> first_names =
+      hard_links_.InodeNumberOf({stream.epoch(), listed.attributes.file_id});
+  const bool may_be_symlink = options_.mf_symlinks && MayBeMfSymlink(listed.attributes);
+  if (may_be_symlink || first_names.has_value()) {
+    // What it is only its content says, or how many names it has: the kernel looks the name up when
+    // it needs it.
+    if (may_be_symlink) entry.attributes.st_mode = 0;
+    entry.attributes.st_ino = first_names.value_or(ino);
     RETURN_IF_ERROR(stream.NoteGiven(position));
     sink->Add(entry);
     return absl::OkStatus();

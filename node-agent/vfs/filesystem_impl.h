@@ -34,6 +34,7 @@
 #include "node-agent/vfs/change.h"
 #include "node-agent/vfs/directory_stream.h"
 #include "node-agent/vfs/filesystem.h"
+#include "node-agent/vfs/hard_links.h"
 #include "node-agent/vfs/link_sights.h"
 #include "node-agent/vfs/open_file.h"
 #include "node-agent/vfs/options.h"
@@ -92,6 +93,8 @@ class Filesystem::Impl {
                                                                runtime::Deadline deadline);
 
   // Of Write: a handle that appends. filesystem_appends.cc
+  runtime::Task<absl::Status> WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
+                                         ChangeJournal* journal, runtime::Deadline deadline);
   runtime::Task<absl::Status> Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
                                      runtime::Deadline deadline);
@@ -136,6 +139,15 @@ class Filesystem::Impl {
                                      state::NodeId new_parent, std::string new_name, uint32_t flags,
                                      ChangeJournal* journal, runtime::Deadline deadline);
 
+  // --- New names: filesystem_new_names.cc
+
+  runtime::Task<absl::StatusOr<EntryReply>> MakeFile(state::NodeId parent, std::string name,
+                                                     ChangeJournal* journal,
+                                                     runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<EntryReply>> Link(state::NodeId node, state::NodeId new_parent,
+                                                 std::string new_name, ChangeJournal* journal,
+                                                 runtime::Deadline deadline);
+
   // --- Directories: filesystem_directories.cc
 
   runtime::Task<absl::StatusOr<state::FileHandle>> OpenDirectory(state::NodeId node,
@@ -169,8 +181,10 @@ class Filesystem::Impl {
   absl::StatusOr<dfs::DfsPath> PathOf(state::NodeId node) const;
   uint64_t InodeNumber(const dfs::DfsPath& path) const;
   // The node of `name`, made if it is new. Counts no lookup. ESTALE, ENAMETOOLONG, ENFILE.
+  // `ino`: that of a new node, if it is not to be the path's.
   absl::StatusOr<state::NodeId> NodeFor(state::NodeId parent, std::string_view name,
-                                        const dfs::DfsPath& path);
+                                        const dfs::DfsPath& path,
+                                        std::optional<uint64_t> ino = std::nullopt);
   // What LOOKUP says of a link, never by I/O.
   EntryReply LinkEntry(state::NodeId node) const;
 
@@ -196,6 +210,9 @@ class Filesystem::Impl {
                                                         uint64_t ino, runtime::Deadline deadline);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
   void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  // How long the kernel may believe what was seen of the node: a file of several names changes
+  // under the others, too.
+  absl::Duration BelievedFor(state::NodeId node, absl::Duration left) const;
   // The kernel may hold pages that are not the file's. In the shared table: the next agent knows.
   bool ArePagesTrusted(state::NodeId node) const;
   void SetPagesTrusted(state::NodeId node, bool trusted);
@@ -243,6 +260,11 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
+  // EXDEV: `to` is below a known link that `from` is not below.
+  absl::Status CheckNoLinkBetween(const dfs::DfsPath& from, const dfs::DfsPath& to) const;
+  // LINK's answer: what the node is now.
+  runtime::Task<absl::StatusOr<EntryReply>> LinkReply(state::NodeId node, dfs::DfsPath path,
+                                                      uint64_t epoch, runtime::Deadline deadline);
   // A WRITE was acknowledged at `when` of the server's clock. Servers set the last-write time when
   // a file is closed, or seconds later: until then the mount shows this one.
   void NoteWrite(state::NodeId node, absl::Time when);
@@ -317,8 +339,11 @@ class Filesystem::Impl {
   Invalidation& invalidation_;
   const Options options_;
   AttributeCache attributes_;
+  HardLinks hard_links_;
   Appends appends_;
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> files_;
+  // Beside handles that were set to append after they were opened: the same file, to append.
+  absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> appenders_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
   absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
   absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.

@@ -55,9 +55,10 @@ uint64_t Filesystem::Impl::NumberOf(const SipKey& key, const dfs::DfsPath& path)
 }
 
 absl::StatusOr<state::NodeId> Filesystem::Impl::NodeFor(state::NodeId parent, std::string_view name,
-                                                        const dfs::DfsPath& path) {
+                                                        const dfs::DfsPath& path,
+                                                        std::optional<uint64_t> ino) {
   absl::StatusOr<state::NodeId> node =
-      tables_.inodes().FindOrInsert(parent, name, {.ino = InodeNumber(path)});
+      tables_.inodes().FindOrInsert(parent, name, {.ino = ino.value_or(InodeNumber(path))});
   if (node.ok()) return node;
   switch (node.status().code()) {
     case absl::StatusCode::kNotFound:
@@ -92,9 +93,10 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   }
   const absl::Time now = runtime::Loop::Current().Now();
   const uint64_t epoch = client_.GetEpoch(path);
-  if (const AttributeCache::Seen* seen = attributes_.Get(parent, name, epoch, now)) {
+  const AttributeCache::Seen* const known = attributes_.Get(parent, name, epoch, now);
+  if (known != nullptr && known->attributes.names < 2) {
     ++counters_.attribute_hits;
-    const AttributeCache::Seen copy = *seen;
+    const AttributeCache::Seen copy = *known;
     CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
     NoteSeen(node, copy.attributes, copy.epoch);
     tables_.inodes().AddLookup(node);
@@ -107,7 +109,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   }
   ++counters_.attribute_misses;
   CO_ASSIGN_OR_RETURN(const Sight sight, co_await LookAtName(path, deadline));
-  CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
+  const std::optional<uint64_t> first_names =
+      hard_links_.InodeNumberOf({sight.epoch, sight.attributes.file_id});
+  CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path, first_names));
   tables_.inodes().AddLookup(node);
   if (sight.is_link) {
     client_.NoteLink(path);
@@ -119,7 +123,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   co_return EntryReply{
       .node = node,
       .attributes = StatOfNode(node, tables_.inodes().Get(node).ino(), sight.attributes),
-      .attributes_timeout = options_.actimeo,
+      .attributes_timeout = BelievedFor(node, options_.actimeo),
       .name_timeout = options_.actimeo};
 }
 
@@ -127,6 +131,7 @@ void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
   if (!tables_.inodes().Forget(node, lookups)) return;
   sights_.Forget(node);
   own_changes_.erase(node);
+  hard_links_.Forget(node);
   counters_.last_known_kept = static_cast<int64_t>(sights_.size());
 }
 

@@ -54,7 +54,8 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     // The kernel still believes the size that it was told last, and would cut this file to it; but
     // it asks for the size after a change of its own. And one node has one set of pages, which the
     // other file's handle goes on filling.
-    reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends();
+    reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends() ||
+                      hard_links_.Contains(node);
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -180,6 +181,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
       if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
     }
   }
+  appenders_.erase(fh);
   const auto found = files_.find(fh);
   if (found == files_.end()) return;
   found->second->CloseLater();
@@ -188,7 +190,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
 
 absl::Status Filesystem::Impl::RefuseChange() const {
   return options_.read_only ? ErrnoError(EROFS, "mounted read-only")
-                            : ErrnoError(EOPNOTSUPP, "writing is not implemented");
+                            : ErrnoError(EOPNOTSUPP, "SMB has no such files");
 }
 
 }  // namespace dfscsi::vfs

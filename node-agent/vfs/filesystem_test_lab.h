@@ -247,6 +247,23 @@ class FilesystemLab {
       return filesystem_->Rename(parent, name, new_parent, new_name, flags, journal, until);
     });
   }
+  absl::StatusOr<EntryReply> Link(state::NodeId node, state::NodeId new_parent,
+                                  const std::string& new_name, ChangeJournal* journal = nullptr) {
+    return Get<EntryReply>([=, this](runtime::Deadline until) {
+      return filesystem_->Link(node, new_parent, new_name, journal, until);
+    });
+  }
+  absl::StatusOr<EntryReply> MakeFile(state::NodeId parent, const std::string& name) {
+    return Get<EntryReply>([=, this](runtime::Deadline until) {
+      return filesystem_->MakeFile(parent, name, nullptr, until);
+    });
+  }
+  // By a handle that was set to append after it was opened.
+  absl::Status WriteAtEnd(state::FileHandle fh, const std::string& text) {
+    return Change([=, &text, this](runtime::Deadline until) {
+      return filesystem_->WriteAtEnd(fh, BytesOf(text), nullptr, until);
+    });
+  }
   static absl::Span<const uint8_t> BytesOf(const std::string& text) {
     return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
   }

@@ -35,6 +35,8 @@ Task<absl::Status> Filesystem::Impl::SetTimeOfWriters(state::NodeId node,
     for (const state::FileHandle fh : open->second) {
       const auto file = files_.find(fh);
       if (file != files_.end() && file->second->written()) writers.push_back(file->second);
+      const auto appender = appenders_.find(fh);
+      if (appender != appenders_.end()) writers.push_back(appender->second);
     }
   }
   for (const std::shared_ptr<OpenFile>& file : writers) {
