@@ -9,6 +9,7 @@ ACTION  read   reads 64 KiB of PATH/big.bin past the page cache, another place e
         ls     lists PATH
         ls-l   lists PATH and asks for the attributes of every name
         df     statvfs of PATH
+        write  writes 64 KiB to PATH past the page cache, another place each time
 
 One line per round: "BEGIN END ok" or "BEGIN END error NAME", times of CLOCK_MONOTONIC. Ends when its stdout does.
 """
@@ -35,6 +36,11 @@ class Walker:
             self.fd = os.open(os.path.join(self.path, 'big.bin'), os.O_RDONLY | os.O_DIRECT)
             self.blocks = os.fstat(self.fd).st_size // BLOCK
         os.preadv(self.fd, [self.buffer], next(self.count) * 37 % self.blocks * BLOCK)
+
+    def write(self):
+        if self.fd is None:
+            self.fd = os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o644)
+        os.pwritev(self.fd, [self.buffer], next(self.count) * 37 % 256 * BLOCK)
 
     def stat(self):
         os.stat(f'{self.path}/many/f{next(self.count) % 200:04}')

@@ -170,6 +170,7 @@ absl::Status Agent::TakeWelcome(const state::Welcome& welcome, std::vector<Uniqu
   memory.guard = std::make_unique<state::LogonGuard>(std::move(guard));
   memory.heartbeat = std::make_unique<state::Heartbeat>(std::move(heartbeat));
   RETURN_IF_ERROR(memory.arena->Prepare(memory.granted_steps));
+  memory.arena->SetParkedLimit(flags_.parked_max_bytes);
   smb::SetIdentityKey(IdentityKeyOf(*memory.guard));
   mounts_.clear();
   memory_ = std::move(memory);

@@ -43,6 +43,7 @@ struct AgentFlags {
   std::string auth_program;
   std::string notifier_program;
   bool exit_when_idle = false;
+  uint64_t parked_max_bytes = state::ParkedSlots::kDefaultLimitBytes;
 };
 
 class Agent final : public MounterLink::Receiver, public Service::Handler {

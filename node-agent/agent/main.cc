@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -23,9 +24,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "node-agent/agent/agent.h"
+#include "node-agent/agent/memory_limit.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/runtime/real_loop.h"
+#include "node-agent/state/parked_slots.h"
 
 ABSL_FLAG(std::string, socket_dir, "", "folder of mounter.sock; agent.sock is made there");
 ABSL_FLAG(std::string, state_dir, "",
@@ -33,6 +36,10 @@ ABSL_FLAG(std::string, state_dir, "",
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info or debug");
 ABSL_FLAG(std::string, auth_program, "", "path of dfs-auth; empty: beside this program");
 ABSL_FLAG(std::string, notifier_program, "", "path of dfs-notifier; empty: beside this program");
+ABSL_FLAG(
+    uint32_t, parked_max_mib, dfscsi::state::ParkedSlots::kDefaultLimitBytes >> 20,
+    "memory for large requests that wait for a server; at most a quarter of what the container"
+    " may have");
 ABSL_FLAG(bool, exit_when_idle, false, "end when nothing has been mounted for some seconds");
 
 namespace dfscsi::agent {
@@ -148,6 +155,9 @@ int main(int argc, char** argv) {
   flags.socket_dir = absl::GetFlag(FLAGS_socket_dir);
   flags.state_dir = absl::GetFlag(FLAGS_state_dir);
   flags.exit_when_idle = absl::GetFlag(FLAGS_exit_when_idle);
+  // They are charged to this process's group: what else it needs must fit in, too.
+  flags.parked_max_bytes = std::min(uint64_t{absl::GetFlag(FLAGS_parked_max_mib)} << 20,
+                                    dfscsi::agent::OwnMemoryLimitBytes() / 4);
   flags.auth_program = dfscsi::agent::ProgramPath(absl::GetFlag(FLAGS_auth_program), "dfs-auth");
   flags.notifier_program =
       dfscsi::agent::ProgramPath(absl::GetFlag(FLAGS_notifier_program), "dfs-notifier");

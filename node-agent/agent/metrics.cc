@@ -107,6 +107,13 @@ void AddNode(Page& page, const MetricsSource& source) {
       .Add(usage.big_total - usage.big_free, {{"size", "big"}, {"state", "used"}})
       .Add(usage.small_free, {{"size", "small"}, {"state", "free"}})
       .Add(usage.small_total - usage.small_free, {{"size", "small"}, {"state", "used"}});
+  page.Gauge("parked_requests", "Large requests that wait outside of the arena's steps.")
+      .Add(usage.parked.slots);
+  page.Gauge("parked_request_bytes", "Memory that they take.")
+      .Add(static_cast<double>(usage.parked.bytes));
+  page.Counter("parked_full_total",
+               "Times a mount was not read because parked requests had reached their limit.")
+      .Add(source.engine.room.stops());
   page.Counter("arena_shortages_total", "Times a mount could not be read for want of a slot.")
       .Add(source.engine.room.shortages());
   page.Gauge("reply_buffer_bytes", "Memory for replies, by where it is from.")

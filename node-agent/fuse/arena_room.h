@@ -30,10 +30,17 @@ class ArenaRoom {
   }
 
   // No slot was to be had: asks for more, and waits until one is freed or added. Somebody always
-  // frees: a request that waits for a server is in a small slot, and big ones are then free.
+  // frees: a request that waits for a server is in a small slot or parked, and big ones are then
+  // free.
   runtime::Wait WaitForSlot(runtime::Deadline deadline) {
     ++shortages_;
     AskToGrow();
+    return changed_.WaitForNotify(std::move(deadline));
+  }
+  // A mount has more large requests waiting than there is room for: it is not read until one of
+  // them is answered.
+  runtime::Wait WaitForFreed(runtime::Deadline deadline) {
+    ++stops_;
     return changed_.WaitForNotify(std::move(deadline));
   }
   struct Waiter {
@@ -54,6 +61,8 @@ class ArenaRoom {
 
   // How often a mount could not be read for want of a slot.
   int64_t shortages() const { return shortages_; }
+  // How often one was not read because what is parked had reached its limit.
+  int64_t stops() const { return stops_; }
 
  private:
   state::RequestArena& arena_;
@@ -62,6 +71,7 @@ class ArenaRoom {
   int waiting_ = 0;
   bool growing_ = false;
   int64_t shortages_ = 0;
+  int64_t stops_ = 0;
 };
 
 }  // namespace dfscsi::fuse

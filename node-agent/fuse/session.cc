@@ -189,6 +189,11 @@ runtime::Task<void> Session::ReadLoop() {
         (void)co_await room_.WaitForSlot(runtime::Deadline::After(absl::Seconds(1)));
         break;
       }
+      case ReadSomeResult::kFull: {
+        const ArenaRoom::Waiter waiter(room_);
+        (void)co_await room_.WaitForFreed(runtime::Deadline::After(absl::Seconds(1)));
+        break;
+      }
       case ReadSomeResult::kFailed:
         // Nothing that a kernel says. Go on, but do not spin.
         if (++failures == 1) LogError("mount ", config_.mount_id, ": reading requests failed");
@@ -207,12 +212,15 @@ Session::ReadSomeResult Session::ReadSome() {
         room_.arena().ReadRequest(config_.fuse_fd.get(), config_.mount_id);
     switch (read.result) {
       case RequestArena::ReadResult::kRequest:
+        if ((read.slot.big() || read.slot.parked()) && room_.arena().IsShort()) room_.AskToGrow();
         Process(read.slot);
         break;
       case RequestArena::ReadResult::kEmpty:
         return ReadSomeResult::kEmptyOrEnough;
       case RequestArena::ReadResult::kNoSlot:
         return ReadSomeResult::kNoSlot;
+      case RequestArena::ReadResult::kFull:
+        return ReadSomeResult::kFull;
       case RequestArena::ReadResult::kGone:
         return ReadSomeResult::kGone;
       case RequestArena::ReadResult::kFailed:

@@ -158,7 +158,7 @@ class Session {
           ArenaRoom& room, BufferPool& buffers, std::function<void()> on_gone);
   absl::Status ReplayInit();
   runtime::Task<void> ReadLoop();
-  enum class ReadSomeResult { kEmptyOrEnough, kNoSlot, kFailed, kGone };
+  enum class ReadSomeResult { kEmptyOrEnough, kNoSlot, kFull, kFailed, kGone };
   ReadSomeResult ReadSome();
   void Process(state::RequestSlot slot);
   void ProcessInterrupt(state::RequestSlot slot);

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 
@@ -60,7 +59,9 @@ fuse_in_header HeaderOf(const char* payload) {
   return header;
 }
 
-uint32_t Capacity(bool big) { return big ? kBigPayloadBytes : kSmallPayloadBytes; }
+uint32_t Capacity(RequestSlot slot) {
+  return slot.big() || slot.parked() ? kBigPayloadBytes : kSmallPayloadBytes;
+}
 
 }  // namespace
 
@@ -69,6 +70,7 @@ struct RequestArena::Header {
   uint32_t layout_version;
   std::atomic<uint32_t> generation;
   std::atomic<uint32_t> kinds[kArenaSteps];  // StepKind
+  std::atomic<uint32_t> parked_used;         // ParkedSlots
 };
 
 // The slots of one step.
@@ -79,12 +81,12 @@ struct RequestArena::Step {
   RequestSlot Big(int i) const {
     char* payloads = start + kArenaStepBytes - geometry.big * uint64_t{kBigPayloadBytes};
     return RequestSlot(reinterpret_cast<SlotDescriptor*>(start) + i,
-                       payloads + i * uint64_t{kBigPayloadBytes}, /*big=*/true);
+                       payloads + i * uint64_t{kBigPayloadBytes}, RequestSlot::Place::kBig);
   }
   RequestSlot Small(int i) const {
     char* slot = start + geometry.big * sizeof(SlotDescriptor) + i * kSmallSlotBytes;
     return RequestSlot(reinterpret_cast<SlotDescriptor*>(slot), slot + sizeof(SlotDescriptor),
-                       /*big=*/false);
+                       RequestSlot::Place::kSmall);
   }
   // Small ones first, so that of two copies of a request the small one is met first.
   template <typename F>
@@ -94,7 +96,8 @@ struct RequestArena::Step {
   }
 };
 
-RequestArena::RequestArena(SharedMemory memory) : memory_(std::move(memory)) {
+RequestArena::RequestArena(SharedMemory memory)
+    : memory_(std::move(memory)), parked_(memory_, kArenaStepsEnd, header()->parked_used) {
   static_assert(sizeof(Header) <= kArenaHeaderBytes);
 }
 
@@ -158,6 +161,13 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
     }
     if (kind != StepKind::kNone) AddToFreeLists(step, kind, &found);
   }
+  const uint64_t now_ns = BoottimeNs();
+  parked_.Adopt([&](ParkedSlots::Slot parked) -> uint32_t {
+    const RequestSlot slot(parked.descriptor, parked.payload, RequestSlot::Place::kParked);
+    if (!Recover(slot, now_ns)) return 0;
+    found.push_back(slot);
+    return parked.descriptor->length;
+  });
 
   // Two copies of one request: the agent died between publishing the small one and freeing the big
   // one.
@@ -169,6 +179,10 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
       if (slot.big() != big) continue;
       if (seen.emplace(std::pair(slot.mount_id(), slot.unique()), true).second) {
         unique.push_back(slot);
+        if (big) {
+          ++big_of_mount_[slot.mount_id()];
+          ++big_kept_;
+        }
         continue;
       }
       Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
@@ -182,39 +196,44 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
   return unique;
 }
 
-// Sorts the slots of a step into free ones and requests. Of a slot in state `reading` only the
-// payload and the mount id can be believed.
+// Of a slot in state `reading` only the payload and the mount id can be believed.
+bool RequestArena::Recover(RequestSlot slot, uint64_t now_ns) {
+  SlotDescriptor* const d = slot.descriptor_;
+  const SlotState state = slot.state();
+  if (state == SlotState::kFree) return false;
+  const fuse_in_header request = HeaderOf(slot.payload_);
+  const uint32_t length = state == SlotState::kReading ? request.len : d->length;
+  // 0: nothing was delivered. Other lengths out of range: not written by us, nothing to be saved.
+  if (length < sizeof(request) || length > Capacity(slot)) {
+    Store(d->state, static_cast<uint32_t>(SlotState::kFree));
+    return false;
+  }
+  if (state == SlotState::kReading) {
+    Fill(d->unique, request.unique);
+    Fill(d->opcode, request.opcode);
+    Fill(d->length, length);
+    Fill(d->generation, generation_);
+    Fill(d->arrived_ns, now_ns);
+    Fill(d->create_guid, Guid{});
+    Store(d->state, static_cast<uint32_t>(SlotState::kFilled));
+  }
+  return true;
+}
+
+// Sorts the slots of a step into free ones and requests.
 void RequestArena::AddToFreeLists(int step, StepKind kind, std::vector<RequestSlot>* found) {
   StepUse& use = steps_[step];
   std::vector<RequestSlot>& free_big = free_big_;
   std::vector<RequestSlot>& free_small = free_small_;
-  const uint64_t now = BoottimeNs();
+  const uint64_t now_ns = BoottimeNs();
   use.kind = kind;
   CutStep(step, kind).ForEach([&](RequestSlot slot) {
-    SlotDescriptor* const d = slot.descriptor_;
-    const SlotState state = slot.state();
-    if (state != SlotState::kFree) {
-      const fuse_in_header request = HeaderOf(slot.payload_);
-      const uint32_t length = state == SlotState::kReading ? request.len : d->length;
-      // 0: nothing was delivered. Other lengths out of range: not written by us, nothing to be
-      // saved.
-      if (length >= sizeof(request) && length <= Capacity(slot.big())) {
-        if (state == SlotState::kReading) {
-          Fill(d->unique, request.unique);
-          Fill(d->opcode, request.opcode);
-          Fill(d->length, length);
-          Fill(d->generation, generation_);
-          Fill(d->arrived_ns, now);
-          Fill(d->create_guid, Guid{});
-          Store(d->state, static_cast<uint32_t>(SlotState::kFilled));
-        }
-        ++use.taken;
-        found->push_back(slot);
-        return;
-      }
-      Store(d->state, static_cast<uint32_t>(SlotState::kFree));
+    if (Recover(slot, now_ns)) {
+      ++use.taken;
+      found->push_back(slot);
+    } else {
+      (slot.big() ? free_big : free_small).push_back(slot);
     }
-    (slot.big() ? free_big : free_small).push_back(slot);
   });
 }
 
@@ -288,11 +307,51 @@ RequestSlot RequestArena::Take(bool big) {
   return slot;
 }
 
+bool RequestArena::HasItsShare(uint32_t mount_id) const {
+  const auto kept = big_of_mount_.find(mount_id);
+  return kept != big_of_mount_.end() && kept->second >= kMostBigOfMount;
+}
+
+bool RequestArena::IsFull(uint32_t mount_id) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!HasItsShare(mount_id)) return false;
+  }
+  return !parked_.HasRoom();
+}
+
+bool RequestArena::MustPark(uint32_t mount_id) const {
+  absl::MutexLock lock(&mutex_);
+  return free_big_.empty() || big_kept_ >= kMostBig || HasItsShare(mount_id);
+}
+
+bool RequestArena::IsShort() const {
+  absl::MutexLock lock(&mutex_);
+  return free_big_.empty() && big_kept_ < kMostBig;
+}
+
+RequestSlot RequestArena::PlaceFor(RequestSlot big, uint32_t length, uint32_t mount_id) {
+  RequestSlot place;
+  if (length <= kSmallPayloadBytes) {
+    place = Take(/*big=*/false);
+  } else if (MustPark(mount_id)) {
+    if (const auto parked = parked_.Take(length); parked.has_value()) {
+      place = RequestSlot(parked->descriptor, parked->payload, RequestSlot::Place::kParked);
+    }
+  }
+  if (place) return place;
+  absl::MutexLock lock(&mutex_);
+  ++big_of_mount_[mount_id];
+  ++big_kept_;
+  return big;
+}
+
 // Stores: header zeroed, mount id, state = reading; read(2); then either
 //   stays:  unique … arrived, state = filled;
-//   moves:  the same and the bytes in the small slot, its state = filled, the big one's state =
+//   moves:  the same and the bytes in the other slot, its state = filled, the big one's state =
 //   free.
 RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
+  if (IsFull(mount_id)) return {ReadResult::kFull, {}};
   const RequestSlot slot = Take(/*big=*/true);
   if (!slot) return {ReadResult::kNoSlot, {}};
   SlotDescriptor* const d = slot.descriptor_;
@@ -309,7 +368,7 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
   StoreDone();  // The kernel's.
   const int error = n < 0 ? errno : 0;
   if (n < static_cast<ssize_t>(sizeof(fuse_in_header))) {
-    Free(slot);
+    GiveBack(slot);
     if (error == EAGAIN) return {ReadResult::kEmpty, {}};
     if (error == ENODEV) return {ReadResult::kGone, {}};
     return {ReadResult::kFailed, {}, error == 0 ? EIO : error};
@@ -317,8 +376,7 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
 
   const fuse_in_header request = HeaderOf(slot.payload_);
   const uint32_t length = static_cast<uint32_t>(n);
-  RequestSlot target = length <= kSmallPayloadBytes ? Take(/*big=*/false) : slot;
-  if (!target) target = slot;
+  const RequestSlot target = PlaceFor(slot, length, mount_id);
   SlotDescriptor* const t = target.descriptor_;
   if (!target.big()) {
     FillBytes(target.payload_, slot.payload_, length);
@@ -331,7 +389,7 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
   Fill(t->arrived_ns, BoottimeNs());
   Fill(t->create_guid, Guid{});
   Store(t->state, static_cast<uint32_t>(SlotState::kFilled));
-  if (!target.big()) Free(slot);
+  if (!target.big()) GiveBack(slot);
   return {ReadResult::kRequest, target};
 }
 
@@ -352,11 +410,26 @@ void RequestArena::MarkDone(RequestSlot slot, int error, absl::Span<const char> 
   Store(d->state, static_cast<uint32_t>(SlotState::kDone));
 }
 
-void RequestArena::Free(RequestSlot slot) {
+void RequestArena::GiveBack(RequestSlot slot) {
   Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
   absl::MutexLock lock(&mutex_);
   --steps_[StepOf(slot)].taken;
   (slot.big() ? free_big_ : free_small_).push_back(slot);
+}
+
+void RequestArena::Free(RequestSlot slot) {
+  if (slot.parked()) {
+    Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
+    parked_.Give(parked_.IndexOf(slot.descriptor_), slot.descriptor_->length);
+    return;
+  }
+  if (slot.big()) {
+    absl::MutexLock lock(&mutex_);
+    const auto kept = big_of_mount_.find(slot.mount_id());
+    if (kept != big_of_mount_.end() && --kept->second == 0) big_of_mount_.erase(kept);
+    --big_kept_;
+  }
+  GiveBack(slot);
 }
 
 void RequestArena::FreeMount(uint32_t mount_id) {
@@ -369,6 +442,10 @@ void RequestArena::FreeMount(uint32_t mount_id) {
       });
     }
   }
+  parked_.ForEachUsed([&](ParkedSlots::Slot parked) {
+    const RequestSlot slot(parked.descriptor, parked.payload, RequestSlot::Place::kParked);
+    if (slot.state() != SlotState::kFree && slot.mount_id() == mount_id) slots.push_back(slot);
+  });
   for (RequestSlot slot : slots) Free(slot);
 }
 
@@ -383,6 +460,7 @@ RequestArena::Usage RequestArena::GetUsage() const {
   }
   usage.big_free = static_cast<int>(free_big_.size());
   usage.small_free = static_cast<int>(free_small_.size());
+  usage.parked = parked_.GetUsage();
   return usage;
 }
 

@@ -10,8 +10,8 @@
 // Memory. One memfd per node: a header page, then up to 16 steps of 8 MiB. The mounter touches and
 // mlocks the header and the granted steps; an agent maps it all and populates the granted ones,
 // because the kernel answers EIO when it is copying into a page that is not present while the
-// reader is being killed (docs/adr/0003-request-arena.md has the figures). A step is cut into slots
-// of two sizes:
+// reader is being killed (docs/adr/0003-request-arena.md has the figures). Behind the steps are the
+// parked slots (parked_slots.h), which are not locked. A step is cut into slots of two sizes:
 //   big    1 MiB + 8 KiB, page aligned: what the kernel insists on before it gives out any request;
 //   small  1 KiB: nearly every request is far below that, and moves here at once, so that thousands
 //   of
@@ -33,7 +33,8 @@
 //   any       -> free      answered.
 // A small request is copied to a small slot, that slot is published as filled, and then the big one
 // is freed: a death in between leaves two copies, and Adopt() keeps the small one (same mount and
-// unique). The order of the single stores stands at each function in request_arena.cc;
+// unique). So is a large one to a parked slot, where its mount has more than its share of the big
+// ones. The order of the single stores stands at each function in request_arena.cc;
 // request_arena_test.cc dies after every one of them.
 //
 // Who writes. One agent at a time, the active one: the mounter activates an agent only when its
@@ -53,19 +54,21 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "node-agent/state/parked_slots.h"
 #include "node-agent/state/shared_memory.h"
 
 namespace dfscsi::state {
 
-inline constexpr uint32_t kArenaLayoutVersion = 1;
+inline constexpr uint32_t kArenaLayoutVersion = 2;
 inline constexpr uint64_t kArenaHeaderBytes = 4096;
 inline constexpr uint64_t kArenaStepBytes = 8 << 20;
 inline constexpr int kArenaSteps = 16;
-inline constexpr uint64_t kArenaBytes = kArenaHeaderBytes + kArenaSteps * kArenaStepBytes;
+inline constexpr uint64_t kArenaStepsEnd = kArenaHeaderBytes + kArenaSteps * kArenaStepBytes;
 constexpr uint64_t ArenaStepOffset(int step) { return kArenaHeaderBytes + step * kArenaStepBytes; }
 
 // The largest WRITE that INIT may agree on, and what /dev/fuse wants a reader to offer for it.
@@ -74,6 +77,7 @@ inline constexpr uint32_t kBigPayloadBytes = kMaxWriteBytes + 8192;
 inline constexpr uint32_t kSmallPayloadBytes = 1024;
 inline constexpr uint32_t kReplyJournalBytes =
     184;  // fuse_out_header + the reply to CREATE, and some more.
+inline constexpr uint32_t kParkedSlots = 4096;
 
 using Guid = std::array<uint8_t, 16>;
 
@@ -97,6 +101,10 @@ struct SlotDescriptor {
 };
 static_assert(sizeof(SlotDescriptor) == 256 && std::is_standard_layout_v<SlotDescriptor>);
 
+// Steps and parked slots.
+inline constexpr uint64_t kArenaBytes =
+    kArenaStepsEnd + kParkedSlots * (sizeof(SlotDescriptor) + uint64_t{kBigPayloadBytes});
+
 // Names one slot; cheap to copy. Valid from ReadRequest() or Adopt() until Free().
 class RequestSlot {
  public:
@@ -112,7 +120,8 @@ class RequestSlot {
   // The request as the kernel wrote it, fuse_in_header first; 8-byte aligned. libfuse works on it
   // in place.
   absl::Span<char> request() const { return {payload_, descriptor_->length}; }
-  bool big() const { return big_; }
+  bool big() const { return place_ == Place::kBig; }
+  bool parked() const { return place_ == Place::kParked; }
 
   const Guid& create_guid() const { return descriptor_->create_guid; }
   uint64_t server() const { return descriptor_->server; }
@@ -125,18 +134,23 @@ class RequestSlot {
 
  private:
   friend class RequestArena;
-  RequestSlot(SlotDescriptor* descriptor, char* payload, bool big)
-      : descriptor_(descriptor), payload_(payload), big_(big) {}
+  enum class Place : uint8_t { kSmall, kBig, kParked };
+  RequestSlot(SlotDescriptor* descriptor, char* payload, Place place)
+      : descriptor_(descriptor), payload_(payload), place_(place) {}
 
   SlotDescriptor* descriptor_ = nullptr;
   char* payload_ = nullptr;
-  bool big_ = false;
+  Place place_ = Place::kSmall;
 };
 
 class RequestArena {
  public:
   // kMixed: 6 big slots and 1,598 small ones. kSmall: 6,553 small ones, for many parked requests.
   enum class StepKind : uint32_t { kNone = 0, kMixed = 1, kSmall = 2 };
+
+  // Big slots that the requests of one mount, and of all, keep: others are parked.
+  static constexpr int kMostBigOfMount = 24;
+  static constexpr int kMostBig = 72;
 
   // Maps the arena; writes nothing. For an agent that starts, active or not.
   // FailedPrecondition: not an arena, or of a layout that this program cannot read: do not take
@@ -171,6 +185,8 @@ class RequestArena {
     kEmpty,    // EAGAIN: wait until the fd is readable again.
     kNoSlot,   // All big slots are taken: ask for a step, or wait until one is freed; leave the fd
                // alone.
+    kFull,     // The mount has its share of them, and no more can be parked: wait until a slot is
+               // freed; a step would not help.
     kGone,     // ENODEV: the file system is unmounted; nothing will come from this fd any more.
     kFailed,   // Another errno, in `error`.
   };
@@ -180,8 +196,13 @@ class RequestArena {
     int error = 0;
   };
   // One read(2) from a nonblocking /dev/fuse fd. Call when epoll says readable, until kEmpty. A
-  // request that fits is moved to a small slot before this returns.
+  // request that fits is moved to a small slot before this returns, and one that is too many to a
+  // parked one.
   Read ReadRequest(int fuse_fd, uint32_t mount_id);
+  // True if big slots are so few that a step is worth asking for.
+  bool IsShort() const;
+  // How much memory parked requests may take. Default: ParkedSlots::kDefaultLimitBytes.
+  void SetParkedLimit(uint64_t bytes) { parked_.SetLimit(bytes); }
 
   // Before the first step that another agent must not simply repeat. `create_guid`: what the server
   // will know the operation by. Cheap enough for every request; idempotent ones need it not.
@@ -201,6 +222,7 @@ class RequestArena {
     int steps = 0;
     int big_total = 0, big_free = 0;
     int small_total = 0, small_free = 0;
+    ParkedSlots::Usage parked;
   };
   Usage GetUsage() const;
 
@@ -215,16 +237,30 @@ class RequestArena {
   void AddToFreeLists(int step, StepKind kind, std::vector<RequestSlot>* found)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   RequestSlot Take(bool big);
-  RequestSlot MoveToSmall(RequestSlot big);
+  // Back to the free list: nothing was published in it.
+  void GiveBack(RequestSlot slot);
+  // Where a request of that length is to lie that was read into `big`: there, or a slot taken for
+  // it.
+  RequestSlot PlaceFor(RequestSlot big, uint32_t length, uint32_t mount_id);
+  bool HasItsShare(uint32_t mount_id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // It has, and nothing can be parked.
+  bool IsFull(uint32_t mount_id) const;
+  // It has, or too few big slots are left for reading.
+  bool MustPark(uint32_t mount_id) const;
+  // Of a slot that a dead agent left: it holds a request, and is published as filled at least.
+  bool Recover(RequestSlot slot, uint64_t now_ns);
   int StepOf(RequestSlot slot) const;
 
   const SharedMemory memory_;
+  ParkedSlots parked_;
   uint32_t generation_ = 0;  // Constant after Adopt().
 
   mutable absl::Mutex mutex_;
   // Stacks: the slot used last is the one in the processor's cache.
   std::vector<RequestSlot> free_big_ ABSL_GUARDED_BY(mutex_);
   std::vector<RequestSlot> free_small_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint32_t, int> big_of_mount_ ABSL_GUARDED_BY(mutex_);  // Not 0.
+  int big_kept_ ABSL_GUARDED_BY(mutex_) = 0;  // By requests of all mounts.
   struct StepUse {
     StepKind kind = StepKind::kNone;
     bool granted = false;

@@ -133,6 +133,7 @@ TEST_F(RequestArenaTest, SmallRequestsMoveAndLargeOnesStay) {
 TEST_F(RequestArenaTest, AFullArenaLeavesRequestsInTheKernel) {
   auto arena = MapArena();
   Adopt(*arena);
+  arena->SetParkedLimit(0);
   FakeDevice device;
   std::vector<RequestSlot> slots;
   for (uint64_t unique = 2; unique <= 14; unique += 2) device.Queue(unique, FUSE_WRITE, 100'000);
@@ -142,6 +143,114 @@ TEST_F(RequestArenaTest, AFullArenaLeavesRequestsInTheKernel) {
   EXPECT_EQ(arena->ReadRequest(device.fd(), kMount).result, ReadResult::kRequest);
   for (RequestSlot slot : slots) arena->Free(slot);
   EXPECT_EQ(arena->GetUsage().big_total, 12);
+}
+
+TEST_F(RequestArenaTest, BigRequestsBeyondTheShareOfTheirMountAreParked) {
+  auto arena = MapArena();
+  Adopt(*arena);
+  for (int step = 1; step < 6; ++step) ASSERT_TRUE(arena->AddStep(step, StepKind::kMixed).ok());
+  FakeDevice device;
+  std::vector<RequestSlot> slots;
+  for (uint64_t i = 1; i <= 100; ++i) {
+    device.Queue(2 * i, FUSE_WRITE, 100'000);
+    const auto read = arena->ReadRequest(device.fd(), kMount);
+    ASSERT_EQ(read.result, ReadResult::kRequest);
+    EXPECT_EQ(read.slot.parked(), i > RequestArena::kMostBigOfMount) << i;
+    slots.push_back(read.slot);
+  }
+  EXPECT_EQ(arena->GetUsage().big_free, 12);
+  EXPECT_EQ(arena->GetUsage().parked.slots, 76);
+  EXPECT_EQ(arena->GetUsage().parked.bytes, 76u * 102'400);
+  // Another mount does not notice.
+  device.Queue(1000, FUSE_WRITE, 100'000);
+  const auto other = arena->ReadRequest(device.fd(), kMount + 1);
+  EXPECT_TRUE(other.slot.big());
+  arena->MarkStarted(slots[50], {1});
+  arena->MarkDone(slots[60], EIO, "");
+  arena->Free(slots[70]);
+
+  auto next = MapArena();
+  const auto found = next->Adopt(++generation_, /*granted=*/0x3f);
+  ASSERT_TRUE(found.ok());
+  ASSERT_EQ(found->size(), 100u);
+  uint64_t unique = 0;
+  for (const RequestSlot slot : *found) {
+    unique += unique == 140 ? 4 : 2;
+    if (slot.mount_id() != kMount) continue;
+    ASSERT_EQ(slot.unique(), unique);
+    EXPECT_EQ(std::string(slot.request().data(), slot.request().size()),
+              FakeDevice::Request(unique, FUSE_WRITE, 100'000));
+    EXPECT_EQ(slot.state(), unique == 102   ? SlotState::kStarted
+                            : unique == 122 ? SlotState::kDone
+                                            : SlotState::kFilled);
+  }
+  EXPECT_EQ(next->GetUsage().parked.slots, 75);
+  // Its share is known, too.
+  device.Queue(2000, FUSE_WRITE, 100'000);
+  EXPECT_TRUE(next->ReadRequest(device.fd(), kMount).slot.parked());
+  next->FreeMount(kMount);
+  EXPECT_EQ(next->GetUsage().parked.slots, 0);
+  EXPECT_EQ(next->GetUsage().parked.bytes, 0u);
+  EXPECT_EQ(next->GetUsage().big_free, 35);
+}
+
+TEST_F(RequestArenaTest, ParkedRequestsGiveTheirMemoryBack) {
+  const auto resident = [&] {
+    struct stat st;
+    EXPECT_EQ(fstat(memory_.get(), &st), 0);
+    return st.st_blocks * 512;
+  };
+  auto arena = MapArena();
+  Adopt(*arena);
+  FakeDevice device;
+  std::vector<RequestSlot> slots;
+  const auto read = [&](uint64_t count) {
+    for (uint64_t i = 1; i <= count; ++i) {
+      device.Queue(2 * i, FUSE_WRITE, kMaxWriteBytes + 80);
+      slots.push_back(arena->ReadRequest(device.fd(), kMount).slot);
+    }
+  };
+  read(6);
+  const auto before = resident();
+  read(20);
+  EXPECT_GE(resident() - before, 20 << 20);
+  for (const RequestSlot slot : slots) arena->Free(slot);
+  EXPECT_LE(resident() - before, 1 << 20);
+  // What a dead agent had freed and not given back.
+  slots.clear();
+  read(26);
+  for (const RequestSlot slot : slots) {
+    if (!slot.parked()) continue;
+    auto raw = SharedMemory::Map(memory_.get(), kArenaBytes);
+    memset(raw->data() + kArenaStepsEnd, 0, sizeof(uint32_t));  // The first one: it is free.
+    break;
+  }
+  EXPECT_GE(resident() - before, 20 << 20);
+  auto next = MapArena();
+  EXPECT_EQ(Adopt(*next).size(), 25u);
+  EXPECT_LE(resident() - before, (20 << 20) + (1 << 18));
+}
+
+TEST_F(RequestArenaTest, AMountWithTooMuchParkedIsNotReadUntilSomethingIsAnswered) {
+  auto arena = MapArena();
+  Adopt(*arena);
+  for (int step = 1; step < 8; ++step) ASSERT_TRUE(arena->AddStep(step, StepKind::kMixed).ok());
+  arena->SetParkedLimit(3 * uint64_t{kBigPayloadBytes});
+  FakeDevice device;
+  std::vector<RequestSlot> slots;
+  for (uint64_t unique = 2; unique < 200; unique += 2) {
+    device.Queue(unique, FUSE_WRITE, kMaxWriteBytes + 80);
+    const auto read = arena->ReadRequest(device.fd(), kMount);
+    if (read.result == ReadResult::kFull) break;
+    ASSERT_EQ(read.result, ReadResult::kRequest);
+    slots.push_back(read.slot);
+  }
+  EXPECT_EQ(slots.size(), RequestArena::kMostBigOfMount + 3u);
+  EXPECT_EQ(arena->ReadRequest(device.fd(), kMount).result, ReadResult::kFull);
+  EXPECT_EQ(arena->ReadRequest(device.fd(), kMount + 1).result, ReadResult::kRequest);
+  arena->Free(slots.back());
+  device.Queue(300, FUSE_WRITE, 5000);
+  EXPECT_TRUE(arena->ReadRequest(device.fd(), kMount).slot.parked());
 }
 
 TEST_F(RequestArenaTest, EightThousandParkedRequestsFitInTwoSteps) {
@@ -318,6 +427,38 @@ TEST_F(RequestArenaTest, DeathAfterEveryStore) {
     if (HasFailure()) return;
   }
   EXPECT_GT(stores, 60);
+}
+
+TEST_F(RequestArenaTest, DeathAfterEveryStoreOfParking) {
+  bool ended = false;
+  int most_parked = 0;
+  for (long stores = 0; !ended; ++stores) {
+    auto arena = MapArena();
+    for (RequestSlot slot : Adopt(*arena)) arena->Free(slot);
+    FakeDevice device;
+    std::set<uint64_t> answered;
+    for (uint64_t unique = 2; unique <= 16; unique += 2) device.Queue(unique, FUSE_WRITE, 5'000);
+    ended = RunUntilStore(stores, [&] {
+      std::vector<RequestSlot> slots;
+      for (int i = 0; i < 8; ++i) slots.push_back(arena->ReadRequest(device.fd(), kMount).slot);
+      for (const RequestSlot slot : slots) {
+        arena->MarkDone(slot, 0, "reply");
+        answered.insert(slot.unique());
+        arena->Free(slot);
+      }
+    });
+    auto next = MapArena();
+    const std::vector<RequestSlot> found = Adopt(*next);
+    CheckFound(found, device, answered, "store " + std::to_string(stores));
+    int parked = 0, big = 0;
+    for (const RequestSlot slot : found) (slot.parked() ? parked : big) += 1;
+    EXPECT_EQ(next->GetUsage().parked.slots, parked);
+    EXPECT_EQ(next->GetUsage().parked.bytes, parked * 8192u);
+    EXPECT_EQ(next->GetUsage().big_free + big, 6);
+    most_parked = std::max(most_parked, parked);
+    if (HasFailure()) return;
+  }
+  EXPECT_EQ(most_parked, 3);
 }
 
 TEST_F(RequestArenaTest, DeathDuringAdoption) {
