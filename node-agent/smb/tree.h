@@ -51,6 +51,7 @@ struct FileStatus {
 struct OpenedFile {
   wire::FileId file_id;
   wire::CreateResponse response;
+  std::optional<FileStatus> directory = {};  // See CreateOptions::looks_at_directory.
 };
 
 // Raw pages of a directory, in order: entries of FileIdBothDirectoryInformation, to be walked with
@@ -74,12 +75,20 @@ struct CreateOptions {
   // The same request, with the same CreateGuid, was sent before and its answer was lost: the server
   // gives the handle that it made then, if it made one, and does nothing twice.
   bool replay = false;
+  // Asks in the same frame, after it, what the directory of the name is like by then: who makes a
+  // file is asked for that next. Nothing is said of it where it cannot be had, or is the share's
+  // root.
+  bool looks_at_directory = false;
 };
 
 struct WriteOptions {
   bool through = false;  // Answered when it is on the server's disk.
   // The same WRITE was sent before and its answer was lost ([MS-SMB2] 3.2.4.1.10).
   bool replay = false;
+  // To here is added how many bytes, counted from the first, the server has acknowledged without a
+  // gap: also after an NTSTATUS, when what lies behind them may have been written or not. Not after
+  // other errors. As long-lived as what is written.
+  size_t* written_bytes = nullptr;
 };
 
 // To Write: at the end of the file, wherever that is by then. Only for handles that may append and
@@ -142,8 +151,10 @@ class Tree : public std::enable_shared_from_this<Tree> {
 
   // --- Changes through a handle (tree_write.cc)
 
-  // Writes all of `from`: several WRITEs in flight, each at most Connection::max_write_bytes(). OK
-  // only if the server has counted every byte. After an error any part may have been written.
+  // Writes all of `from`: several WRITEs in flight, each at most Connection::max_write_bytes(), so
+  // that the server works on one while others are on their way. OK only if the server has counted
+  // every byte. After an error any part may have been written; none is on its way, unless nobody
+  // waited any longer (kCancelled, kDeadlineExceeded).
   // `from` must live until this returns or is destroyed; what is on its way then is still sent.
   runtime::Task<absl::Status> Write(wire::FileId file_id, uint64_t offset, wire::Bytes from,
                                     runtime::Deadline deadline, WriteOptions options = {});
@@ -294,6 +305,10 @@ class Tree : public std::enable_shared_from_this<Tree> {
   Request MakeCreate(const wire::CreateRequest& create);
   // What the dialect and the server know of leases and durable handles.
   void FitToServer(wire::CreateRequest& request) const;
+  // One look at the path: CREATE, CLOSE; and what the answer to the first says (of a reparse point
+  // not its tag).
+  std::vector<Request> MakeLook(std::u16string path);
+  static absl::StatusOr<FileStatus> SeenBy(const Response& look);
   runtime::Task<absl::StatusOr<OpenedFile>> DoCreate(wire::CreateRequest request,
                                                      runtime::Deadline deadline,
                                                      CreateOptions options);
