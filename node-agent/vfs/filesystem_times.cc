@@ -39,6 +39,10 @@ Task<absl::Status> Filesystem::Impl::SetTimeOfWriters(state::NodeId node,
       if (appender != appenders_.end()) writers.push_back(appender->second);
     }
   }
+  // What a locked file's handles write goes through one that is theirs.
+  if (const auto locks = locks_.find(node); locks != locks_.end()) {
+    writers.push_back(locks->second->holder);
+  }
   for (const std::shared_ptr<OpenFile>& file : writers) {
     const std::optional<smb::wire::FileId> id = file->TryIdOn(*tree);
     if (!id.has_value()) continue;  // It is not open, or on a session that has gone.
