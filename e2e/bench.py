@@ -3,6 +3,7 @@
 
   bench.py [SECTION]...   get        one 2 GiB file: dfsctl get and smbclient, signed and plain
                           mount      through a mount: ours, smbclient, smbnetfs, the floor
+                          write      writing through a mount: one large file, 2,000 small ones
                           failover   the longest stall of readers while a target, or the root, dies
                           (none)     every section
 
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -62,11 +64,11 @@ ATTEMPTS = Attempts()
 LOAD_AT_START = os.getloadavg()[0]
 
 
-def heading(what):
+def heading(what, command='make bench'):
     with open('/proc/cpuinfo') as file:
         model = next((line.split(':', 1)[1].strip() for line in file if line.startswith('model name')), '?')
     changed = ' with changes' if one_line('git', 'status', '--porcelain', '--untracked-files=no') else ''
-    print(f'\n### {what}\n\n`make bench`, commit {one_line("git", "rev-parse", "--short=12", "HEAD")}{changed}, '
+    print(f'\n### {what}\n\n`{command}`, commit {one_line("git", "rev-parse", "--short=12", "HEAD")}{changed}, '
           f'{one_line("smbd", "--version")}, Linux {platform.release().split("-")[0]}, {os.cpu_count()} × {model}; '
           f'medians of {RUNS} alternating runs, in brackets least and most; load at start '
           f'{LOAD_AT_START:.1f}\n', flush=True)
@@ -172,6 +174,8 @@ POINT = '/mnt/bench'
 class Mounted:
     """A column: mounts t1's share, and knows the processes that serve the mount."""
 
+    most_written_mib = 1 << 20
+
     def __init__(self, name):
         self.name = name
 
@@ -229,6 +233,8 @@ class Daemon(Mounted):
 
 
 class Smbnetfs(Daemon):
+    most_written_mib = 128  # A GiB would take it more than a minute.
+
     def folder(self):
         return f'{POINT}/t1/share'
 
@@ -334,16 +340,19 @@ def measure_mount(lab, column, found):
     fresh('ls', list_all)
 
 
+def smbclient_timed(lab, protection, command):
+    return timed(lab, ['smbclient', '//t1/share', '-U', 'dfsuser', '-m', 'SMB3',
+                       f'--client-protection={protection}', '-c', command],
+                 {'PASSWD': PASSWORDS['dfsuser']})
+
+
 def measure_smbclient(lab, protection, found):
-    def call(command):
-        return timed(lab, ['smbclient', '//t1/share', '-U', 'dfsuser', '-m', 'SMB3',
-                           f'--client-protection={protection}', '-c', command],
-                     {'PASSWD': PASSWORDS['dfsuser']})
-    measured = ATTEMPTS.run(f'smbclient {protection}', call, 'get big.bin /dev/null')
+    measured = ATTEMPTS.run(f'smbclient {protection}', smbclient_timed, lab, protection, 'get big.bin /dev/null')
     if measured is not None:
         found.setdefault('buffered', []).append(MIB / measured[0])
         found.setdefault('cpu buffered', []).append(measured[1] / MIB * 1024)
-    measured = ATTEMPTS.run(f'smbclient {protection}, ls', call, 'cd tree; recurse; ls')
+    measured = ATTEMPTS.run(f'smbclient {protection}, ls', smbclient_timed, lab, protection,
+                            'cd tree; recurse; ls')
     if measured is not None:
         found.setdefault('ls', []).append(measured[0] * 1000)
 
@@ -392,6 +401,132 @@ def bench_mount(lab):
             (f'{kind}: sequential, buffered, against smbnetfs',
              ratio_of(found, (ours, 'buffered'), ('smbnetfs', 'buffered')), 'least', 3),
             (f'{kind}: 16 jobs against one', ratio_of(found, (ours, 'random 16'), (ours, 'random 1')), 'least', 3)]
+    print_goals(rows)
+
+
+# Writing through a mount.
+
+SMALL_FILES = 2000
+WRITTEN = 'bench-written'  # A folder of the share.
+LARGE_SOURCE = '/mnt/bench-source'
+
+# Says how many it made in a second.
+CREATE_LOOP = """
+import os, sys, time
+start = time.monotonic()
+for number in range(int(sys.argv[2])):
+    fd = os.open(f'{sys.argv[1]}/{number}', os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    if os.write(fd, b'x' * 1024) != 1024:
+        raise SystemExit('short')
+    os.close(fd)
+print(int(sys.argv[2]) / (time.monotonic() - start))
+"""
+
+
+def empty_written(lab):
+    folder = lab.data('t1', f'share/{WRITTEN}')
+    shutil.rmtree(folder, ignore_errors=True)
+    os.mkdir(folder)
+    os.chmod(folder, 0o777)
+
+
+def check_written(lab, name, size):
+    """What is measured is on the server, or was not measured."""
+    found = os.stat(lab.data('t1', f'share/{WRITTEN}/{name}')).st_size
+    if found != size:
+        raise BenchError(f'{name} has {found} bytes of {size} on the server')
+
+
+def measure_writes(lab, column, found):
+    def once(what, function):
+        def run():
+            empty_written(lab)
+            column.mount(lab)
+            try:
+                return function(f'{column.folder()}/{WRITTEN}')
+            finally:
+                column.unmount(lab)
+        value = ATTEMPTS.run(f'{column.name}, {what}', run)
+        if value is None and (lab.client_mounts() or lab.client_processes()):
+            clear(lab)
+        return value
+
+    def large(folder):
+        mib = min(SEQUENTIAL_MIB, column.most_written_mib)
+        before = column.cpu_seconds(lab)
+        seconds, cpu = timed(lab, ['dd', f'if={LARGE_SOURCE}', f'of={folder}/large', 'bs=1M', 'conv=fsync',
+                                   f'count={mib}'])
+        served = column.cpu_seconds(lab) - before
+        check_written(lab, 'large', mib << 20)
+        found.setdefault('write cpu', []).append((cpu + served) / mib * 1024)
+        return mib / seconds
+
+    def small(folder):
+        speed = float(lab.run_in('client', ['/usr/bin/python3', '-c', CREATE_LOOP, folder, str(SMALL_FILES)],
+                                 timeout=300).stdout)
+        check_written(lab, str(SMALL_FILES - 1), 1024)
+        return speed
+
+    for metric, function in (('write', large), ('create', small)):
+        value = once(metric, function)
+        if value is not None:
+            found.setdefault(metric, []).append(value)
+
+
+def frames_per_file(lab, column, files=200):
+    """SMB frames from the client per file made, in a folder that the mount has already seen."""
+    empty_written(lab)
+    column.mount(lab)
+    try:
+        folder = f'{column.folder()}/{WRITTEN}'
+        lab.run_in('client', ['ls', '-l', folder])
+        with lab.capture('t1') as seen:
+            lab.run_in('client', ['/usr/bin/python3', '-c', CREATE_LOOP, folder, str(files)], timeout=120)
+        return seen.frames('ECHO') / files
+    finally:
+        column.unmount(lab)
+
+
+def bench_write(lab):
+    lab.run_in('client', ['dd', 'if=/dev/urandom', f'of={LARGE_SOURCE}', 'bs=1M', f'count={SEQUENTIAL_MIB}'],
+               timeout=120)
+    mounts = [Ours('ours, signed', 'rw'), Ours('ours, plain', 'rw,nosign'), Smbnetfs('smbnetfs')]
+    clients = [('smbclient, signed', 'sign'), ('smbclient, plain', 'off')]
+    found = {column.name: {} for column in mounts} | {name: {} for name, _ in clients}
+    for column in mounts:
+        frames = ATTEMPTS.run(f'{column.name}, frames', frames_per_file, lab, column)
+        if frames is not None:
+            found[column.name]['frames'] = [frames]
+    for _ in range(RUNS):
+        for column in mounts:
+            measure_writes(lab, column, found[column.name])
+        for name, protection in clients:
+            empty_written(lab)
+            measured = ATTEMPTS.run(name, smbclient_timed, lab, protection,
+                                    f'put {LARGE_SOURCE} {WRITTEN}/large')
+            if measured is not None:
+                check_written(lab, 'large', SEQUENTIAL_MIB << 20)
+                found[name].setdefault('write', []).append(SEQUENTIAL_MIB / measured[0])
+                found[name].setdefault('write cpu', []).append(measured[1] / SEQUENTIAL_MIB * 1024)
+    empty_written(lab)
+    os.unlink(lab.path('client', LARGE_SOURCE))
+    heading(f'Writing through a mount: {SEQUENTIAL_MIB} MiB, and {SMALL_FILES} files of 1 KiB', 'bench.py write')
+    print('`dd bs=1M conv=fsync` beside `put`, of one file in memory. Frames: of requests, counted at the server\n')
+    names = ['ours, signed', 'smbclient, signed', 'ours, plain', 'smbclient, plain', 'smbnetfs']
+    print('| | ' + ' | '.join(names) + ' |\n|---' + '|---' * len(names) + '|')
+    for key, title in (('write', 'sequential 1 MiB, MiB/s'), ('write cpu', 'CPU s/GiB, with the writer'),
+                       ('create', 'create, write, close of 1 KiB, files/s'), ('frames', 'frames per file')):
+        cells = [spread(found[name][key]) if key in found[name] else '' for name in names]
+        print(f'| {title} | ' + ' | '.join(cells) + ' |')
+    rows = []
+    for kind in ('signed', 'plain'):
+        ours = f'ours, {kind}'
+        rows += [(f'{kind}: sequential, against smbclient',
+                  ratio_of(found, (ours, 'write'), (f'smbclient, {kind}', 'write')), 'least', 0.9),
+                 (f'{kind}: sequential, against smbnetfs',
+                  ratio_of(found, (ours, 'write'), ('smbnetfs', 'write')), 'least', 3),
+                 (f'{kind}: small files, against smbnetfs',
+                  ratio_of(found, (ours, 'create'), ('smbnetfs', 'create')), 'least', 1.5)]
     print_goals(rows)
 
 
@@ -505,7 +640,7 @@ def bench_failover(lab):
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
 
-SECTIONS = {'get': bench_get, 'mount': bench_mount, 'failover': bench_failover}
+SECTIONS = {'get': bench_get, 'mount': bench_mount, 'write': bench_write, 'failover': bench_failover}
 
 
 def main():
@@ -516,7 +651,7 @@ def main():
     if not os.access(f'{BIN}/dfsctl', os.X_OK):
         print('bench: build/bin/dfsctl is missing: make build', file=sys.stderr)
         return 1
-    targets = ('t1',) if set(sections) <= {'get', 'mount'} else ('t1', 't2', 't3')
+    targets = ('t1',) if set(sections) <= {'get', 'mount', 'write'} else ('t1', 't2', 't3')
     with Lab(big_mib=MIB, tmpfs='16g', big_targets=targets) as lab:
         for section in sections:
             ATTEMPTS.run(section, SECTIONS[section], lab)
