@@ -28,14 +28,18 @@ using state::NodeId;
 // `at_end`: the handle appends, also if it was not opened so.
 Task<void> RunWrite(vfs::Filesystem* filesystem, WriteReply reply, FileHandle fh, uint64_t offset,
                     absl::Span<const uint8_t> from, bool at_end) {
+  size_t written = 0;
   absl::Status status;
   if (at_end) {
     status = co_await filesystem->WriteAtEnd(fh, from, reply.journal(), reply.deadline());
   } else {
-    status = co_await filesystem->Write(fh, offset, from, reply.journal(), reply.deadline());
+    status =
+        co_await filesystem->Write(fh, offset, from, reply.journal(), reply.deadline(), &written);
   }
   if (status.ok()) {
     reply.Send(from.size());
+  } else if (written > 0) {
+    reply.Send(written);
   } else {
     reply.Send(status);
   }

@@ -291,6 +291,16 @@ TEST_F(SessionTest, AWriteCarriesItsBytes) {
   EXPECT_EQ(server_.written, "bytes");
 }
 
+TEST_F(SessionTest, AWriteForWhichThereIsNoRoomAnswersWhatFitted) {
+  fuse_write_in write = {};
+  write.size = 5;
+  const std::string request = std::string(testing::BytesOf(write)) + "bytes";
+  server_.room = 3;
+  EXPECT_EQ(As<fuse_write_out>(Ask(FUSE_WRITE, 3, request).body).size, 3u);
+  server_.room = 0;
+  EXPECT_EQ(Ask(FUSE_WRITE, 3, request).error, ENOSPC);
+}
+
 TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
   server_.parked = true;
   for (const bool sent : {false, true}) {

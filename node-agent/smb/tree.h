@@ -80,6 +80,10 @@ struct WriteOptions {
   bool through = false;  // Answered when it is on the server's disk.
   // The same WRITE was sent before and its answer was lost ([MS-SMB2] 3.2.4.1.10).
   bool replay = false;
+  // To here is added how many bytes, counted from the first, the server has acknowledged without a
+  // gap: also after an NTSTATUS, when what lies behind them may have been written or not. Not after
+  // other errors. As long-lived as what is written.
+  size_t* written_bytes = nullptr;
 };
 
 // To Write: at the end of the file, wherever that is by then. Only for handles that may append and
@@ -142,8 +146,10 @@ class Tree : public std::enable_shared_from_this<Tree> {
 
   // --- Changes through a handle (tree_write.cc)
 
-  // Writes all of `from`: several WRITEs in flight, each at most Connection::max_write_bytes(). OK
-  // only if the server has counted every byte. After an error any part may have been written.
+  // Writes all of `from`: several WRITEs in flight, each at most Connection::max_write_bytes(), so
+  // that the server works on one while others are on their way. OK only if the server has counted
+  // every byte. After an error any part may have been written; none is on its way, unless nobody
+  // waited any longer (kCancelled, kDeadlineExceeded).
   // `from` must live until this returns or is destroyed; what is on its way then is still sent.
   runtime::Task<absl::Status> Write(wire::FileId file_id, uint64_t offset, wire::Bytes from,
                                     runtime::Deadline deadline, WriteOptions options = {});

@@ -16,6 +16,22 @@ namespace dfscsi::smb {
 using runtime::Deadline;
 using runtime::Task;
 
+namespace {
+
+// So many pieces of what one writer has given are on the wire at once, unless they get small: a
+// WRITE of its own costs more than it gains then.
+constexpr size_t kPieces = 4;
+constexpr size_t kLeastPieceBytes = 131072;
+constexpr size_t kBytesPerCredit = 65536;
+
+size_t PieceBytes(size_t size, size_t most) {
+  const size_t fourth = (size + kPieces - 1) / kPieces;
+  const size_t even = (fourth + kBytesPerCredit - 1) / kBytesPerCredit * kBytesPerCredit;
+  return std::clamp(even, std::min(kLeastPieceBytes, most), most);
+}
+
+}  // namespace
+
 absl::Status Tree::Broken(std::string_view what) {
   const absl::Status status = absl::DataLossError(absl::StrCat(
       session_->connection().host(), ": ", absl::string_view(what.data(), what.size())));
@@ -50,6 +66,7 @@ Task<absl::Status> Tree::WriteOnce(wire::FileId file_id, uint64_t offset, wire::
     }
     // Success and nothing written would go on for ever; a disk that is full is what it means.
     if (answer.written_bytes == 0) co_return wire::ToStatus(wire::NtStatus::kDiskFull, "WRITE");
+    if (options.written_bytes != nullptr) *options.written_bytes += answer.written_bytes;
     from.remove_prefix(answer.written_bytes);
     if (offset != kAppend) offset += answer.written_bytes;
   }
@@ -62,7 +79,8 @@ Task<absl::Status> Tree::Write(wire::FileId file_id, uint64_t offset, wire::Byte
   const size_t most = std::max<size_t>(
       1, std::min<size_t>(connection.max_write_bytes(),
                           size_t{65536} * std::min(connection.largest_charge(), 16)));
-  if (from.size() <= most) {
+  const size_t piece = offset == kAppend ? most : PieceBytes(from.size(), most);
+  if (from.size() <= piece) {
     co_return co_await WriteOnce(file_id, offset, from, deadline, options);
   }
   if (offset == kAppend) {  // In order: each goes to the end that the one before it made.
@@ -79,15 +97,22 @@ Task<absl::Status> Tree::Write(wire::FileId file_id, uint64_t offset, wire::Byte
       *result = co_await tree->WriteOnce(id, at, piece, std::move(until), how);
     }
   };
-  std::vector<absl::Status> results((from.size() + most - 1) / most,
-                                    absl::UnknownError("not written"));
+  const size_t count = (from.size() + piece - 1) / piece;
+  std::vector<absl::Status> results(count, absl::UnknownError("not written"));
+  std::vector<size_t> written(count);
   runtime::TaskGroup tasks;
-  for (size_t i = 0; i < results.size(); ++i) {
-    tasks.Spawn(Piece::Run(this, file_id, offset + i * most, from.subspan(i * most, most), deadline,
-                           options, &results[i]));
+  for (size_t i = 0; i < count; ++i) {
+    WriteOptions own = options;
+    own.written_bytes = &written[i];
+    tasks.Spawn(Piece::Run(this, file_id, offset + i * piece, from.subspan(i * piece, piece),
+                           deadline, own, &results[i]));
   }
+  // Also where one has failed: who asked may write the same place anew when this returns.
   CO_RETURN_IF_ERROR(co_await tasks.WaitUntilEmpty(deadline));
-  for (const absl::Status& result : results) CO_RETURN_IF_ERROR(result);
+  for (size_t i = 0; i < count; ++i) {
+    if (options.written_bytes != nullptr) *options.written_bytes += written[i];
+    CO_RETURN_IF_ERROR(results[i]);
+  }
   co_return absl::OkStatus();
 }
 

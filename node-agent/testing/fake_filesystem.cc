@@ -182,10 +182,15 @@ Task<absl::Status> Change(std::string operation, ChangeJournal* journal, Deadlin
 }
 
 Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint8_t> from,
-                                     ChangeJournal* journal, Deadline deadline) {
+                                     ChangeJournal* journal, Deadline deadline,
+                                     size_t* written_bytes) {
+  *written_bytes = 0;
   CO_RETURN_IF_ERROR(co_await Change("write", journal, deadline));
-  server->written.assign(from.begin(), from.end());
-  co_return absl::OkStatus();
+  const size_t fits = std::min(from.size(), server->room);
+  server->written.assign(from.begin(), from.begin() + static_cast<ptrdiff_t>(fits));
+  if (fits == from.size()) co_return absl::OkStatus();
+  *written_bytes = fits;
+  co_return ErrnoError(ENOSPC, "no room");
 }
 
 Task<absl::Status> Filesystem::Sync(FileHandle, Deadline deadline) {

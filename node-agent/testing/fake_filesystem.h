@@ -35,6 +35,7 @@ struct FakeServer {
   uint64_t offset_before = 0;
   uint64_t offset = ~uint64_t{0};  // What changes note as theirs.
   std::string written;             // By the last WRITE.
+  size_t room = SIZE_MAX;          // For one WRITE.
 
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.

@@ -55,6 +55,75 @@ TEST_F(ScriptedWriteTest, ALargeWriteGoesInPiecesThatAreInFlightTogether) {
   EXPECT_EQ(total, content.size());
 }
 
+TEST_F(ScriptedWriteTest, OneWriterHasFourRequestsOnTheWire) {
+  const struct {
+    size_t size;
+    int writes;
+  } kCases[] = {{1 << 20, 4}, {(1 << 20) - 1, 4}, {512 << 10, 4}, {256 << 10, 2}, {128 << 10, 1}};
+  server_.AddRule({.command = Command::kWrite, .action = {.delay = absl::Seconds(1)}});
+  for (const auto& test : kCases) {
+    const std::vector<uint8_t> content = Content(test.size);
+    server_.ClearLog();
+    share_->Remove("new");
+    absl::Time begun;
+    absl::Time ended;
+    size_t written = 0;
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      const FileId id = co_await MustOpen(tree, Open("new"));
+      begun = lab_.world().now();
+      EXPECT_TRUE((co_await tree->Write(id, 0, content, Soon(), {.written_bytes = &written})).ok());
+      ended = lab_.world().now();
+    });
+    EXPECT_EQ(server_.Count(Command::kWrite), test.writes) << test.size;
+    EXPECT_LT(ended - begun, absl::Seconds(2)) << test.size;
+    EXPECT_EQ(written, test.size);
+    EXPECT_TRUE(ContentOf("new") == TextOf(content)) << test.size;
+  }
+}
+
+// Of 1 MiB four pieces of 256 KiB go out, and then the rest of each that was answered short.
+TEST_F(ScriptedWriteTest, WhatWasWrittenBeforeAnErrorIsCountedWithoutGaps) {
+  constexpr size_t kPiece = 256 << 10;
+  const struct {
+    const char* what;
+    uint32_t most_written;
+    int64_t failing;  // The first WRITE that is refused, and no other.
+    size_t written;
+  } kCases[] = {{"the first", 0, 0, 0},
+                {"the third", 0, 2, 2 * kPiece},
+                {"the last", 0, 3, 3 * kPiece},
+                {"the rest of the first", 200'000, 4, 200'000},
+                {"the rest of the second", 200'000, 5, kPiece + 200'000}};
+  for (const auto& test : kCases) {
+    server_.options().most_written_bytes = test.most_written;
+    server_.ClearRules();
+    server_.AddRule({.command = Command::kWrite,
+                     .skip = test.failing,
+                     .times = 1,
+                     .action = {.status = NtStatus::kDiskFull}});
+    size_t written = 7;  // It is added to.
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      const FileId id = co_await MustOpen(tree, Open("new"));
+      EXPECT_EQ(NtStatusOf(co_await tree->Write(id, 0, Content(1 << 20), Soon(),
+                                                {.written_bytes = &written})),
+                NtStatus::kDiskFull);
+    });
+    EXPECT_EQ(written, test.written + 7) << test.what;
+  }
+}
+
+TEST_F(ScriptedWriteTest, NoPieceIsOnItsWayAfterAnotherHasFailed) {
+  server_.AddRule(
+      {.command = Command::kWrite, .times = 1, .action = {.status = NtStatus::kDiskFull}});
+  server_.AddRule({.command = Command::kWrite, .action = {.delay = absl::Seconds(1)}});
+  RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+    const FileId id = co_await MustOpen(tree, Open("new"));
+    const absl::Time begun = lab_.world().now();
+    EXPECT_FALSE((co_await tree->Write(id, 0, Content(1 << 20), Soon())).ok());
+    EXPECT_GE(lab_.world().now() - begun, absl::Seconds(1));
+  });
+}
+
 TEST_F(ScriptedWriteTest, AShortWriteIsGoneOnWith) {
   server_.options().most_written_bytes = 1000;
   const std::vector<uint8_t> content = Content(4500);

@@ -72,8 +72,8 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Open(state::NodeId node, int flags,
 }
 Task<absl::Status> Filesystem::Write(state::FileHandle fh, uint64_t offset,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                     Deadline deadline) {
-  return impl_->Write(fh, offset, from, journal, std::move(deadline));
+                                     Deadline deadline, size_t* written_bytes) {
+  return impl_->Write(fh, offset, from, journal, std::move(deadline), written_bytes);
 }
 Task<absl::Status> Filesystem::Sync(state::FileHandle fh, Deadline deadline) {
   return impl_->Sync(fh, std::move(deadline));

@@ -199,9 +199,11 @@ class Filesystem {
 
   // WRITE: all of `from`, acknowledged by the server. `from` must live as long as the journal.
   // Where the handle appends, `offset` is not looked at. EBADF: the handle does not write.
+  // `written_bytes` (null: not wanted; as long-lived as `from`): after an error of the server's how
+  // much of `from` is there all the same, from its beginning, and is to be told instead; else 0.
   runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                    runtime::Deadline deadline);
+                                    runtime::Deadline deadline, size_t* written_bytes = nullptr);
   // WRITE of a handle that was set to append after it was opened (fcntl(F_SETFL)): as if it had
   // been opened so. The kernel has put the bytes where it thought the end to be, so that the node's
   // pages are dropped afterwards.

@@ -82,7 +82,7 @@ class Filesystem::Impl {
 
   runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                    runtime::Deadline deadline);
+                                    runtime::Deadline deadline, size_t* written_bytes);
   runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<CreateReply>> Create(state::NodeId parent, std::string name,
                                                     int flags, ChangeJournal* journal,

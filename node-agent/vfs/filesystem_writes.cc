@@ -36,7 +36,8 @@ uint64_t FileTimeOr(const std::optional<absl::Time>& time, uint64_t keep) {
 
 Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset,
                                            absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                           Deadline deadline) {
+                                           Deadline deadline, size_t* written_bytes) {
+  if (written_bytes != nullptr) *written_bytes = 0;
   CO_RETURN_IF_ERROR(MayChange());
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
   if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
@@ -47,11 +48,14 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   // Offsets make a WRITE harmless on its own server.
   Change change{.attempt = {}, .in_pieces = true, .held_epoch = file->epoch(), .journal = journal};
   std::optional<absl::Duration> clock_ahead;
+  size_t written = 0;
   const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
     unsettled.Send();
     change.Sending();
     clock_ahead = tree->session().connection().clock_ahead();
-    return tree->Write(file_id, offset, {from.data(), from.size()}, deadline);
+    written = 0;
+    return tree->Write(file_id, offset, {from.data(), from.size()}, deadline,
+                       {.written_bytes = &written});
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     const absl::Status status = co_await file->ActOn(std::move(binding), write,
@@ -61,13 +65,16 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   };
   const absl::Status status = co_await RunChange(file->path(), &change, deadline);
   NoteServer(fh, *file);
-  if (status.ok()) {
-    file->NoteSize(std::max(file->seen().file.end_of_file, offset + from.size()));
+  // A disk that got full in the middle: what fitted is written. Of other errors nobody knows.
+  if (!status.ok() && !smb::wire::NtStatusOf(status).has_value()) written = 0;
+  if (written > 0) {
+    file->NoteSize(std::max(file->seen().file.end_of_file, offset + written));
+    if (written_bytes != nullptr && !status.ok()) *written_bytes = written;
   }
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
     NoteOwnChange(node);
-    if (status.ok() && clock_ahead.has_value()) {
+    if (written > 0 && clock_ahead.has_value()) {
       const absl::Time when = runtime::Loop::Current().Now() + *clock_ahead;
       NoteWrite(node, when);
       file->NoteWriteAt(when);
