@@ -1,5 +1,6 @@
 #include "node-agent/smb/session.h"
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -193,9 +194,14 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Session::Call(std::vector<R
   for (int expiries = 0;; ++expiries) {
     CO_ASSIGN_OR_RETURN(std::vector<Response> responses,
                         co_await connection_->Call(requests, deadline));
+    // What stands in the frame unrelated to its first part was asked by the way: its caller does
+    // without.
+    const auto by_the_way = std::find_if(requests.begin() + 1, requests.end(),
+                                         [](const Request& request) { return !request.related; });
+    const auto own = by_the_way - requests.begin();
     bool expired = false;
+    for (ptrdiff_t i = 0; i < own; ++i) expired |= IsExpired(responses[static_cast<size_t>(i)]);
     for (const Response& response : responses) {
-      expired |= IsExpired(response);
       if (response.header.status == wire::NtStatus::kUserSessionDeleted) usable_ = false;
     }
     if (!expired) co_return responses;

@@ -25,14 +25,6 @@ constexpr uint32_t kFirstPageBytes = 65536;
 constexpr uint32_t kPageBytes = 262144;
 constexpr uint32_t kSmallAnswerBytes = 1024;
 
-wire::CreateRequest OpenToLook(std::u16string path) {
-  wire::CreateRequest create;
-  create.desired_access = wire::kAccessReadAttributes;
-  create.options = wire::kOptionOpenReparsePoint;
-  create.name = std::move(path);
-  return create;
-}
-
 wire::QueryDirectoryRequest NextPage(wire::FileId file_id, uint32_t bytes) {
   return {.info_class = wire::FileInfoClass::kIdBothDirectory,
           .file_id = file_id,
@@ -127,30 +119,39 @@ Task<absl::StatusOr<Response>> Tree::OpenAct(std::u16string path, Request middle
   co_return std::move(responses[1]);
 }
 
-Task<absl::StatusOr<FileStatus>> Tree::Stat(std::u16string path, Deadline deadline) {
-  wire::CreateRequest create = OpenToLook(path);
+std::vector<Request> Tree::MakeLook(std::u16string path) {
+  wire::CreateRequest create = OpenToLook(std::move(path));
   create.query_on_disk_id = true;
   std::vector<Request> requests;
+  requests.push_back(MakeCreate(create));
+  requests.push_back(MakeRelatedClose());
+  return requests;
+}
+
+absl::StatusOr<FileStatus> Tree::SeenBy(const Response& look) {
+  ASSIGN_OR_RETURN(const wire::CreateResponse created, wire::DecodeCreateResponse(look.body()));
+  FileStatus status;
+  status.attributes = created.attributes;
+  if (created.on_disk_id.has_value()) status.file_id = created.on_disk_id->file;
+  return status;
+}
+
+Task<absl::StatusOr<FileStatus>> Tree::Stat(std::u16string path, Deadline deadline) {
+  std::vector<Request> requests = MakeLook(path);
   const wire::QueryInfoRequest standard{
       .type = wire::InfoType::kFile,
       .info_class = static_cast<uint8_t>(wire::FileInfoClass::kStandard),
       .max_output_bytes = wire::kStandardInformationSize,
       .file_id = {},
       .input = {}};
-  requests.push_back(MakeCreate(create));
-  requests.push_back(
-      MakeRelated(wire::Command::kQueryInfo, wire::EncodeQueryInfoRequest, standard));
-  requests.push_back(MakeRelatedClose());
+  requests.insert(requests.begin() + 1,
+                  MakeRelated(wire::Command::kQueryInfo, wire::EncodeQueryInfoRequest, standard));
   CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
                       co_await Call(std::move(requests), deadline));
   if (!wire::IsSuccess(responses[0].header.status)) {
     co_return wire::ToStatus(responses[0].header.status, "CREATE");
   }
-  CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
-                      wire::DecodeCreateResponse(responses[0].body()));
-  FileStatus status;
-  status.attributes = created.attributes;
-  if (created.on_disk_id.has_value()) status.file_id = created.on_disk_id->file;
+  CO_ASSIGN_OR_RETURN(FileStatus status, SeenBy(responses[0]));
   // A server that does not tell is no reason not to see the file.
   if (responses[1].header.status == wire::NtStatus::kSuccess) {
     CO_ASSIGN_OR_RETURN(const wire::Bytes output, wire::DecodeOutputBuffer(responses[1].body()));

@@ -51,6 +51,7 @@ struct FileStatus {
 struct OpenedFile {
   wire::FileId file_id;
   wire::CreateResponse response;
+  std::optional<FileStatus> directory = {};  // See CreateOptions::looks_at_directory.
 };
 
 // Raw pages of a directory, in order: entries of FileIdBothDirectoryInformation, to be walked with
@@ -74,6 +75,10 @@ struct CreateOptions {
   // The same request, with the same CreateGuid, was sent before and its answer was lost: the server
   // gives the handle that it made then, if it made one, and does nothing twice.
   bool replay = false;
+  // Asks in the same frame, after it, what the directory of the name is like by then: who makes a
+  // file is asked for that next. Nothing is said of it where it cannot be had, or is the share's
+  // root.
+  bool looks_at_directory = false;
 };
 
 struct WriteOptions {
@@ -300,6 +305,10 @@ class Tree : public std::enable_shared_from_this<Tree> {
   Request MakeCreate(const wire::CreateRequest& create);
   // What the dialect and the server know of leases and durable handles.
   void FitToServer(wire::CreateRequest& request) const;
+  // One look at the path: CREATE, CLOSE; and what the answer to the first says (of a reparse point
+  // not its tag).
+  std::vector<Request> MakeLook(std::u16string path);
+  static absl::StatusOr<FileStatus> SeenBy(const Response& look);
   runtime::Task<absl::StatusOr<OpenedFile>> DoCreate(wire::CreateRequest request,
                                                      runtime::Deadline deadline,
                                                      CreateOptions options);

@@ -3,7 +3,9 @@
 #ifndef NODE_AGENT_SMB_TREE_INTERNAL_H_
 #define NODE_AGENT_SMB_TREE_INTERNAL_H_
 
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "node-agent/smb/connection.h"
@@ -14,6 +16,14 @@ namespace dfscsi::smb {
 
 // How long a message that nobody waits for may be on its way.
 inline constexpr absl::Duration kUnwaited = absl::Seconds(30);
+
+inline wire::CreateRequest OpenToLook(std::u16string path) {
+  wire::CreateRequest create;
+  create.desired_access = wire::kAccessReadAttributes;
+  create.options = wire::kOptionOpenReparsePoint;
+  create.name = std::move(path);
+  return create;
+}
 
 // Acts on the handle that the CREATE before it in the same frame opens.
 template <class Encode, class Body>

@@ -74,16 +74,32 @@ Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Dea
     request.lease->epoch = ticket.epoch;
     asked.Ask(request.lease->key);
   }
-  Request message = MakeCreate(request);
-  message.replay = options.replay;
-  const absl::StatusOr<Response> response = co_await CallOne(std::move(message), deadline);
-  if (!response.ok()) co_return response.status();
-  if (!wire::IsSuccess(response->header.status)) {
-    co_return wire::ToStatus(response->header.status, "CREATE");
+  std::vector<Request> requests;
+  requests.push_back(MakeCreate(request));
+  requests.back().replay = options.replay;
+  const size_t end = request.name.rfind(u'\\');
+  if (options.looks_at_directory && end != std::u16string::npos) {
+    for (Request& part : MakeLook(request.name.substr(0, end))) requests.push_back(std::move(part));
+  }
+  const absl::StatusOr<std::vector<Response>> responses =
+      co_await Call(std::move(requests), deadline);
+  if (absl::IsResourceExhausted(responses.status())) {
+    co_return absl::UnavailableError(responses.status().message());
+  }
+  if (!responses.ok()) co_return responses.status();
+  const Response& response = responses->front();
+  if (!wire::IsSuccess(response.header.status)) {
+    co_return wire::ToStatus(response.header.status, "CREATE");
   }
   OpenedFile opened;
-  CO_ASSIGN_OR_RETURN(opened.response, wire::DecodeCreateResponse(response->body()));
+  CO_ASSIGN_OR_RETURN(opened.response, wire::DecodeCreateResponse(response.body()));
   opened.file_id = opened.response.file_id;
+  if (responses->size() > 1 && wire::IsSuccess((*responses)[1].header.status)) {
+    absl::StatusOr<FileStatus> directory = SeenBy((*responses)[1]);
+    if (directory.ok() && !directory->attributes.Has(wire::kAttributeReparsePoint)) {
+      opened.directory = *std::move(directory);
+    }
+  }
   if (!request.lease.has_value()) co_return opened;
   std::optional<wire::Lease>& granted = opened.response.lease;
   if (opened.response.oplock == wire::OplockLevel::kLease && granted.has_value() &&

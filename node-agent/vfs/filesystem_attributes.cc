@@ -102,6 +102,16 @@ absl::Duration Filesystem::Impl::BelievedFor(state::NodeId node, absl::Duration 
   return hard_links_.Contains(node) ? absl::ZeroDuration() : left;
 }
 
+void Filesystem::Impl::NoteSight(state::NodeId node, const dfs::DfsPath& path,
+                                 const ServerAttributes& seen, uint64_t epoch) {
+  const absl::StatusOr<dfs::DfsPath> now_at = PathOf(node);
+  if (!now_at.ok() || !(*now_at == path)) return;
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  const absl::Time now = runtime::Loop::Current().Now();
+  attributes_.Put(record.parent(), record.name(), seen, epoch, now, now);
+  NoteSeen(node, seen, epoch);
+}
+
 void Filesystem::Impl::NoteWrite(state::NodeId node, absl::Time when) {
   if (IsOpen(node)) last_writes_[node] = when;
 }

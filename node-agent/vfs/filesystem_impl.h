@@ -210,6 +210,10 @@ class Filesystem::Impl {
                                                         uint64_t ino, runtime::Deadline deadline);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
   void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  // The same of what is neither the root nor a link and was seen right now, at `path`; it answers
+  // the next GETATTR. Nothing of what has been renamed since.
+  void NoteSight(state::NodeId node, const dfs::DfsPath& path, const ServerAttributes& seen,
+                 uint64_t epoch);
   // How long the kernel may believe what was seen of the node: a file of several names changes
   // under the others, too.
   absl::Duration BelievedFor(state::NodeId node, absl::Duration left) const;

@@ -35,6 +35,36 @@ struct WritePiecesTest : public ::testing::Test {
   FilesystemLab lab;
 };
 
+TEST_F(WritePiecesTest, ASmallFileIsMadeWithFourFrames) {
+  for (const bool below_a_link : {false, true}) {
+    lab.Mount(below_a_link ? "//root1/dfs" : "//t1/share");
+    const state::NodeId dir = lab.Walk(below_a_link ? "two/dir" : "dir");
+    const absl::Time then = absl::FromUnixSeconds(1'650'000'000);
+    lab.server("t1").set_script([&](const testing::ScriptedRequest& request) {
+      const bool makes = request.header.command == Command::kCreate && request.path == "dir/new2";
+      if (makes) lab.share("t1").Find("dir")->last_write = then;
+      return std::optional<testing::Action>();
+    });
+    for (const std::string name : {"new1", "new2"}) {
+      const int64_t before = lab.frames();
+      EXPECT_EQ(ErrnoOf(lab.Lookup(dir, name).status()), ENOENT);
+      const absl::StatusOr<CreateReply> made = lab.Create(dir, name, O_WRONLY | O_EXCL);
+      ASSERT_TRUE(made.ok()) << made.status();
+      EXPECT_EQ(lab.Write(made->open.fh, 0, std::string(1024, 'x')), absl::OkStatus());
+      lab.filesystem().Release(made->open.fh);
+      lab.RunFor(absl::Milliseconds(10));
+      // The kernel looks at the directory as soon as it walks there again.
+      const absl::StatusOr<AttributesReply> seen = lab.GetAttributes(dir);
+      ASSERT_TRUE(seen.ok()) << seen.status();
+      EXPECT_EQ(lab.frames() - before, 4);
+      EXPECT_EQ(absl::TimeFromTimespec(seen->attributes.st_mtim) == then, name == "new2");
+    }
+    lab.share("t1").Find("dir")->last_write = absl::UnixEpoch();
+    for (const char* name : {"new1", "new2"}) lab.share("t1").Remove(absl::StrCat("dir/", name));
+    lab.server("t1").set_script({});
+  }
+}
+
 // 1 MiB is four WRITEs.
 TEST_F(WritePiecesTest, WhatFittedOnAFullDiskIsTheShortCount) {
   constexpr size_t kPiece = 256 << 10;

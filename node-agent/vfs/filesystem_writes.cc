@@ -115,13 +115,19 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   const auto file = std::make_shared<OpenFile>(path, flags);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
+  // The kernel asks for it as soon as it walks there again.
+  std::optional<ServerAttributes> directory;
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) {
       co_return ErrnoError(exclusive ? EEXIST : EISDIR, "a DFS link");
     }
+    directory.reset();
+    // What is seen of a link, or of the root, is link_sights.h's.
+    const bool looks = binding.link_components + 1 < path.size();
     change.Sending();
-    co_return co_await file->OpenOn(std::move(binding), deadline, disposition);
+    co_return co_await file->OpenOn(std::move(binding), deadline, disposition,
+                                    looks ? &directory : nullptr);
   };
   if (exclusive) {
     change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
@@ -138,6 +144,9 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   CO_ASSIGN_OR_RETURN(EntryReply entry,
                       NewEntry(parent, name, path, file->seen(), file->identity().epoch));
+  if (directory.has_value()) {
+    NoteSight(parent, path.Prefix(path.size() - 1), *directory, file->identity().epoch);
+  }
   absl::StatusOr<OpenReply> open = MakeHandle(entry.node, file, flags & ~(O_CREAT | O_EXCL));
   if (open.ok() && (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0) {
     const absl::Status status = co_await Truncate(file, open->fh, 0, journal, deadline);

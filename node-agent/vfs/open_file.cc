@@ -71,7 +71,7 @@ void OpenFile::Unsettled::Settle() {
 }
 
 Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disposition,
-                                    Deadline deadline) {
+                                    std::optional<ServerAttributes>* directory, Deadline deadline) {
   wire::CreateRequest create;
   create.desired_access = access_;
   create.disposition = disposition;
@@ -79,7 +79,8 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   create.name = binding.path;
   create.query_on_disk_id = true;
   CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
-                      co_await binding.tree->Create(std::move(create), deadline));
+                      co_await binding.tree->Create(std::move(create), deadline,
+                                                    {.looks_at_directory = directory != nullptr}));
   CloseLater();
   server_key_ = ServerKeyOf(binding);
   tree_ = std::move(binding.tree);
@@ -91,12 +92,18 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
       .file = opened.response.attributes,
       .reparse_tag = 0,
       .file_id = opened.response.on_disk_id.has_value() ? opened.response.on_disk_id->file : 0};
+  if (directory != nullptr && opened.directory.has_value()) {
+    *directory = {.file = opened.directory->attributes,
+                  .reparse_tag = 0,
+                  .file_id = opened.directory->file_id};
+  }
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> OpenFile::OpenOn(dfs::Binding binding, Deadline deadline,
-                                    wire::Disposition disposition) {
-  CO_RETURN_IF_ERROR(co_await Create(std::move(binding), disposition, deadline));
+                                    wire::Disposition disposition,
+                                    std::optional<ServerAttributes>* directory) {
+  CO_RETURN_IF_ERROR(co_await Create(std::move(binding), disposition, directory, deadline));
   identity_ = IdentityOf(seen_, epoch_);
   co_return absl::OkStatus();
 }
@@ -125,7 +132,7 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   const bool same_server = server_key == server_key_;
   const state::NodeIdentity before = identity_;
   const absl::Status status =
-      co_await Create(std::move(binding), wire::Disposition::kOpen, deadline);
+      co_await Create(std::move(binding), wire::Disposition::kOpen, nullptr, deadline);
   if (!status.ok()) {
     if (!IsGone(status)) co_return status;
     stale_ = true;

@@ -92,9 +92,12 @@ class OpenFile {
   void NoteSize(uint64_t size_bytes) { seen_.file.end_of_file = size_bytes; }
 
   // The first open: its attributes become the file's identity. `disposition` alone may create.
+  // `directory` (null: not wanted) must live until this returns or is destroyed: what the file's
+  // directory is like after it, if that was to be had in the same frame.
   runtime::Task<absl::Status> OpenOn(
       dfs::Binding binding, runtime::Deadline deadline,
-      smb::wire::Disposition disposition = smb::wire::Disposition::kOpen);
+      smb::wire::Disposition disposition = smb::wire::Disposition::kOpen,
+      std::optional<ServerAttributes>* directory = nullptr);
 
   // Counts in `Unsettled` what was sent and not answered.
   class Unsettled {
@@ -138,6 +141,7 @@ class OpenFile {
  private:
   // CREATE of the path on this binding.
   runtime::Task<absl::Status> Create(dfs::Binding binding, smb::wire::Disposition disposition,
+                                     std::optional<ServerAttributes>* directory,
                                      runtime::Deadline deadline);
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
   // Whether what was just opened is still the file.
