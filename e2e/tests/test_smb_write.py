@@ -313,6 +313,24 @@ def test_a_lease_between_two_clients(probes, disk):
     assert content(disk('leased')) == b'after!'
 
 
+def test_a_look_at_the_directory_rides_along(lab, probes, disk):
+    for variant in ('3.1.1-gmac', '3.1.1-aes-128-gcm', '3.0.2-cmac'):
+        lab.configure('t1', CRYPTO[variant])
+        one, two = probes(2)
+        one.ok(f'mkdir looked-{variant}')
+        path, directory = f'looked-{variant}/file', disk(f'looked-{variant}')
+        assert f' directory={os.stat(directory).st_ino}' in one.ok(f'open a {path} how=create lease=5:RWH looks')
+        assert two.refused(f'open b {path} how=create looks') == 'STATUS_OBJECT_NAME_COLLISION'
+        # One that waits for somebody's lease is not the last part of its frame.
+        opening = two.begin(f'open b {path} how=open_if looks')
+        assert one.next_break() == '5 RWH RH 1'
+        one.ok('write a 0 before')
+        assert not two.answered(opening)
+        one.ok('acknowledge 5 RH')
+        assert f' directory={os.stat(directory).st_ino}' in two.answer(opening)
+        assert two.ask('read b 0 6') == 'ok before'
+
+
 def test_our_own_open_does_not_stop_the_acknowledgment(probes):
     probe = probes()
     assert 'lease=RWH' in probe.ok('open a own lease=9:RWH')

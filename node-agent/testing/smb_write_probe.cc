@@ -8,7 +8,7 @@
 //
 //   connect HOST SHARE                  also after the connection was lost
 //   open NAME PATH [how=open|create|open_if|overwrite] [access=HEX] [lease=KEY:STATE] [durable]
-//                  [share=0..7] [delete_on_close] [directory]
+//                  [share=0..7] [delete_on_close] [directory] [looks: at its directory]
 //   reopen NAME                         the durable handle, over the new connection; or "gone"
 //   close NAME
 //   write NAME OFFSET TEXT | fill NAME OFFSET SIZE | append NAME TEXT | read NAME OFFSET SIZE
@@ -253,7 +253,9 @@ class Probe final : public smb::LeaseObserver, public std::enable_shared_from_th
         byte = static_cast<uint8_t>(runtime::Loop::Current().Random());
       }
     }
-    const auto opened = co_await tree_->Create(request, Soon(), {.observer = weak_from_this()});
+    const auto opened = co_await tree_->Create(
+        request, Soon(),
+        {.observer = weak_from_this(), .looks_at_directory = arguments.Has("looks")});
     if (!opened.ok()) co_return Said(opened.status());
     handle.id = opened->file_id;
     handles_[arguments.Word(0)] = std::move(handle);
@@ -266,7 +268,8 @@ class Probe final : public smb::LeaseObserver, public std::enable_shared_from_th
         "ok action=", static_cast<uint32_t>(response.action),
         " lease=", response.lease.has_value() ? StateName(response.lease->state) : "none",
         " durable=", response.durable.has_value() ? response.durable->timeout_ms : 0,
-        " persistent_id=", opened.file_id.persistent_id, " size=", response.attributes.end_of_file);
+        " persistent_id=", opened.file_id.persistent_id, " size=", response.attributes.end_of_file,
+        opened.directory.has_value() ? absl::StrCat(" directory=", opened.directory->file_id) : "");
   }
 
   Task<std::string> Reopen(Arguments arguments) {
