@@ -205,7 +205,8 @@ class FilesystemLab {
     });
   }
   absl::Status Flush(state::FileHandle fh, uint64_t owner = 0) {
-    return Change([=, this](runtime::Deadline until) { return filesystem_->Flush(fh, owner, until); });
+    return Change(
+        [=, this](runtime::Deadline until) { return filesystem_->Flush(fh, owner, until); });
   }
   absl::Status Sync(state::FileHandle fh) {
     return Change([=, this](runtime::Deadline until) { return filesystem_->Sync(fh, until); });
