@@ -25,11 +25,12 @@ OPTIONS = 'actimeo=60'
 WAITING = {
     'read': 'big.bin', 'direct-read': 'big.bin', 'mmap': 'big.bin', 'libaio': 'big.bin', 'io_uring': 'big.bin',
     'open': 'hello.txt', 'stat': 'never-seen', 'opendir': 'many', 'getdents': 'wide', 'seek-data': 'sparse.bin',
+    'flock': 'big.bin',
 }
 # Answered without a server.
-AT_ONCE = {'close': 'big.bin', 'fsync': 'big.bin', 'flock': 'big.bin'}
+AT_ONCE = {'close': 'big.bin', 'fsync': 'big.bin'}
 # Those which any signal ends. (A page that is being read is waited for until a signal that kills.)
-INTERRUPTIBLE = ('direct-read', 'libaio', 'open', 'stat', 'opendir', 'getdents', 'seek-data')
+INTERRUPTIBLE = ('direct-read', 'libaio', 'open', 'stat', 'opendir', 'getdents', 'seek-data', 'flock')
 PART = 4 << 20
 
 

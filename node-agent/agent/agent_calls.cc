@@ -236,6 +236,7 @@ Task<absl::StatusOr<uint32_t>> Agent::MountAt(std::string mount_point, MountPlan
   request.source = plan.source.ToString();
   request.read_only = plan.options.vfs.read_only;
   request.init_flags = fuse::kInitFlags;
+  if (plan.options.vfs.locks) request.init_flags |= fuse::kInitLockFlags;
   request.max_write = state::kMaxWriteBytes;
   request.max_readahead = kReadAheadKb << 10;
   request.read_ahead_kb = kReadAheadKb;

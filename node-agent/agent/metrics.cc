@@ -272,6 +272,11 @@ void AddVfs(Page& page, const MetricsSource& source) {
   Each(page, source, "unknown_changes_total",
        "Changes of which it never became known whether they were made: EIO.",
        [](const Mount& m) { return m.filesystem.counters().unknown_changes; });
+  Each(page, source, "retaken_locks_total",
+       "Locked ranges taken again: takeover, failover, a server's restart.",
+       [](const Mount& m) { return m.filesystem.counters().retaken_locks; });
+  Each(page, source, "lost_locks_total", "Locked ranges that another machine had by then: EIO.",
+       [](const Mount& m) { return m.filesystem.counters().lost_locks; });
   Each(page, source, "last_known_answers_total", "Answers from last known values.",
        [](const Mount& m) { return m.filesystem.counters().last_known_answers; });
   Each(page, source, "refused_names_total", "Names from a server that no file system may have.",

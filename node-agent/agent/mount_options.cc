@@ -216,6 +216,11 @@ const Option kOptions[] = {
        p->options.vfs.mf_symlinks = true;
        return absl::OkStatus();
      }},
+    {"nobrl", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.locks = false;
+       return absl::OkStatus();
+     }},
     {"user_xattr", Value::kNone,
      [](auto&, Parsed* p) {
        p->options.vfs.user_xattr = true;
@@ -293,9 +298,9 @@ const std::pair<std::string_view, std::string_view> kAliases[] = {
 // Words of cifs that people have in their configurations. Silent: they say what we do anyway.
 constexpr std::string_view kSilent[] = {"noserverino", "serverino", "nosuid", "nodev",
                                         "noatime",     "_netdev",   "nofail"};
-constexpr std::string_view kWarned[] = {"nosharesock", "rsize", "wsize",     "max_channels",
-                                        "noperm",      "nobrl", "iocharset", "multichannel",
-                                        "bsize",       "noexec"};
+constexpr std::string_view kWarned[] = {"nosharesock",  "rsize",  "wsize",
+                                        "max_channels", "noperm", "iocharset",
+                                        "multichannel", "bsize",  "noexec"};
 // A secret must not stand in an option, and these must not come this far.
 constexpr std::string_view kSecrets[] = {"password", "pass", "passwd", "password2"};
 constexpr std::string_view kOfTheCaller[] = {"credentials", "cred", "username", "user",
@@ -401,7 +406,7 @@ std::vector<std::string> MountOptionNames() {
 
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options) {
   Parsed parsed;
-  // The default until writing has leases, locks and links.
+  // The default until writing has leases and links.
   parsed.options.vfs.read_only = true;
   for (const std::string& option : options) RETURN_IF_ERROR(ParseOne(option, &parsed));
   if (parsed.soft) parsed.options.dfs.give_up_after = parsed.op_timeout;

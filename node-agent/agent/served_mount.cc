@@ -138,4 +138,8 @@ void ServedMount::DataChanged(state::NodeId node) {
   engine_.notifier.InvalidateInode(mount_id_, node);
 }
 
+runtime::Task<absl::Status> ServedMount::DropPages(state::NodeId node, runtime::Deadline deadline) {
+  return engine_.notifier.InvalidateInodeAndWait(mount_id_, node, std::move(deadline));
+}
+
 }  // namespace dfscsi::agent

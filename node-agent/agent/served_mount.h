@@ -65,6 +65,7 @@ class ServedMount final : public vfs::Invalidation {
  private:
   ServedMount(Engine& engine, MountPlan plan, uint32_t mount_id);
   void DataChanged(state::NodeId node) override;
+  runtime::Task<absl::Status> DropPages(state::NodeId node, runtime::Deadline deadline) override;
 
   Engine& engine_;
   const MountPlan plan_;

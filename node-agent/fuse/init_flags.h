@@ -22,12 +22,14 @@ inline constexpr uint64_t kInitAllowIdmap = uint64_t{1} << 40;
 //   AUTO_INVAL_DATA     we tell the kernel when data changed (EXPLICIT_INVAL_DATA)
 //   NO_OPENDIR_SUPPORT  a directory stream has state here: SMB has no seekable positions
 //   WRITEBACK_CACHE     the kernel would own sizes and times of files that others change, too
-//   POSIX_LOCKS, FLOCK_LOCKS  until the engine has locks; the kernel's own outlive the agent
 //   SPLICE_*            no gain was measured
 inline constexpr uint64_t kInitFlags =
     FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_INIT_EXT |
     FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_EXPLICIT_INVAL_DATA |
     FUSE_HANDLE_KILLPRIV_V2 | kInitHasResend | kInitDirectIoAllowMmap | kInitAllowIdmap;
+// But with nobrl: SETLK and its like are ours. Without them the kernel keeps locks to itself, also
+// those of a mount that an earlier version made.
+inline constexpr uint64_t kInitLockFlags = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
 
 }  // namespace dfscsi::fuse
 

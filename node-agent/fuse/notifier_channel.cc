@@ -114,29 +114,56 @@ void NotifierChannel::RemoveMount(uint32_t mount_id) {
   std::erase_if(queue_, [&](const NotifierRequest& queued) {
     if (queued.mount_id != mount_id) return false;
     queued_.erase({queued.mount_id, queued.node});
+    Settle(queued.id, /*confirmed=*/false);
     return true;
   });
-  std::erase_if(unanswered_,
-                [&](const auto& entry) { return entry.second.request.mount_id == mount_id; });
+  std::erase_if(unanswered_, [&](const auto& entry) {
+    if (entry.second.request.mount_id != mount_id) return false;
+    Settle(entry.first, /*confirmed=*/false);
+    return true;
+  });
   if (child_ == nullptr) return;
   queue_.push_back({.command = NotifierCommand::kRemoveMount, .mount_id = mount_id});
   Flush();
 }
 
-void NotifierChannel::InvalidateInode(uint32_t mount_id, state::NodeId node) {
-  if (mounts_.count(mount_id) == 0) return;
+uint64_t NotifierChannel::Queue(uint32_t mount_id, state::NodeId node) {
+  if (mounts_.count(mount_id) == 0) return 0;
   if (pending() >= kMostPending) {
     ++counters_.dropped;
-    return;
+    return 0;
   }
-  if (!queued_.emplace(std::pair(mount_id, node), true).second) return;
+  const auto [queued, inserted] = queued_.emplace(std::pair(mount_id, node), last_id_ + 1);
+  if (!inserted) return queued->second;
+  const uint64_t id = ++last_id_;
   queue_.push_back({.command = NotifierCommand::kInvalidateInode,
                     .mount_id = mount_id,
-                    .id = ++last_id_,
+                    .id = id,
                     .node = node,
                     .offset = 0,
                     .length = 0});
   Flush();
+  return id;
+}
+
+Task<absl::Status> NotifierChannel::InvalidateInodeAndWait(uint32_t mount_id, state::NodeId node,
+                                                           Deadline deadline) {
+  const uint64_t id = Queue(mount_id, node);
+  if (id == 0) co_return absl::UnavailableError("too many notifications wait");
+  std::shared_ptr<Awaited>& entry = awaited_[id];
+  if (entry == nullptr) entry = std::make_shared<Awaited>();
+  const std::shared_ptr<Awaited> awaited = entry;
+  CO_RETURN_IF_ERROR(co_await awaited->settled.WaitUntilSet(std::move(deadline)));
+  co_return awaited->confirmed ? absl::OkStatus()
+                               : absl::UnavailableError("the kernel did not take a notification");
+}
+
+void NotifierChannel::Settle(uint64_t id, bool confirmed) {
+  const auto found = awaited_.find(id);
+  if (found == awaited_.end()) return;
+  found->second->confirmed = confirmed;
+  found->second->settled.Set();
+  awaited_.erase(found);
 }
 
 // Starts a child and tells it of all mounts.
@@ -245,6 +272,7 @@ Task<void> NotifierChannel::ReadReplies(std::shared_ptr<Child> child) {
 
 void NotifierChannel::HandleReply(const NotifierReply& reply) {
   if (unanswered_.erase(reply.id) == 0) return;  // Of a mount that is gone.
+  Settle(reply.id, reply.error == 0 || reply.error == ENOENT);
   if (reply.error == 0) {
     ++counters_.written;
   } else if (reply.error == ENOENT) {
@@ -266,6 +294,7 @@ Task<void> NotifierChannel::WatchForStuck() {
       GiveUpChild(/*stuck=*/true);
     } else {
       ++counters_.dropped;  // The child has to do as it is; what is stuck in it is given up.
+      Settle(unanswered_.begin()->first, /*confirmed=*/false);
       unanswered_.erase(unanswered_.begin());
     }
   }
@@ -286,15 +315,16 @@ void NotifierChannel::GiveUpChild(bool stuck) {
     LogWarning("notifier: the kernel holds a notification of mount ", stuck_mount,
                "; dfs-notifier is replaced");
     child_->Kill();
+    Settle(unanswered_.begin()->first, /*confirmed=*/false);
     unanswered_.erase(unanswered_.begin());
   }
   leaving_.push_back(std::move(child_));
   child_.reset();
   for (auto it = unanswered_.rbegin(); it != unanswered_.rend(); ++it) {
     const NotifierRequest& request = it->second.request;
-    if (queued_.emplace(std::pair(request.mount_id, request.node), true).second) {
-      queue_.push_front(request);
-    }
+    const bool inserted =
+        queued_.emplace(std::pair(request.mount_id, request.node), request.id).second;
+    if (inserted || awaited_.contains(request.id)) queue_.push_front(request);
   }
   unanswered_.clear();
   Flush();

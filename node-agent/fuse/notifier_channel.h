@@ -28,6 +28,8 @@
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/real_loop.h"
+#include "node-agent/runtime/task.h"
+#include "node-agent/runtime/wait.h"
 #include "node-agent/state/inode_table.h"
 #include "node-agent/state/notifier_protocol.h"
 
@@ -52,7 +54,11 @@ class NotifierChannel {
   void RemoveMount(uint32_t mount_id);
 
   // The kernel drops its pages and attributes of a node. Asked twice before it was sent: once.
-  void InvalidateInode(uint32_t mount_id, state::NodeId node);
+  void InvalidateInode(uint32_t mount_id, state::NodeId node) { (void)Queue(mount_id, node); }
+  // The same, and returns once the kernel has. kUnavailable: it has not, nor will; and
+  // kDeadlineExceeded, kCancelled.
+  runtime::Task<absl::Status> InvalidateInodeAndWait(uint32_t mount_id, state::NodeId node,
+                                                     runtime::Deadline deadline);
 
   struct Counters {
     int64_t written = 0;
@@ -75,6 +81,15 @@ class NotifierChannel {
     absl::Time sent;
   };
 
+  // Somebody waits for a confirmation.
+  struct Awaited {
+    runtime::Event settled;
+    bool confirmed = false;
+  };
+
+  // The id of what was queued now, or stood there; 0: nothing, it is dropped.
+  uint64_t Queue(uint32_t mount_id, state::NodeId node);
+  void Settle(uint64_t id, bool confirmed);
   absl::Status StartChild();
   void Flush();
   runtime::Task<void> FlushWhenWritable(std::shared_ptr<Child> child);
@@ -91,9 +106,10 @@ class NotifierChannel {
   std::shared_ptr<Child> child_;
   std::vector<std::shared_ptr<Child>> leaving_;  // Ended, or killed and stuck; not reaped yet.
   std::deque<state::NotifierRequest> queue_;
-  // Whether (mount, node) is in queue_.
-  absl::flat_hash_map<std::pair<uint32_t, state::NodeId>, bool> queued_;
-  std::map<uint64_t, Unanswered> unanswered_;  // By id: oldest first.
+  // The id by which (mount, node) is in queue_.
+  absl::flat_hash_map<std::pair<uint32_t, state::NodeId>, uint64_t> queued_;
+  std::map<uint64_t, Unanswered> unanswered_;                        // By id: oldest first.
+  absl::flat_hash_map<uint64_t, std::shared_ptr<Awaited>> awaited_;  // By id.
   uint64_t last_id_ = 0;
   bool watching_ = false;     // WatchForStuck() runs.
   bool flush_due_ = false;    // FlushLater() or FlushWhenWritable() runs.

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -104,6 +105,37 @@ class NotifierChannelTest : public testing::Test {
   Device one_, two_;
   NotifierChannel channel_{loop_, NOTIFIER_PROGRAM};
 };
+
+TEST_F(NotifierChannelTest, WhoWaitsIsToldWhenTheKernelHasDoneIt) {
+  channel_.AddMount(1, one_.fd());
+  channel_.AddMount(2, two_.fd());
+  std::map<uint64_t, absl::Status> ended;
+  struct Waiting {
+    static Task<void> Run(NotifierChannel* channel, uint32_t mount, uint64_t node,
+                          std::map<uint64_t, absl::Status>* ended) {
+      (*ended)[node] =
+          co_await channel->InvalidateInodeAndWait(mount, node, Deadline::After(kTooLong));
+    }
+  };
+  runtime::TaskGroup waiting;
+  two_.Block();
+  loop_.RunUntilDone([](NotifierChannel* channel, runtime::TaskGroup* group,
+                        std::map<uint64_t, absl::Status>* into) -> Task<void> {
+    channel->InvalidateInode(1, 10);  // It stands in the queue already: once is enough.
+    group->Spawn(Waiting::Run(channel, 1, 10, into));
+    group->Spawn(Waiting::Run(channel, 2, 20, into));
+    group->Spawn(Waiting::Run(channel, 3, 30, into));
+    co_return;
+  }(&channel_, &waiting, &ended));
+  RunUntil([&] { return ended.contains(10) && ended.contains(30); });
+  EXPECT_EQ(ended[10], absl::OkStatus());
+  EXPECT_EQ(one_.TryReceive(), 10u);
+  EXPECT_TRUE(absl::IsUnavailable(ended[30])) << "there is no such mount";
+  EXPECT_FALSE(ended.contains(20)) << "its page is of a READ that waits";
+  RunUntil([&] { return ended.contains(20); });
+  EXPECT_TRUE(absl::IsUnavailable(ended[20])) << ended[20];
+  two_.Unblock();
+}
 
 TEST_F(NotifierChannelTest, WritesToTheMountThatIsMeant) {
   channel_.AddMount(1, one_.fd());

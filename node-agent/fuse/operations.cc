@@ -195,13 +195,14 @@ void OnSeek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_
                         static_cast<uint64_t>(offset), whence));
 }
 
-Task<void> RunFlush(vfs::Filesystem* filesystem, StatusReply reply, FileHandle fh) {
-  const absl::Status status = co_await filesystem->Flush(fh, reply.deadline());
+Task<void> RunFlush(vfs::Filesystem* filesystem, StatusReply reply, FileHandle fh, uint64_t owner) {
+  const absl::Status status = co_await filesystem->Flush(fh, owner, reply.deadline());
   reply.Send(status);
 }
 void OnFlush(fuse_req_t request, fuse_ino_t, fuse_file_info* file) {
   Session& session = SessionOf(request);
-  session.Spawn(RunFlush(&session.filesystem(), StatusReply(session, request), file->fh));
+  session.Spawn(
+      RunFlush(&session.filesystem(), StatusReply(session, request), file->fh, file->lock_owner));
 }
 Task<void> RunSync(vfs::Filesystem* filesystem, StatusReply reply, FileHandle fh) {
   const absl::Status status = co_await filesystem->Sync(fh, reply.deadline());
@@ -384,6 +385,7 @@ fuse_lowlevel_ops MakeOperations() {
   ops.fsyncdir = OnFsyncDirectory;
   AddChangeOperations(ops);
   AddExtendedOperations(ops);
+  AddLockOperations(ops);
   ops.ioctl = OnIoctl;
   return ops;
 }

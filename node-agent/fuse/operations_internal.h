@@ -13,6 +13,7 @@ inline Session& SessionOf(fuse_req_t request) {
 
 void AddChangeOperations(fuse_lowlevel_ops& ops);
 void AddExtendedOperations(fuse_lowlevel_ops& ops);
+void AddLockOperations(fuse_lowlevel_ops& ops);
 
 }  // namespace dfscsi::fuse
 

@@ -96,6 +96,19 @@ bool StatisticsReply::Send(const struct statvfs& statistics) {
   return Answer([&](fuse_req* request) { return fuse_reply_statfs(request, &statistics); });
 }
 
+bool LockReply::Send(const vfs::FileLock& lock) {
+  struct flock answer = {};
+  answer.l_type = lock.type == vfs::LockType::kExclusive ? F_WRLCK
+                  : lock.type == vfs::LockType::kShared  ? F_RDLCK
+                                                         : F_UNLCK;
+  answer.l_whence = SEEK_SET;
+  answer.l_start = static_cast<off_t>(lock.first);
+  // libfuse says INT64_MAX for a length of 0.
+  answer.l_len = lock.last >= INT64_MAX ? 0 : static_cast<off_t>(lock.last - lock.first + 1);
+  answer.l_pid = static_cast<pid_t>(lock.pid);
+  return Answer([&](fuse_req* request) { return fuse_reply_lock(request, &answer); });
+}
+
 bool XattrReply::Send(std::string_view value, size_t size) {
   return Answer([&](fuse_req* request) {
     if (size == 0) return fuse_reply_xattr(request, value.size());

@@ -109,6 +109,12 @@ struct StatisticsReply : Reply {
   bool Send(const struct statvfs& statistics);
 };
 
+struct LockReply : Reply {
+  using Reply::Reply;
+  using Reply::Send;
+  bool Send(const vfs::FileLock& lock);
+};
+
 // GETXATTR and LISTXATTR: how long the value is if `size` is 0, else the value, else ERANGE.
 struct XattrReply : Reply {
   using Reply::Reply;

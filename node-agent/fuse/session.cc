@@ -42,7 +42,8 @@ void LogOfLibfuse(fuse_log_level, const char* format, va_list arguments) {
 }
 
 // Whether an answer must be remembered until the kernel has it, because computing it again is not
-// the same: it counts a lookup or makes a handle. Of a change the error, too: an application that
+// the same: it counts a lookup or makes a handle, or (FLUSH, SETLK) sets locks, which their owner
+// may have changed since. Of a change the error, too: an application that
 // was told of it must not find the change made later.
 bool NeedsJournal(uint32_t opcode, int error) {
   switch (opcode) {
@@ -60,7 +61,7 @@ bool NeedsJournal(uint32_t opcode, int error) {
     case FUSE_GETXATTR:
     case FUSE_LISTXATTR:
     case FUSE_LSEEK:
-    case FUSE_FLUSH:
+    case FUSE_GETLK:
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
     case FUSE_RELEASE:

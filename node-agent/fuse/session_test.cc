@@ -314,6 +314,85 @@ TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
   }
 }
 
+TEST_F(SessionTest, LocksAreAskedForAsTheKernelSaysThem) {
+  using vfs::LockKind;
+  using vfs::LockType;
+  constexpr uint64_t kEnd = INT64_MAX;
+  const struct {
+    uint32_t opcode;
+    fuse_lk_in body;
+    LockKind kind;
+    LockType type;
+    uint64_t first, last;
+    bool wait;
+  } kCases[] = {
+      {FUSE_SETLK,
+       {.fh = 5, .owner = 6, .lk = {10, 19, F_WRLCK, 7}},
+       LockKind::kRange,
+       LockType::kExclusive,
+       10,
+       19,
+       false},
+      {FUSE_SETLKW,
+       {.fh = 5, .owner = 6, .lk = {10, kEnd, F_RDLCK, 7}},
+       LockKind::kRange,
+       LockType::kShared,
+       10,
+       kEnd,
+       true},
+      {FUSE_SETLK,
+       {.fh = 5, .owner = 6, .lk = {0, kEnd, F_UNLCK, 7}},
+       LockKind::kRange,
+       LockType::kNone,
+       0,
+       kEnd,
+       false},
+      {FUSE_SETLKW,
+       {.fh = 5, .owner = 6, .lk = {0, kEnd, F_WRLCK, 7}, .lk_flags = FUSE_LK_FLOCK},
+       LockKind::kWhole,
+       LockType::kExclusive,
+       0,
+       kEnd,
+       true},
+      {FUSE_SETLK,
+       {.fh = 5, .owner = 6, .lk = {0, kEnd, F_RDLCK, 7}, .lk_flags = FUSE_LK_FLOCK},
+       LockKind::kWhole,
+       LockType::kShared,
+       0,
+       kEnd,
+       false},
+      {FUSE_GETLK,
+       {.fh = 5, .owner = 6, .lk = {3, 4, F_WRLCK, 7}},
+       LockKind::kRange,
+       LockType::kExclusive,
+       3,
+       4,
+       false},
+  };
+  for (const auto& test : kCases) {
+    const FakeFuseKernel::Answer answer = Ask(test.opcode, 2, testing::BytesOf(test.body));
+    EXPECT_EQ(answer.error, 0);
+    ASSERT_FALSE(server_.locks.empty());
+    const vfs::FileLock& asked = server_.locks.back().wanted;
+    EXPECT_EQ(asked.fh, 5u);
+    EXPECT_EQ(asked.owner, 6u);
+    EXPECT_EQ(asked.kind, test.kind);
+    EXPECT_EQ(asked.type, test.type);
+    EXPECT_EQ(asked.first, test.first);
+    EXPECT_EQ(asked.last, test.last);
+    EXPECT_EQ(server_.locks.back().wait, test.wait);
+    if (test.opcode != FUSE_GETLK) continue;
+    const auto found = As<fuse_lk_out>(answer.body);
+    EXPECT_EQ(found.lk.type, uint32_t{F_RDLCK});
+    EXPECT_EQ(found.lk.start, 3u);
+    EXPECT_EQ(found.lk.end, 4u);
+    EXPECT_EQ(found.lk.pid, 77u);
+  }
+  const fuse_flush_in flush = {.fh = 5, .lock_owner = 9};
+  EXPECT_EQ(Ask(FUSE_FLUSH, 2, testing::BytesOf(flush)).error, 0);
+  EXPECT_EQ(server_.flushed_by, 9u);
+}
+
 TEST_F(SessionTest, ADirectoryIsReadInPieces) {
   for (const bool plus : {false, true}) {
     uint64_t offset = 0;
@@ -448,6 +527,8 @@ TEST_F(SessionTest, InterruptEndsEachKindOfRequestThatWaits) {
       {kernel_.SendReadDirectory(false, 9, 0, 4096), "READDIR"},
       {kernel_.SendReadDirectory(true, 9, 0, 4096), "READDIRPLUS"},
       {kernel_.Send(FUSE_STATFS, 3), "STATFS"},
+      {kernel_.Send(FUSE_SETLKW, 3, none), "SETLKW"},
+      {kernel_.Send(FUSE_FLUSH, 3, none), "FLUSH"},
   };
   const int count = static_cast<int>(kinds.size());
   RunUntil([&] { return server_.waiting == count; });
@@ -606,6 +687,9 @@ TEST_F(SessionTest, AnswersThatMustNotBeComputedTwiceAreJournaled) {
       {"LOOKUP of nothing", [this] { return kernel_.SendLookup(1, "x"); }, false},
       {"OPEN", [this] { return kernel_.SendOpen(3); }, true},
       {"READ", [this] { return kernel_.SendRead(3, 9, 0, 100); }, false},
+      {"FLUSH", [&] { return kernel_.Send(FUSE_FLUSH, 3, std::string(24, 0)); }, true},
+      {"SETLK", [&] { return kernel_.Send(FUSE_SETLK, 3, std::string(48, 0)); }, true},
+      {"GETLK", [&] { return kernel_.Send(FUSE_GETLK, 3, std::string(48, 0)); }, false},
   };
   static RequestSlot watched;
   static bool seen_done;

@@ -555,7 +555,9 @@ TEST_F(DeathTest, AnAgentThatCannotReadTheTablesIsRefused) {
   ASSERT_TRUE(WaitForAgents(1));
   Process& other = StartAgent({"--layout=99"});
   EXPECT_EQ(other.Wait(), 3);
-  EXPECT_THAT(other.log(), testing::HasSubstr("have layout 1, this agent reads 99 to 99"));
+  EXPECT_THAT(other.log(),
+              testing::HasSubstr(absl::StrCat("have layout ", state::kTablesLayoutVersion,
+                                              ", this agent reads 99 to 99")));
   EXPECT_EQ(Status().agents, 1u);
 }
 

@@ -44,7 +44,8 @@ class HandleTable {
  public:
   static constexpr uint32_t kMaxHandles = 1 << 20;
   static constexpr uint32_t kHashesPerBlock = 63;
-  static constexpr uint32_t kMaxBlocks = 1 << 20;  // 66 million names in all open directories.
+  // 64 million names in all open directories. A mount of layout 1 may use more: not read by this.
+  static constexpr uint32_t kMaxBlocks = (1 << 20) - (1 << 15);
 
   enum class Kind : uint32_t { kFile = 1, kDirectory = 2 };
 

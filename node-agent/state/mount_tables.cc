@@ -16,7 +16,8 @@ MountTables::MountTables(SharedMemory memory)
     : memory_(std::move(memory)),
       inodes_(&header()->inodes, memory_.data() + kTablesHeaderBytes),
       handles_(&header()->handles, memory_.data() + kTablesHeaderBytes + InodeTable::kRegionBytes,
-               &inodes_) {}
+               &inodes_),
+      locks_(&header()->locks, memory_.data() + kTablesBytes - LockTable::kRegionBytes) {}
 
 absl::StatusOr<std::unique_ptr<MountTables>> MountTables::Format(int fd, uint64_t root_ino) {
   ASSIGN_OR_RETURN(SharedMemory memory, SharedMemory::Map(fd, kTablesBytes));
@@ -53,6 +54,7 @@ absl::StatusOr<std::unique_ptr<MountTables>> MountTables::Map(int fd) {
 absl::Status MountTables::Recover() {
   RETURN_IF_ERROR(inodes_.Recover());
   RETURN_IF_ERROR(handles_.Recover());
+  RETURN_IF_ERROR(locks_.Recover());
   inodes_.ReleaseUnheld();
   return absl::OkStatus();
 }

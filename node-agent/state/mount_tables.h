@@ -26,13 +26,17 @@
 #include "absl/status/statusor.h"
 #include "node-agent/state/handle_table.h"
 #include "node-agent/state/inode_table.h"
+#include "node-agent/state/lock_table.h"
 #include "node-agent/state/shared_memory.h"
 
 namespace dfscsi::state {
 
 // Raised with every change of a layout below. The mounter keeps, with each mount, the version it
 // was made with, and refuses an agent that cannot read it before that agent can take over.
-inline constexpr uint32_t kTablesLayoutVersion = 1;
+//   1  inodes, handles
+//   2  the last 16 MiB, which were of directory streams, are locks. A mount of layout 1 has none:
+//      its kernel was told to keep them to itself
+inline constexpr uint32_t kTablesLayoutVersion = 2;
 inline constexpr uint32_t kTablesOldestReadable = 1;
 
 // Shared layout: the first 64 KiB of the memfd.
@@ -45,12 +49,16 @@ struct TablesHeader {
   std::atomic<uint64_t> epoch;    // The newest link epoch given out.
   InodeTable::Shared inodes;
   HandleTable::Shared handles;
+  LockTable::Shared locks;
 };
 static_assert(sizeof(TablesHeader) <= 64 * 1024);
 
 inline constexpr uint64_t kTablesHeaderBytes = 64 * 1024;
-inline constexpr uint64_t kTablesBytes =
-    kTablesHeaderBytes + InodeTable::kRegionBytes + HandleTable::kRegionBytes;
+inline constexpr uint64_t kTablesBytes = kTablesHeaderBytes + InodeTable::kRegionBytes +
+                                         HandleTable::kRegionBytes + LockTable::kRegionBytes;
+// It is a mounter's, which may be older than the agent, that makes the memory.
+static_assert(kTablesBytes == kTablesHeaderBytes + InodeTable::kRegionBytes +
+                                  uint64_t{HandleTable::kMaxHandles} * 256 + (uint64_t{512} << 20));
 
 class MountTables {
  public:
@@ -66,6 +74,7 @@ class MountTables {
 
   InodeTable& inodes() { return inodes_; }
   HandleTable& handles() { return handles_; }
+  LockTable& locks() { return locks_; }
 
   const Guid& client_guid() const { return header()->client_guid; }
   // A number never given out before in the life of this mount, agents' deaths included.
@@ -81,6 +90,7 @@ class MountTables {
   SharedMemory memory_;
   InodeTable inodes_;
   HandleTable handles_;
+  LockTable locks_;
 };
 
 }  // namespace dfscsi::state

@@ -494,6 +494,70 @@ TEST_F(MountTablesTest, DeathAfterEveryStore) {
   }
 }
 
+// A range is split: the request is run again, and until then nothing outside it has changed.
+TEST_F(MountTablesTest, LocksDieAfterEveryStore) {
+  const LockTable::Lock whole = {.node = 2, .fh = 3, .owner = 4, .first = 0, .last = 99, .type = 2};
+  LockTable::Lock left = whole, right = whole;
+  left.last = 39;
+  right.first = 60;
+  const auto covers = [this](uint64_t at) {
+    bool covered = false;
+    tables_->locks().ForEach([&](uint32_t, const LockTable::Lock& lock) {
+      EXPECT_EQ(lock.owner, 4u);
+      EXPECT_EQ(lock.type, 2u);
+      covered |= lock.first <= at && at <= lock.last;
+    });
+    return covered;
+  };
+  bool ended = false;
+  for (long stores = 0; !ended && !HasFailure(); ++stores) {
+    SCOPED_TRACE(stores);
+    Renew();
+    bool answered = false;
+    ended = RunUntilStore(stores, [&] {
+      const uint32_t number = *tables_->locks().Add(whole);
+      answered = true;
+      ASSERT_TRUE(tables_->locks().Add(left).ok());
+      ASSERT_TRUE(tables_->locks().Add(right).ok());
+      tables_->locks().Remove(number);
+    });
+    Restart();
+    if (answered) {
+      EXPECT_TRUE(covers(0) && covers(39) && covers(60) && covers(99));
+    }
+    if (ended) EXPECT_FALSE(covers(50));  // Before, either is right.
+    EXPECT_FALSE(covers(100));
+    // And it goes on working.
+    const uint32_t before = tables_->locks().size();
+    const uint32_t number = *tables_->locks().Add(left);
+    EXPECT_EQ(tables_->locks().size(), before + 1);
+    tables_->locks().Remove(number);
+    EXPECT_EQ(tables_->locks().size(), before);
+  }
+}
+
+TEST_F(MountTablesTest, LocksAreBounded) {
+  const LockTable::Lock lock = {.node = 2, .last = 9};
+  for (uint32_t i = 0; i < LockTable::kMaxLocks; ++i) ASSERT_TRUE(tables_->locks().Add(lock).ok());
+  EXPECT_FALSE(tables_->locks().HasRoom(1));
+  EXPECT_TRUE(absl::IsResourceExhausted(tables_->locks().Add(lock).status()));
+  tables_->locks().Remove(17);
+  EXPECT_EQ(*tables_->locks().Add(lock), 17u);
+}
+
+// The tables of a mount that was made before there were locks.
+TEST_F(MountTablesTest, TablesOfLayoutOneAreReadAndHaveNoLocks) {
+  const NodeId a = Add(kRootNode, "a");
+  tables_.reset();
+  {
+    const SharedMemory raw = *SharedMemory::Map(memory_.get(), kTablesBytes);
+    reinterpret_cast<TablesHeader*>(raw.data())->layout_version = 1;
+  }
+  Restart();
+  EXPECT_EQ(PathOf(a), "a");
+  EXPECT_EQ(tables_->locks().size(), 0u);
+}
+
 TEST_F(MountTablesTest, HandlesDieAfterEveryStore) {
   bool ended = false;
   for (long stores = 0; !ended && !HasFailure(); ++stores) {

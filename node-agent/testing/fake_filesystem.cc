@@ -110,8 +110,21 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Seek(FileHandle, uint64_t offset, int
   co_return whence == SEEK_DATA ? offset : FakeServer::kFileBytes;
 }
 
-Task<absl::Status> Filesystem::Flush(FileHandle, Deadline deadline) {
+Task<absl::Status> Filesystem::Flush(FileHandle, uint64_t owner, Deadline deadline) {
+  server->flushed_by = owner;
   co_return co_await Enter("flush", deadline);
+}
+
+Task<absl::Status> Filesystem::SetLock(FileLock wanted, bool wait, Deadline deadline) {
+  server->locks.push_back({wanted, wait});
+  co_return co_await Enter("setlock", deadline);
+}
+Task<absl::StatusOr<FileLock>> Filesystem::GetLock(FileLock wanted, Deadline deadline) {
+  server->locks.push_back({wanted, false});
+  CO_RETURN_IF_ERROR(co_await Enter("getlock", deadline));
+  wanted.type = LockType::kShared;
+  wanted.pid = 77;
+  co_return wanted;
 }
 
 void Filesystem::OpenDelivered(NodeId, const OpenReply&) {}

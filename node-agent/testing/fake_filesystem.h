@@ -21,6 +21,10 @@ namespace dfscsi::testing {
 //   a file     its byte at offset i is i * 31 + node; kFileBytes long
 //   directory  entries "2" … "101", next_offset as in "." = 1
 struct FakeServer {
+  struct SetLock {
+    vfs::FileLock wanted;
+    bool wait = false;
+  };
   static constexpr uint64_t kFileBytes = 3 << 20;
   static constexpr int kEntries = 100;
   static constexpr int64_t kBornSeconds = 1'234'567'890;  // Every file was made then.
@@ -39,6 +43,8 @@ struct FakeServer {
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.
   std::set<uint64_t> open_handles;
+  std::vector<SetLock> locks = {};  // As they were asked for.
+  uint64_t flushed_by = 0;          // The owner of the last FLUSH.
   uint64_t next_handle = 1000;
   std::map<std::string, int> calls;  // By name of the operation.
 };

@@ -47,7 +47,10 @@ NtStatus ScriptedConnection::TakeLocks(ScriptedOpen& open,
     const bool exclusive = (lock.flags & smb::wire::kLockExclusive) != 0;
     const bool conflict =
         std::any_of(file.locks.begin(), file.locks.end(), [&](const ScriptedLock& one) {
-          return Overlaps(one, lock) && (exclusive || one.exclusive);
+          // A shared lock may be stacked upon an exclusive one of the same open
+          // ([MS-FSA] 2.1.4.10).
+          const bool own = one.owner == open.id.persistent_id;
+          return Overlaps(one, lock) && (exclusive || (one.exclusive && !own));
         });
     if (conflict) {
       file.locks = before;

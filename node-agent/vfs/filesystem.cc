@@ -43,6 +43,7 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
       }
     }
   });
+  RestoreLocks();
 }
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
@@ -53,7 +54,10 @@ Filesystem::~Filesystem() = default;
 uint64_t Filesystem::RootInodeNumber(const SipKey& key, const dfs::DfsPath& source) {
   return Impl::NumberOf(key, source);
 }
-void Filesystem::ResumeInvalidations() { impl_->ResumeInvalidations(); }
+void Filesystem::ResumeInvalidations() {
+  impl_->ResumeInvalidations();
+  impl_->ResumeLocks();
+}
 Task<absl::StatusOr<EntryReply>> Filesystem::Lookup(state::NodeId parent, std::string name,
                                                     Deadline deadline) {
   return impl_->Lookup(parent, std::move(name), std::move(deadline));
@@ -120,8 +124,14 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Seek(state::FileHandle fh, uint64_t o
                                                 Deadline deadline) {
   return impl_->Seek(fh, offset, whence, std::move(deadline));
 }
-Task<absl::Status> Filesystem::Flush(state::FileHandle fh, Deadline deadline) {
-  return impl_->Flush(fh);
+Task<absl::Status> Filesystem::Flush(state::FileHandle fh, uint64_t owner, Deadline deadline) {
+  return impl_->Flush(fh, owner, std::move(deadline));
+}
+Task<absl::Status> Filesystem::SetLock(FileLock wanted, bool wait, Deadline deadline) {
+  return impl_->SetLock(wanted, wait, std::move(deadline));
+}
+Task<absl::StatusOr<FileLock>> Filesystem::GetLock(FileLock wanted, Deadline deadline) {
+  return impl_->GetLock(wanted, std::move(deadline));
 }
 void Filesystem::Release(state::FileHandle fh) { impl_->Release(fh); }
 Task<absl::StatusOr<state::FileHandle>> Filesystem::OpenDirectory(state::NodeId node,

@@ -40,6 +40,7 @@
 #include "node-agent/runtime/task.h"
 #include "node-agent/state/mount_tables.h"
 #include "node-agent/vfs/change.h"
+#include "node-agent/vfs/lock_model.h"
 #include "node-agent/vfs/options.h"
 
 namespace dfscsi::dfs {
@@ -57,6 +58,11 @@ class Invalidation {
   // all of it (offset 0, length 0). May come again for the same node; need not be confirmed, and
   // may be lost: until an Open() has told the kernel the same (OpenDelivered), none keeps pages.
   virtual void DataChanged(state::NodeId node) = 0;
+  // The same, and returns once the kernel has dropped them. kUnavailable: it could not be told.
+  virtual runtime::Task<absl::Status> DropPages(state::NodeId node, runtime::Deadline) {
+    DataChanged(node);
+    co_return absl::OkStatus();
+  }
 };
 
 // LOOKUP. fuse_entry_out: nodeid = node, generation = 0.
@@ -134,7 +140,8 @@ class Filesystem {
   // The inode number of the root of a mount of `source`: for MountTables::Format.
   static uint64_t RootInodeNumber(const SipKey& key, const dfs::DfsPath& source);
 
-  // Once after a takeover: says DataChanged() again for nodes of which the dead agent may not have.
+  // Once after a takeover: says DataChanged() again for nodes of which the dead agent may not have,
+  // and takes the locks again that it held.
   void ResumeInvalidations();
 
   // LOOKUP. A link known to the referral cache is answered without I/O, any other name by the
@@ -246,12 +253,24 @@ class Filesystem {
                                                  std::string new_name, ChangeJournal* journal,
                                                  runtime::Deadline deadline);
 
-  // FLUSH. Every WRITE was acknowledged before it was answered: at once.
-  runtime::Task<absl::Status> Flush(state::FileHandle fh, runtime::Deadline deadline);
+  // FLUSH, by `owner`: its fcntl locks of the file are given back. Every WRITE was acknowledged
+  // before it was answered: without locks, at once.
+  runtime::Task<absl::Status> Flush(state::FileHandle fh, uint64_t owner,
+                                    runtime::Deadline deadline);
 
-  // RELEASE. At once; the server is told afterwards. An fh that is not open does no harm (a request
-  // that is run again after a takeover).
+  // RELEASE. At once; the server is told afterwards, also of the locks that were taken through it.
+  // An fh that is not open does no harm (a request that is run again after a takeover).
   void Release(state::FileHandle fh);
+
+  // --- Locks (filesystem_locks.cc). They are held on the server, where other machines see them.
+  // Errors of both: EIO: the handle's locks were lost, another machine may have had them. ENOLCK.
+
+  // SETLK, SETLKW (`wait`), with or without FUSE_LK_FLOCK. `wanted.fh` says the file. EAGAIN: it is
+  // locked by others; EDEADLK: it would be waited for for ever, on this machine.
+  runtime::Task<absl::Status> SetLock(FileLock wanted, bool wait, runtime::Deadline deadline);
+  // GETLK: what is in the way of `wanted`, of type kNone if nothing is. Of another machine's lock
+  // no more is known than its first byte in the range; its pid is 0.
+  runtime::Task<absl::StatusOr<FileLock>> GetLock(FileLock wanted, runtime::Deadline deadline);
 
   // OPENDIR. One frame (CREATE, QUERY_DIRECTORY twice): small directories are then complete.
   // No FOPEN flags.
@@ -329,6 +348,8 @@ class Filesystem {
     int64_t lost_answers = 0;        // Changes that were sent and not answered.
     int64_t unknown_changes = 0;     // Of them, those of which it never became known: EIO.
     int64_t hidden_files = 0;        // Open files that got another name when theirs was removed.
+    int64_t retaken_locks = 0;       // Ranges, after a takeover, a failover or a server's restart.
+    int64_t lost_locks = 0;          // Of them, those that another machine had by then.
   };
   const Counters& counters() const;
 

@@ -75,9 +75,11 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   };
   const auto append = [&](std::shared_ptr<smb::Tree> tree,
                           smb::wire::FileId file_id) -> Task<absl::Status> {
-    if (appends_.IsRefusedBy(file->server_key())) {
+    // The holder of the file's locks is no handle that a server would append by.
+    const bool is_own = file->TryIdOn(*tree) == file_id;
+    if (!is_own || appends_.IsRefusedBy(file->server_key())) {
       CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
-      SetHandleFlag(fh, kHandleAppendsLocked);
+      if (is_own) SetHandleFlag(fh, kHandleAppendsLocked);
       co_return (
           co_await tree->AppendLocked(file_id, {from.data(), from.size()}, sending, deadline))
           .status();
@@ -107,8 +109,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     co_return status;
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await file->ActOn(std::move(binding), act,
-                                                     options_.check_identity, &counters_, deadline);
+    const absl::Status status = co_await ActThrough(fh, file, std::move(binding), act, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };

@@ -176,8 +176,14 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const std::string name(record.name());
   const absl::Time now = runtime::Loop::Current().Now();
   const uint64_t epoch = client_.GetEpoch(path);
-  const AttributeCache::Seen* const seen = attributes_.Get(parent, name, epoch, now);
-  if (seen != nullptr && !hard_links_.Contains(node)) {
+  // What is known of a locked file was seen under the lock.
+  const absl::Duration believed = IsLocked(node) ? options_.actimeo : BelievedIn(parent);
+  const AttributeCache::Seen* const seen_before =
+      believed > absl::ZeroDuration() || options_.actimeo <= absl::ZeroDuration()
+          ? attributes_.Get(parent, name, epoch, now)
+          : nullptr;
+  if (const AttributeCache::Seen* const seen = seen_before;
+      seen != nullptr && !hard_links_.Contains(node)) {
     ++counters_.attribute_hits;
     NoteSeen(node, seen->attributes, seen->epoch);
     co_return AttributesReply{.attributes = StatOfNode(node, ino, seen->attributes),
@@ -208,7 +214,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   attributes_.Put(parent, name, sight->attributes, sight->epoch, looked, looked);
   NoteSeen(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
-                            .timeout = BelievedFor(node, options_.actimeo),
+                            .timeout = BelievedFor(node, believed),
                             .born = BornOf(sight->attributes)};
 }
 

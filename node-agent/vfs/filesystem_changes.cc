@@ -186,8 +186,8 @@ absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std:
   NoteChangeIn(parent);
   return EntryReply{.node = node,
                     .attributes = StatOf(seen, tables_.inodes().Get(node).ino(), options_),
-                    .attributes_timeout = options_.actimeo,
-                    .name_timeout = options_.actimeo};
+                    .attributes_timeout = BelievedIn(parent),
+                    .name_timeout = BelievedIn(parent)};
 }
 
 uint64_t Filesystem::Impl::LastIdOf(state::NodeId node) const {

@@ -10,12 +10,14 @@
 #include <sys/statvfs.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -27,12 +29,14 @@
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/task.h"
+#include "node-agent/runtime/wait.h"
 #include "node-agent/state/mount_tables.h"
 #include "node-agent/vfs/appends.h"
 #include "node-agent/vfs/attribute_cache.h"
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/change.h"
 #include "node-agent/vfs/directory_stream.h"
+#include "node-agent/vfs/file_locks.h"
 #include "node-agent/vfs/filesystem.h"
 #include "node-agent/vfs/hard_links.h"
 #include "node-agent/vfs/link_sights.h"
@@ -72,7 +76,6 @@ class Filesystem::Impl {
                                              absl::Span<uint8_t> into, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
                                                runtime::Deadline deadline);
-  runtime::Task<absl::Status> Flush(state::FileHandle fh);
   void Release(state::FileHandle fh);
   absl::Status RefuseChange() const;
   // EROFS where nothing may be changed.
@@ -98,6 +101,15 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
                                      runtime::Deadline deadline);
+
+  // --- Locks: filesystem_locks.cc
+
+  runtime::Task<absl::Status> SetLock(FileLock wanted, bool wait, runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<FileLock>> GetLock(FileLock wanted, runtime::Deadline deadline);
+  runtime::Task<absl::Status> Flush(state::FileHandle fh, uint64_t owner,
+                                    runtime::Deadline deadline);
+  // Those that the dead agent held are taken again.
+  void ResumeLocks();
 
   // --- Space of files: space.cc
 
@@ -225,6 +237,7 @@ class Filesystem::Impl {
   // Of a handle's record.
   static constexpr uint32_t kHandleWritten = 1;
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
+  static constexpr uint32_t kHandleLockLost = 4;       // EIO, for ever.
 
   void SetHandleFlag(state::FileHandle fh, uint32_t flag) {
     if (!tables_.handles().Contains(fh)) return;
@@ -249,6 +262,78 @@ class Filesystem::Impl {
   // one that has not written may still be opened again elsewhere. The others that write are
   // bound to this copy from now on. nullopt: by its name.
   std::optional<state::FileHandle> HandleToCut(state::NodeId node);
+
+  // --- Locks: filesystem_locks.cc
+
+  struct LockCall;
+  // Something done through the holder of a file's locks; `*again`: it was not, for the holder was
+  // opened anew.
+  using LockAct = std::function<runtime::Task<absl::Status>(std::shared_ptr<smb::Tree>,
+                                                            smb::wire::FileId, bool* again)>;
+
+  std::shared_ptr<FileLocks> MakeLocks(state::NodeId node, const OpenFile& file);
+  void RestoreLocks();
+  // Shared memory follows the model; then who waits may look again.
+  void StoreLocks(state::NodeId node, FileLocks& locks, const std::vector<uint32_t>& gone);
+  void NoteLocksLost(state::NodeId node, LockRange range);
+  bool IsLockLost(state::FileHandle fh) const {
+    return tables_.handles().Contains(fh) &&
+           (state::Load(tables_.handles().Get(fh).flags) & kHandleLockLost) != 0;
+  }
+  bool IsLocked(state::NodeId node) const {
+    const auto found = locks_.find(node);
+    return found != locks_.end() && found->second->IsHeldAnywhere();
+  }
+  // How long a name of this directory is believed, and what was seen of it: not at all beside a
+  // file that is locked, for there programs of other machines take turns (SQLite's journal).
+  absl::Duration BelievedIn(state::NodeId directory) const {
+    return locked_in_.contains(directory) ? absl::ZeroDuration() : options_.actimeo;
+  }
+  // The handle is about to be closed; `is_last`: of the file.
+  void ReleaseLocks(state::NodeId node, state::FileHandle fh, bool is_last);
+
+  // After the connection's end, or a takeover: all are taken again, once.
+  void StartHolding(state::NodeId node, std::shared_ptr<FileLocks> locks);
+  runtime::Task<void> HoldAgain(state::NodeId node, std::shared_ptr<FileLocks> locks);
+  runtime::Task<absl::Status> AwaitHold(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                        runtime::Deadline deadline);
+  void StartWatching(state::NodeId node, const std::shared_ptr<FileLocks>& locks);
+  runtime::Task<void> WatchHold(state::NodeId node, std::shared_ptr<FileLocks> locks);
+  // OpenFile::ActOn of the holder, with all locks held, where they are held.
+  runtime::Task<absl::Status> ActHeld(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                      dfs::Binding binding, OpenFile::Act act,
+                                      runtime::Deadline deadline);
+  runtime::Task<absl::Status> OnHolder(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                       LockAct act, runtime::Deadline deadline);
+
+  // The locks through whose holder the handle's reads (or writes) must go; null: there are none.
+  std::shared_ptr<FileLocks> LocksInTheWay(state::FileHandle fh, bool writes) const;
+  runtime::Task<absl::StatusOr<size_t>> ReadLocked(state::FileHandle fh,
+                                                   std::shared_ptr<FileLocks> locks,
+                                                   uint64_t offset, absl::Span<uint8_t> into,
+                                                   runtime::Deadline deadline);
+  // OpenFile::ActOn of `file`, or of the holder, for a change through `fh`.
+  runtime::Task<absl::Status> ActThrough(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                         dfs::Binding binding, OpenFile::Act act,
+                                         runtime::Deadline deadline);
+
+  // Another machine has locked a part of what was read, which may be more than a program asked for:
+  // the kernel reads whole pages. Who opens the file from now on reads what he asks for.
+  void NoteReadRefused(state::FileHandle fh) {
+    if (tables_.handles().Contains(fh)) read_beside_locks_.insert(tables_.handles().Get(fh).node);
+  }
+  bool WouldWaitForEver(const LockCall& call) const;
+  // Until no program of this mount is in the way.
+  runtime::Task<absl::Status> AwaitTurn(std::shared_ptr<LockCall> call);
+  runtime::Task<absl::Status> DropPages(state::NodeId node);
+  runtime::Task<absl::Status> TryLock(std::shared_ptr<LockCall> call);
+  runtime::Task<void> RunLock(std::shared_ptr<LockCall> call);
+  // What the model does not need is given back. REQUIRES: `changing`.
+  runtime::Task<absl::Status> Trim(state::NodeId node, std::shared_ptr<FileLocks> locks);
+  runtime::Task<void> TrimLater(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                std::shared_ptr<runtime::Event> done);
+  runtime::Task<absl::Status> TrimSoon(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                       runtime::Deadline deadline);
 
   // --- Changes
 
@@ -345,7 +430,11 @@ class Filesystem::Impl {
   // Beside handles that were set to append after they were opened: the same file, to append.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> appenders_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
-  absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
+  absl::btree_map<state::NodeId, std::shared_ptr<FileLocks>> locks_;              // Of open files.
+  absl::flat_hash_map<state::NodeId, int> locked_in_;     // Directories: how many of locks_.
+  absl::flat_hash_set<state::NodeId> read_beside_locks_;  // Of nodes that the kernel holds.
+  absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.
+  absl::flat_hash_set<state::NodeId> own_changes_;        // Made since the node was last seen.
   absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
   // By what of a path is bound as one: the keys of links, roots and shares.

@@ -93,10 +93,14 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   }
   const absl::Time now = runtime::Loop::Current().Now();
   const uint64_t epoch = client_.GetEpoch(path);
-  const AttributeCache::Seen* const known = attributes_.Get(parent, name, epoch, now);
-  if (known != nullptr && known->attributes.names < 2) {
+  const absl::Duration believed = BelievedIn(parent);
+  const AttributeCache::Seen* const seen_before =
+      believed > absl::ZeroDuration() || options_.actimeo <= absl::ZeroDuration()
+          ? attributes_.Get(parent, name, epoch, now)
+          : nullptr;
+  if (seen_before != nullptr && seen_before->attributes.names < 2) {
     ++counters_.attribute_hits;
-    const AttributeCache::Seen copy = *known;
+    const AttributeCache::Seen copy = *seen_before;
     CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
     NoteSeen(node, copy.attributes, copy.epoch);
     tables_.inodes().AddLookup(node);
@@ -123,8 +127,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   co_return EntryReply{
       .node = node,
       .attributes = StatOfNode(node, tables_.inodes().Get(node).ino(), sight.attributes),
-      .attributes_timeout = BelievedFor(node, options_.actimeo),
-      .name_timeout = options_.actimeo};
+      .attributes_timeout = BelievedFor(node, believed),
+      .name_timeout = believed};
 }
 
 void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
@@ -132,6 +136,7 @@ void Filesystem::Impl::Forget(state::NodeId node, uint64_t lookups) {
   sights_.Forget(node);
   own_changes_.erase(node);
   hard_links_.Forget(node);
+  read_beside_locks_.erase(node);
   counters_.last_known_kept = static_cast<int64_t>(sights_.size());
 }
 

@@ -42,7 +42,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
 
 absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
                                                        std::shared_ptr<OpenFile> file, int flags) {
-  OpenReply reply{.no_flush = !file->writes()};
+  OpenReply reply{.no_flush = !file->writes() && !options_.locks};
   const state::NodeIdentity identity = file->identity();
   if (tables_.inodes().Contains(node)) {
     const state::InodeTable::Node record = tables_.inodes().Get(node);
@@ -55,7 +55,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     // it asks for the size after a change of its own. And one node has one set of pages, which the
     // other file's handle goes on filling.
     reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends() ||
-                      hard_links_.Contains(node);
+                      hard_links_.Contains(node) || read_beside_locks_.contains(node);
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -102,6 +102,7 @@ bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
 absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHandle fh) {
   if (!tables_.handles().Contains(fh)) return ErrnoError(EBADF, "no such handle");
   const state::HandleTable::Record& record = tables_.handles().Get(fh);
+  if (IsLockLost(fh)) return ErrnoError(EIO, "its locks were lost");
   const absl::StatusOr<dfs::DfsPath> path = PathOf(record.node);
   const auto found = files_.find(fh);
   if (found != files_.end()) {
@@ -131,14 +132,22 @@ void Filesystem::Impl::NoteServer(state::FileHandle fh, const OpenFile& file) {
 Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64_t offset,
                                                     absl::Span<uint8_t> into, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  if (std::shared_ptr<FileLocks> locks = LocksInTheWay(fh, /*writes=*/false)) {
+    co_return co_await ReadLocked(fh, std::move(locks), offset, into, std::move(deadline));
+  }
   absl::StatusOr<size_t> result = size_t{0};
-  CO_RETURN_IF_ERROR(co_await client_.Run(
+  const absl::Status status = co_await client_.Run(
       file->path(),
       [this, file, offset, into, deadline, &result](dfs::Binding binding) {
         return file->ReadOn(std::move(binding), offset, into, options_.check_identity, &result,
                             &counters_, deadline);
       },
-      {.held_epoch = file->epoch(), .movable = !file->written()}, deadline));
+      {.held_epoch = file->epoch(), .movable = !file->written()}, deadline);
+  if (IsLockRefused(status) && LocksInTheWay(fh, /*writes=*/false) != nullptr) {
+    co_return co_await Read(fh, offset, into, std::move(deadline));  // Locked here meanwhile.
+  }
+  if (IsLockRefused(status)) NoteReadRefused(fh);
+  CO_RETURN_IF_ERROR(status);
   NoteServer(fh, *file);
   co_return result;
 }
@@ -158,18 +167,11 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint
   co_return result;
 }
 
-Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh) {
-  if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
-  const auto file = files_.find(fh);
-  if (file != files_.end() && file->second->late_write().has_value()) {
-    co_await SetTimeOfLateWrite(file->second);
-  }
-  co_return absl::OkStatus();
-}
-
 void Filesystem::Impl::Release(state::FileHandle fh) {
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
+    const auto before = opens_.find(node);
+    ReleaseLocks(node, fh, before == opens_.end() || before->second.size() == 1);
     // The handle still keeps the node.
     std::optional<dfs::DfsPath> hidden = HiddenPathOf(node);
     if (!tables_.handles().Close(fh)) return;  // Still shared.

@@ -87,7 +87,7 @@ TEST(FilesystemOpenFilesTest, OpenFlags) {
 TEST(FilesystemOpenFilesTest, PagesAreKeptWhileTheFileIsWhatItWas) {
   FilesystemLab lab;
   testing::ScriptedFile& file = lab.share("t1").AddFile("file", 10);
-  lab.Mount("//t1/share");
+  lab.Mount("//t1/share", {.locks = false});
   const state::NodeId node = lab.Walk("file");
   const absl::StatusOr<OpenReply> first = lab.Open(node);
   EXPECT_TRUE(first->keep_cache);
@@ -328,7 +328,7 @@ TEST(FilesystemOpenFilesTest, OpenFilesOutliveTheAgent) {
     EXPECT_EQ(ErrnoOf(bytes.status()), stale ? ESTALE : 0) << bytes.status();
     if (!stale) EXPECT_EQ(*bytes, Content("file", 5, 10));
     const auto flushed = lab.Await<absl::Status>(
-        [&] { return lab.filesystem().Flush(fh, runtime::Deadline::Never()); });
+        [&] { return lab.filesystem().Flush(fh, 1, runtime::Deadline::Never()); });
     EXPECT_EQ(ErrnoOf(*flushed), 0);
     lab.filesystem().Release(fh);
   }

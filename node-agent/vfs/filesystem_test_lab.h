@@ -204,8 +204,9 @@ class FilesystemLab {
       return filesystem_->Write(fh, offset, BytesOf(text), journal, until);
     });
   }
-  absl::Status Flush(state::FileHandle fh) {
-    return Change([=, this](runtime::Deadline until) { return filesystem_->Flush(fh, until); });
+  absl::Status Flush(state::FileHandle fh, uint64_t owner = 1) {
+    return Change(
+        [=, this](runtime::Deadline until) { return filesystem_->Flush(fh, owner, until); });
   }
   absl::Status Sync(state::FileHandle fh) {
     return Change([=, this](runtime::Deadline until) { return filesystem_->Sync(fh, until); });

@@ -54,8 +54,7 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     return tree->Write(file_id, offset, {from.data(), from.size()}, deadline);
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await file->ActOn(std::move(binding), write,
-                                                     options_.check_identity, &counters_, deadline);
+    const absl::Status status = co_await ActThrough(fh, file, std::move(binding), write, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
@@ -162,8 +161,8 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     return tree->SetEndOfFile(file_id, size_bytes, deadline);
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await file->ActOn(std::move(binding), truncate,
-                                                     options_.check_identity, &counters_, deadline);
+    const absl::Status status =
+        co_await ActThrough(fh, file, std::move(binding), truncate, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
@@ -183,7 +182,7 @@ std::optional<state::FileHandle> Filesystem::Impl::HandleToCut(state::NodeId nod
     if (!chosen.has_value() && !(*file)->appends() && !(*file)->written()) {
       chosen = fh;
     } else if (!(*file)->written()) {
-      tables_.handles().SetFlags(fh, kHandleWritten);
+      SetHandleFlag(fh, kHandleWritten);
       (*file)->NoteWritten();
     }
   }

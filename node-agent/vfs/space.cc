@@ -80,7 +80,7 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
   if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
   if (file->appends()) co_return ErrnoError(EOPNOTSUPP, "by a handle that only appends");
   const Space space{.mode = mode, .offset = offset, .end = offset + length_bytes};
-  if (!file->written()) tables_.handles().SetFlags(fh, kHandleWritten);
+  if (!file->written()) SetHandleFlag(fh, kHandleWritten);
   uint64_t size = 0;
   OpenFile::Unsettled unsettled(*file);
   Change change{.attempt = {}, .in_pieces = true, .held_epoch = file->epoch(), .journal = journal};
@@ -90,8 +90,8 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
     return AllocateOn(std::move(tree), file_id, space, &size, deadline);
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await file->ActOn(std::move(binding), allocate,
-                                                     options_.check_identity, &counters_, deadline);
+    const absl::Status status =
+        co_await ActThrough(fh, file, std::move(binding), allocate, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
@@ -111,7 +111,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::CopyRange(
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> target, FileOf(to));
   if (!target->writes()) co_return ErrnoError(EBADF, "not open for writing");
   if (target->appends()) co_return ErrnoError(EOPNOTSUPP, "by a handle that only appends");
-  if (!target->written()) tables_.handles().SetFlags(to, kHandleWritten);
+  if (!target->written()) SetHandleFlag(to, kHandleWritten);
   uint64_t copied = 0;
   OpenFile::Unsettled unsettled(*target);
   Change change{
@@ -134,16 +134,16 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::CopyRange(
     co_return absl::OkStatus();
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await target->ActOn(
-        std::move(binding), copy, options_.check_identity, &counters_, deadline);
+    const absl::Status status = co_await ActThrough(to, target, std::move(binding), copy, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
   const absl::Status status = co_await RunChange(target->path(), &change, deadline);
   NoteServer(to, *target);
   if (tables_.handles().Contains(to)) NoteOwnChange(tables_.handles().Get(to).node);
-  // The kernel then copies itself.
-  if (IsNotThere(status)) co_return ErrnoError(EOPNOTSUPP, "the server does not copy");
+  // The kernel then copies itself; also what is locked, which is read through another handle.
+  if (IsNotThere(status) || IsLockRefused(status))
+    co_return ErrnoError(EOPNOTSUPP, "the server does not copy");
   if (!status.ok()) co_return status;
   if (copied > 0) target->NoteSize(std::max(target->seen().file.end_of_file, to_offset + copied));
   co_return copied;
