@@ -76,8 +76,6 @@ class Filesystem::Impl {
                                              absl::Span<uint8_t> into, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
                                                runtime::Deadline deadline);
-  runtime::Task<absl::Status> Flush(state::FileHandle fh, uint64_t owner,
-                                    runtime::Deadline deadline);
   void Release(state::FileHandle fh);
   absl::Status RefuseChange() const;
   // EROFS where nothing may be changed.
@@ -111,6 +109,8 @@ class Filesystem::Impl {
 
   runtime::Task<absl::Status> SetLock(FileLock wanted, bool wait, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<FileLock>> GetLock(FileLock wanted, runtime::Deadline deadline);
+  runtime::Task<absl::Status> Flush(state::FileHandle fh, uint64_t owner,
+                                    runtime::Deadline deadline);
   // Those that the dead agent held are taken again.
   void ResumeLocks();
 
@@ -302,9 +302,6 @@ class Filesystem::Impl {
   absl::Duration BelievedIn(state::NodeId directory) const {
     return locked_in_.contains(directory) ? absl::ZeroDuration() : options_.actimeo;
   }
-  // The owner closes a handle of the file, and with it all of its range locks.
-  runtime::Task<absl::Status> DropRangeLocks(state::NodeId node, uint64_t owner,
-                                             runtime::Deadline deadline);
   // The handle is about to be closed; `is_last`: of the file.
   void ReleaseLocks(state::NodeId node, state::FileHandle fh, bool is_last);
 

@@ -487,8 +487,14 @@ Task<absl::Status> Filesystem::Impl::TrimSoon(state::NodeId node, std::shared_pt
   co_return co_await done->WaitUntilSet(std::move(deadline));
 }
 
-Task<absl::Status> Filesystem::Impl::DropRangeLocks(state::NodeId node, uint64_t owner,
-                                                    Deadline deadline) {
+Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
+                                           Deadline deadline) {
+  if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
+  const state::NodeId node = tables_.handles().Get(fh).node;
+  const auto file = files_.find(fh);
+  if (file != files_.end() && file->second->late_write().has_value()) {
+    co_await SetTimeOfLateWrite(file->second);
+  }
   const auto found = locks_.find(node);
   if (found == locks_.end()) co_return absl::OkStatus();
   const std::shared_ptr<FileLocks> locks = found->second;

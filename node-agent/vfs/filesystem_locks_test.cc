@@ -61,10 +61,6 @@ struct LocksTest : public ::testing::Test {
     EXPECT_TRUE(found.has_value() && found->ok());
     return found.has_value() && found->ok() ? **found : FileLock();
   }
-  absl::Status Flush(state::FileHandle of, uint64_t owner) {
-    return lab.Change(
-        [=, this](runtime::Deadline until) { return lab.filesystem().Flush(of, owner, until); });
-  }
   void Release(state::FileHandle of) {
     lab.lab().agent().RunNow([&] { lab.filesystem().Release(of); });
     lab.RunFor(absl::Seconds(1));
@@ -252,7 +248,7 @@ TEST_F(LocksTest, WhoWaitsForOneOfThisMountIsToldByIt) {
   ASSERT_EQ(Try(1, kW, 0, 9), 0);
   const auto waiting = Begin(Lock(2, kW, 5, 14), runtime::Deadline::Never());
   EXPECT_FALSE(waiting->has_value());
-  EXPECT_EQ(Flush(fh, 1), absl::OkStatus());
+  EXPECT_EQ(lab.Flush(fh, 1), absl::OkStatus());
   lab.RunFor(absl::Seconds(1));
   ASSERT_TRUE(waiting->has_value());
   EXPECT_EQ(**waiting, absl::OkStatus());
@@ -297,7 +293,7 @@ TEST_F(LocksTest, WhoClosesGivesBack) {
   ASSERT_EQ(Set(whole), absl::OkStatus());
   ASSERT_EQ(Try(1, kW, 0, 9), 0);
   ASSERT_EQ(Try(2, kW, 20, 29), 0);
-  EXPECT_EQ(Flush(second, 1), absl::OkStatus()) << "any handle of the file";
+  EXPECT_EQ(lab.Flush(second, 1), absl::OkStatus()) << "any handle of the file";
   EXPECT_EQ(Try(3, kW, 0, 9), 0);
   EXPECT_EQ(Try(3, kW, 20, 29), EAGAIN);
   Release(fh);
@@ -380,7 +376,7 @@ TEST_F(LocksTest, LocksOutliveTheAgent) {
   EXPECT_EQ(Try(3, kW, 5, 5), EAGAIN);
   EXPECT_EQ(Try(1, kW, 0, 9), 0) << "asked again: its answer was lost";
   EXPECT_EQ(lab.Write(fh, 0, "ab"), absl::OkStatus());
-  EXPECT_EQ(Flush(fh, 1), absl::OkStatus());
+  EXPECT_EQ(lab.Flush(fh, 1), absl::OkStatus());
   EXPECT_EQ(Held(), "r20-29");
 }
 

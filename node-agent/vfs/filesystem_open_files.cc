@@ -164,17 +164,6 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint
   co_return result;
 }
 
-Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
-                                           Deadline deadline) {
-  if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
-  const state::NodeId node = tables_.handles().Get(fh).node;
-  const auto file = files_.find(fh);
-  if (file != files_.end() && file->second->late_write().has_value()) {
-    co_await SetTimeOfLateWrite(file->second);
-  }
-  co_return co_await DropRangeLocks(node, owner, std::move(deadline));
-}
-
 void Filesystem::Impl::Release(state::FileHandle fh) {
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;

@@ -204,7 +204,7 @@ class FilesystemLab {
       return filesystem_->Write(fh, offset, BytesOf(text), journal, until);
     });
   }
-  absl::Status Flush(state::FileHandle fh, uint64_t owner = 0) {
+  absl::Status Flush(state::FileHandle fh, uint64_t owner = 1) {
     return Change(
         [=, this](runtime::Deadline until) { return filesystem_->Flush(fh, owner, until); });
   }
