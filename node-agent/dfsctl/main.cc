@@ -53,6 +53,13 @@ constexpr Command kCommands[] = {
     {"targets", Targets, "targets [--json]",
      "Every target that is known, how it does, and the connections.\n"},
     {"cache", Cache, "cache flush", "Forgets cached referrals; those in use are fetched again.\n"},
+    {"opens", Opens, "opens [MOUNTPOINT] [--json]",
+     "What programs have open in the mounts, how often, and where it is served. WRITTEN: the file "
+     "is\n"
+     "bound to that server.\n"},
+    {"log-level", LogLevelOf, "log-level [error | warning | info | debug]",
+     "Says how much the active agent logs, or changes it until that agent ends. debug names "
+     "files.\n"},
     {"metrics", Metrics, "metrics", "Counters of the engine, in the text format of Prometheus.\n"},
     {"version", Version, "version [--json]",
      "Of this program, and of the active agent if there is one.\n"},

@@ -161,6 +161,9 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
                                                               runtime::Deadline deadline);
 
+  // Of a handle's record.
+  static constexpr uint32_t kHandleWritten = 1;
+
  private:
   // Of a node's flags in the shared table. Set: see ArePagesTrusted().
   static constexpr uint32_t kPagesNotTrusted = uint32_t{1} << 16;
@@ -222,8 +225,7 @@ class Filesystem::Impl {
 
   // --- Open files
 
-  // Of a handle's record.
-  static constexpr uint32_t kHandleWritten = 1;
+  // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
 
   void SetHandleFlag(state::FileHandle fh, uint32_t flag) {

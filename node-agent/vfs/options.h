@@ -18,6 +18,7 @@ struct Options {
   mode_t dir_mode = 0755;
   bool read_only = false;
   bool user_xattr = true;    // user_xattr: user.* are the server's extended attributes.
+  bool pages = true;         // cache=none: false, every read and write goes to the server.
   bool mf_symlinks = false;  // mfsymlinks: files that stand for symbolic links are links.
   // How long attributes and names are believed, by us and by the kernel.
   absl::Duration actimeo = absl::Seconds(1);
