@@ -414,6 +414,9 @@ Task<void> Agent::KeepHouse() {
     (void)co_await runtime::Sleep(kHousekeepingPeriod, Deadline::Never());
     if (engine_ == nullptr || draining_) continue;
     engine_->buffers.Trim();
+    for (const auto& [id, known] : mounts_) {
+      if (known.served != nullptr) known.served->session().ReportSlow();
+    }
     // What a mount held lies between what others hold: without this the heap grows for a thousand
     // mounts before it is full of holes enough.
     if (std::exchange(trim_due_, false)) malloc_trim(0);

@@ -91,6 +91,12 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   runtime::Task<absl::Status> GetVersion(v1::GetVersionRequest request,
                                          v1::GetVersionResponse* response,
                                          runtime::Deadline deadline) override;
+  runtime::Task<absl::Status> ListOpens(v1::ListOpensRequest request,
+                                        v1::ListOpensResponse* response,
+                                        runtime::Deadline deadline) override;
+  runtime::Task<absl::Status> SetLogLevel(v1::SetLogLevelRequest request,
+                                          v1::SetLogLevelResponse* response,
+                                          runtime::Deadline deadline) override;
 
  private:
   // The node's memory, mapped.

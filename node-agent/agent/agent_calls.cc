@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/agent/agent.h"
+#include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
 #include "node-agent/agent/metrics.h"
 #include "node-agent/base/log.h"
@@ -134,8 +135,7 @@ Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* res
     if (!looked.ok()) co_return WithReason(looked.status(), v1::SYSTEM);
   }
   if (KnownMount* const known = FindByPath(mount_point); known != nullptr) {
-    const bool same = known->served != nullptr &&
-                      known->served->plan().stored.source() == plan.stored.source() &&
+    const bool same = known->served != nullptr && known->served->plan().source == plan.source &&
                       std::equal(plan.stored.options().begin(), plan.stored.options().end(),
                                  known->served->plan().stored.options().begin(),
                                  known->served->plan().stored.options().end());
@@ -305,16 +305,13 @@ Task<absl::Status> Agent::ListMounts(v1::ListMountsRequest request,
     mount->set_inodes(known.served->tables().inodes().size());
     mount->set_open_files(known.served->tables().handles().size());
     mount->set_requests_in_flight(known.served->session().in_flight());
-    const dfs::DfsPath& source = known.served->client().source();
+    mount->set_serving(LinkOf(known.served->client(), known.served->client().source()).target);
     for (const dfs::Client::BoundLink& link : known.served->client().ListLinks()) {
       v1::Mount::Link* const listed = mount->add_links();
       listed->set_prefix(link.prefix);
       listed->set_target(link.target);
       listed->set_bound(link.bound);
       listed->set_suspect(link.suspect);
-      if (link.bound && absl::EqualsIgnoreCase(link.prefix, source.ToString())) {
-        mount->set_serving(link.target);
-      }
     }
   }
   co_return absl::OkStatus();
@@ -447,7 +444,8 @@ Task<absl::Status> Agent::GetMetrics(v1::GetMetricsRequest request,
                              .session = known.served->session(),
                              .filesystem = known.served->filesystem(),
                              .client = known.served->client(),
-                             .tables = known.served->tables()});
+                             .tables = known.served->tables(),
+                             .slow_operations = known.served->slow_operations()});
   }
   response->set_text(MetricsText(source));
   co_return absl::OkStatus();

@@ -43,7 +43,12 @@ std::optional<v1::FailureReason> ReasonOfNtStatus(NtStatus status) {
       return v1::MISSING_PATH;
     case NtStatus::kAccessDenied:
     case NtStatus::kNetworkAccessDenied:
+    case NtStatus::kCannotDelete:
+    case NtStatus::kMediaWriteProtected:
+    case NtStatus::kSharingViolation:
       return v1::ACCESS_DENIED;
+    case NtStatus::kObjectNameInvalid:
+      return v1::BAD_ARGUMENT;
     case NtStatus::kNotSupported:
       return v1::PROTOCOL;
     default:
@@ -67,6 +72,18 @@ const char* MeaningOf(NtStatus status) {
       return "wrong user or password";
     case NtStatus::kAccessDenied:
       return "access denied";
+    case NtStatus::kCannotDelete:
+      return "read-only, or in use";
+    case NtStatus::kMediaWriteProtected:
+      return "the disk is read-only";
+    case NtStatus::kSharingViolation:
+      return "somebody has it open";
+    case NtStatus::kDiskFull:
+      return "the disk is full";
+    case NtStatus::kQuotaExceeded:
+      return "the quota is used up";
+    case NtStatus::kObjectNameInvalid:
+      return "a name that the server does not have";
     default:
       return nullptr;
   }
@@ -76,6 +93,7 @@ const char* MeaningOf(NtStatus status) {
 
 std::string ForPeople(const absl::Status& status) {
   std::string text(status.message());
+  if (absl::IsDeadlineExceeded(status) && text == "deadline exceeded") return "no answer in time";
   const std::optional<NtStatus> nt_status = smb::wire::NtStatusOf(status);
   const char* const meaning = nt_status.has_value() ? MeaningOf(*nt_status) : nullptr;
   if (meaning == nullptr) return text;
@@ -139,7 +157,8 @@ v1::FailureReason ReasonOf(const absl::Status& status) {
     case absl::StatusCode::kInternal:
       return v1::DANGLING_LINK;
     case absl::StatusCode::kResourceExhausted:
-      return v1::SYSTEM;
+      // A server's: its disk is full, say.
+      return nt_status.has_value() ? v1::FAILURE_REASON_UNSPECIFIED : v1::SYSTEM;
     default:
       return v1::FAILURE_REASON_UNSPECIFIED;
   }

@@ -17,6 +17,11 @@ TEST(FailureTest, AFolderThatIsReadIsNoLoopOfLinks) {
   EXPECT_EQ(ReasonOf(absl::FailedPreconditionError("too many links")), v1::LOOP);
 }
 
+TEST(FailureTest, AFullDiskOfAServerIsNotOurs) {
+  EXPECT_EQ(ReasonOf(ToStatus(NtStatus::kDiskFull, "WRITE")), v1::FAILURE_REASON_UNSPECIFIED);
+  EXPECT_EQ(ReasonOf(absl::ResourceExhaustedError("write: No space left")), v1::SYSTEM);
+}
+
 TEST(FailureTest, AServersStatusIsExplained) {
   const struct {
     NtStatus status;
@@ -29,7 +34,8 @@ TEST(FailureTest, AServersStatusIsExplained) {
        "log-on to t1: wrong user or password (STATUS_LOGON_FAILURE)"},
       {NtStatus::kLogonFailure, "t1: SESSION_SETUP",
        "t1: wrong user or password (STATUS_LOGON_FAILURE)"},
-      {NtStatus::kSharingViolation, "CREATE", "CREATE: STATUS_SHARING_VIOLATION"},
+      {NtStatus::kDiskFull, "WRITE", "the disk is full (STATUS_DISK_FULL)"},
+      {NtStatus::kLockNotGranted, "CREATE", "CREATE: STATUS_LOCK_NOT_GRANTED"},
   };
   for (const auto& test : kTests) {
     EXPECT_EQ(ForPeople(ToStatus(test.status, test.what)), test.shown);

@@ -147,12 +147,14 @@ void AddDfs(Page& page, const MetricsSource& source) {
   // A target may be listed once for each credential, which has no name here.
   struct Target {
     bool up = false;
+    bool known = false;
     dfs::TargetHealthTable::Counters counters;
   };
   std::map<std::string, Target> targets;
   for (const dfs::TargetHealthTable::Listed& listed : source.engine.health.List()) {
     Target& target = targets[listed.target];
     target.up |= listed.status.state == dfs::TargetState::kUp;
+    target.known |= listed.status.state != dfs::TargetState::kUnknown;
     target.counters.connects += listed.counters.connects;
     target.counters.transport += listed.counters.transport;
     target.counters.unavailable += listed.counters.unavailable;
@@ -163,7 +165,9 @@ void AddDfs(Page& page, const MetricsSource& source) {
     target.counters.held_back += listed.counters.held_back;
   }
   page.Gauge("target_up", "1: the last attempt on this target succeeded.");
-  for (const auto& [name, target] : targets) page.Add(target.up ? 1 : 0, {{"target", name}});
+  for (const auto& [name, target] : targets) {
+    if (target.known) page.Add(target.up ? 1 : 0, {{"target", name}});  // Else it was never tried.
+  }
   page.Counter("target_connects_total", "Connections begun.");
   for (const auto& [name, target] : targets) {
     page.Add(target.counters.connects, {{"target", name}});
@@ -277,6 +281,9 @@ void AddVfs(Page& page, const MetricsSource& source) {
        [](const Mount& m) { return m.filesystem.counters().retaken_locks; });
   Each(page, source, "lost_locks_total", "Locked ranges that another machine had by then: EIO.",
        [](const Mount& m) { return m.filesystem.counters().lost_locks; });
+  Each(page, source, "slow_operations_total",
+       "Operations that took longer than a second, told when late and when answered.",
+       [](const Mount& m) { return m.slow_operations; });
   Each(page, source, "last_known_answers_total", "Answers from last known values.",
        [](const Mount& m) { return m.filesystem.counters().last_known_answers; });
   Each(page, source, "refused_names_total", "Names from a server that no file system may have.",

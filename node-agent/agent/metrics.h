@@ -26,6 +26,7 @@ struct MetricsSource {
     const vfs::Filesystem& filesystem;
     const dfs::Client& client;
     state::MountTables& tables;
+    int64_t slow_operations = 0;
   };
   Engine& engine;
   const state::RequestArena& arena;

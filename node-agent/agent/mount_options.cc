@@ -120,9 +120,9 @@ absl::Status SetPort(const std::string& value, Parsed* parsed) {
 }
 
 absl::Status SetCache(const std::string& value, Parsed* parsed) {
-  if (value == "strict") return absl::OkStatus();
-  if (value == "none") return Impossible("is not implemented yet");
-  return Impossible("must be strict");
+  if (value != "strict" && value != "none") return Impossible("must be strict or none");
+  parsed->options.vfs.pages = value == "strict";
+  return absl::OkStatus();
 }
 
 absl::Status SetIdentity(const std::string& value, Parsed* parsed) {

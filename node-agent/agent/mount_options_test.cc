@@ -148,7 +148,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"port=0", "needs a port"},
       {"port=70000", "needs a port"},
       {"allowed_targets=:", "needs a host"},
-      {"cache=loose", "must be strict"},
+      {"cache=loose", "must be strict or none"},
       {"credentials=/x", "not part of a mount's options"},
       {"signing=no", "must be required"},
   };

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "node-agent/agent/bound_link.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/target_policy.h"
@@ -122,6 +124,11 @@ absl::StatusOr<std::unique_ptr<ServedMount>> ServedMount::Make(Engine& engine, M
   config.fuse_fd = std::move(fd);
   config.init_in = entry.init_in;
   config.check_own_requests = engine.check_own_requests();
+  config.slow = kSlow;
+  config.on_slow = [served = mount.get()](const fuse::SlowRequest& request) {
+    served->LogSlow(request);
+  };
+  config.moves = [client = mount->client_.get()] { return client->counters().moved_operations; };
   ASSIGN_OR_RETURN(mount->session_,
                    fuse::Session::Make(std::move(config), std::move(watch), *mount->filesystem_,
                                        engine.room, engine.buffers, std::move(on_gone)));
@@ -132,6 +139,28 @@ void ServedMount::Start(const std::vector<state::RequestSlot>& adopted) {
   session_->Adopt(adopted);
   session_->Start();
   filesystem_->ResumeInvalidations();
+}
+
+void ServedMount::LogSlow(const fuse::SlowRequest& request) {
+  const std::optional<int64_t> unsaid = slow_.Note(engine_.loop().Now());
+  if (!unsaid.has_value()) return;
+  const std::string below = tables_->inodes().Contains(request.node)
+                                ? tables_->inodes().Path(request.node).value_or("")
+                                : "";
+  const dfs::Client::BoundLink link = LinkOf(*client_, PathBelow(client_->source(), below));
+  std::string line =
+      absl::StrFormat("mount %d: %s %s %.1f s: %s on %s, %s", mount_id_, OpcodeName(request.opcode),
+                      request.answered ? "took" : "waits since", absl::ToDoubleSeconds(request.age),
+                      link.prefix.empty() ? "no link" : link.prefix,
+                      link.target.empty() ? "no target" : link.target,
+                      !link.bound    ? "looking for one that is up"
+                      : link.suspect ? "which is silent"
+                                     : "which answers");
+  if (request.moves > 0) absl::StrAppend(&line, "; ", request.moves, " operations moved meanwhile");
+  if (*unsaid > 0) absl::StrAppend(&line, "; ", *unsaid, " more had no line");
+  LogWarning(line);
+  // A name may tell more of a company than its log may.
+  LogDebug("mount ", mount_id_, ": that was of /", below);
 }
 
 void ServedMount::DataChanged(state::NodeId node) {

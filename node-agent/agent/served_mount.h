@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "node-agent/agent/engine.h"
 #include "node-agent/agent/mount_options.h"
+#include "node-agent/agent/slow_operations.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/fuse/session.h"
@@ -61,8 +62,10 @@ class ServedMount final : public vfs::Invalidation {
   const vfs::Filesystem& filesystem() const { return *filesystem_; }
   state::MountTables& tables() { return *tables_; }
   const MountPlan& plan() const { return plan_; }
+  int64_t slow_operations() const { return slow_.total(); }
 
  private:
+  void LogSlow(const fuse::SlowRequest& request);
   ServedMount(Engine& engine, MountPlan plan, uint32_t mount_id);
   void DataChanged(state::NodeId node) override;
   runtime::Task<absl::Status> DropPages(state::NodeId node, runtime::Deadline deadline) override;
@@ -70,6 +73,7 @@ class ServedMount final : public vfs::Invalidation {
   Engine& engine_;
   const MountPlan plan_;
   const uint32_t mount_id_;
+  SlowOperations slow_;
   std::shared_ptr<smb::SessionPool> pool_;
   std::unique_ptr<dfs::Client> client_;
   std::unique_ptr<state::MountTables> tables_;

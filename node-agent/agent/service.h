@@ -33,7 +33,9 @@ class Service {
   CALL(ListTargets)              \
   CALL(FlushCache)               \
   CALL(GetMetrics)               \
-  CALL(GetVersion)
+  CALL(GetVersion)               \
+  CALL(ListOpens)                \
+  CALL(SetLogLevel)
     DFSCSI_AGENT_CALLS(DFSCSI_AGENT_CALL)
 #undef DFSCSI_AGENT_CALL
   };

@@ -267,9 +267,10 @@ absl::Status Mounts(const std::vector<std::string>& arguments) {
   for (const v1::Mount& mount : response.mounts()) {
     table.Add({mount.source(),
                absl::StrCat(mount.mount_point(), mount.detached() ? " (detached)" : ""),
-               mount.dead()              ? "dead: run dfsctl unmount"
-               : mount.serving().empty() ? "-"
-                                         : mount.serving(),
+               mount.dead()               ? "dead: run dfsctl unmount"
+               : !mount.serving().empty() ? mount.serving()
+               : mount.links().empty()    ? "not used yet"
+                                          : "no target",
                mount.options().empty() ? "-" : absl::StrJoin(mount.options(), ",")});
   }
   table.Show();
@@ -334,6 +335,43 @@ absl::Status Cache(const std::vector<std::string>& arguments) {
   RETURN_IF_ERROR(
       CallAgent(line.socket_dir, &v1::Agent::Stub::FlushCache, v1::FlushCacheRequest(), &response));
   Print(absl::StrCat(response.entries(), " referrals\n"));
+  return absl::OkStatus();
+}
+
+absl::Status Opens(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
+  v1::ListOpensRequest request;
+  if (!line.positional.empty()) {
+    ASSIGN_OR_RETURN(const std::string mount_point, ResolveMountPoint(line.positional[0]));
+    request.set_mount_point(mount_point);
+  }
+  v1::ListOpensResponse response;
+  RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListOpens, request, &response));
+  if (line.json) return PrintJson(response);
+  Table table({"MODE", "OPENS", "WRITTEN", "LINK", "TARGET", "FILE"});
+  for (const v1::OpenFile& file : response.files()) {
+    std::string path = file.path();
+    // One line each, whatever a name holds.
+    std::replace_if(
+        path.begin(), path.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
+    table.Add({file.mode(), absl::StrCat(file.opens()), file.written() ? "yes" : "no",
+               file.link().empty() ? "-" : file.link(), file.target().empty() ? "-" : file.target(),
+               path.empty() && !file.directory()
+                   ? absl::StrCat(file.mount_point(), " (removed)")
+                   : absl::StrCat(file.mount_point(), path.empty() ? "" : "/", path,
+                                  file.directory() ? "/" : "")});
+  }
+  table.Show();
+  return absl::OkStatus();
+}
+
+absl::Status LogLevelOf(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
+  v1::SetLogLevelRequest request;
+  if (!line.positional.empty()) request.set_level(line.positional[0]);
+  v1::SetLogLevelResponse response;
+  RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::SetLogLevel, request, &response));
+  Print(absl::StrCat(response.level(), "\n"));
   return absl::OkStatus();
 }
 

@@ -27,6 +27,10 @@ absl::Status Referrals(const std::vector<std::string>& arguments);
 absl::Status Targets(const std::vector<std::string>& arguments);
 // cache flush
 absl::Status Cache(const std::vector<std::string>& arguments);
+// opens [MOUNTPOINT] [--json]
+absl::Status Opens(const std::vector<std::string>& arguments);
+// log-level [LEVEL]
+absl::Status LogLevelOf(const std::vector<std::string>& arguments);
 // metrics
 absl::Status Metrics(const std::vector<std::string>& arguments);
 // version [--json]: of this program, and of the active agent if there is one.

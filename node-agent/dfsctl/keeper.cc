@@ -10,8 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "node-agent/base/log.h"
+#include "node-agent/dfsctl/log_files.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -22,6 +24,7 @@ constexpr absl::Duration kLookPeriod = absl::Seconds(1);
 constexpr absl::Duration kShortPeriod = absl::Milliseconds(20);
 // An agent that has not found the mounter by then is not waited for.
 constexpr absl::Duration kStartTime = absl::Seconds(5);
+constexpr absl::Duration kLogPeriod = absl::Seconds(5);
 constexpr absl::Duration kMounterTime = absl::Seconds(10);
 // Longer than agents need to find a new mounter and give back their mounts; as long as they wait
 // themselves before they end.
@@ -45,6 +48,12 @@ absl::Status Keeper::Run() {
     Reap();
     const std::optional<state::StatusReply> status = Look();
     const absl::Time now = absl::Now();
+    if (now - logs_looked_at_ >= kLogPeriod) {
+      logs_looked_at_ = now;
+      for (const char* const name : {"dfs-mounter", "dfs-node-agent", "dfs-keeper"}) {
+        BoundLog(absl::StrCat(socket_dir_, "/", name, ".log"));
+      }
+    }
     if (mounts_ != 0) wanted_at_ = now;
     if (now - wanted_at_ > kIdleTime && MayEnd()) {
       LogInfo("nothing is mounted: the end");

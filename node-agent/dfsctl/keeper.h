@@ -47,6 +47,7 @@ class Keeper {
   Programs programs_;
   UniqueFd lock_;
   std::optional<MounterTool> mounter_;
+  absl::Time logs_looked_at_ = absl::InfinitePast();
   absl::Time wanted_at_;      // The last time that something was mounted, or might have been.
   uint32_t mounts_ = 1;       // As last seen.
   pid_t active_pid_ = 0;      // As last seen.

@@ -16,6 +16,7 @@
 #include "absl/strings/ascii.h"
 #include "node-agent/dfsctl/commands.h"
 #include "node-agent/dfsctl/direct.h"
+#include "node-agent/dfsctl/direct_changes.h"
 #include "node-agent/dfsctl/exit_code.h"
 
 namespace dfscsi::dfsctl {
@@ -52,6 +53,13 @@ constexpr Command kCommands[] = {
     {"targets", Targets, "targets [--json]",
      "Every target that is known, how it does, and the connections.\n"},
     {"cache", Cache, "cache flush", "Forgets cached referrals; those in use are fetched again.\n"},
+    {"opens", Opens, "opens [MOUNTPOINT] [--json]",
+     "What programs have open in the mounts, how often, and where it is served. WRITTEN: the file "
+     "is\n"
+     "bound to that server.\n"},
+    {"log-level", LogLevelOf, "log-level [error | warning | info | debug]",
+     "Says how much the active agent logs, or changes it until that agent ends. debug names "
+     "files.\n"},
     {"metrics", Metrics, "metrics", "Counters of the engine, in the text format of Prometheus.\n"},
     {"version", Version, "version [--json]",
      "Of this program, and of the active agent if there is one.\n"},
@@ -63,13 +71,32 @@ constexpr Command kCommands[] = {
      "vers=, sign, nosign, seal.\n"},
     {"ls", Ls, "ls SOURCE --credentials FILE [-o OPTIONS]",
      "Lists a folder of a server, without a mount. OPTIONS here: vers=, sign, nosign, seal.\n"},
+    {"put", Put, "put FILE TARGET --credentials FILE [-o OPTIONS]",
+     "Copies FILE, or with - standard input, to TARGET on a server, without a mount. What is "
+     "there\n"
+     "is replaced once the copy is whole, as by a new file with that folder's rights; until then,\n"
+     "and if it fails, it stays. TARGET names a file, not the folder for it. OPTIONS: as of "
+     "get.\n"},
+    {"cp", Cp, "cp SOURCE TARGET --credentials FILE [-o OPTIONS]",
+     "Copies a file of a server to TARGET, without a mount; on the server itself where both are "
+     "in\n"
+     "one share. TARGET: as of put. OPTIONS: as of get.\n"},
+    {"rm", Rm, "rm [-r] PATH --credentials FILE [-o OPTIONS]",
+     "Removes a file of a server, without a mount; with -r a folder and all that is in it, up to "
+     "the\n"
+     "first that cannot be removed. DFS links, and what is behind them, are never removed.\n"},
+    {"mkdir", Mkdir, "mkdir [-p] PATH --credentials FILE [-o OPTIONS]",
+     "Makes a folder on a server, without a mount; with -p those above it, too, and it is no "
+     "error\n"
+     "if it is there.\n"},
 };
 
 constexpr char kNotes[] =
     "\n"
     "dfsctl help COMMAND says more. SOURCE: //host/share[/path], or //namespace/root[/path]. All "
     "but\n"
-    "get and ls take --socket-dir DIR (default /run/dfs-csi-local): the folder of the sockets and\n"
+    "get, put, cp, rm, mkdir and ls take --socket-dir DIR (default /run/dfs-csi-local): the folder "
+    "of the sockets and\n"
     "logs of the programs that mount starts. OPTIONS: docs/options.md. A credentials file has the\n"
     "lines username=, password= and domain=, and is readable by its owner (and group) only.\n"
     "\n"

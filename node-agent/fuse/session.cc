@@ -303,6 +303,7 @@ std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {
     request->sent_before = decoding_.server();
     request->offset_before = OffsetOf(decoding_.create_guid());
   }
+  if (config_.moves) request->moves_before = config_.moves();
   taken_ = true;
   requests_[request->slot.unique()] = request.get();
   TakeEarlyInterrupt(*request);
@@ -324,6 +325,7 @@ void Session::RunForget(fuse_req* libfuse, absl::FunctionRef<void()> apply) {
 }
 
 bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply) {
+  if (request->age() > config_.slow) TellSlow(*request, /*answered=*/true);
   answering_ = request.get();
   write_error_ = 0;
   (void)reply(request->libfuse);
@@ -334,6 +336,24 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   if (request->interrupt) room_.Free(request->interrupt);
   if (requests_.empty()) idle_.NotifyAll();
   return write_error_ == 0;
+}
+
+void Session::TellSlow(const Request& request, bool answered) {
+  // Who waits for a lock waits for another program.
+  if (request.slot.opcode() == FUSE_SETLKW) return;
+  config_.on_slow({.opcode = request.slot.opcode(),
+                   .node = HeaderOf(request.slot).nodeid,
+                   .age = request.age(),
+                   .answered = answered,
+                   .moves = config_.moves ? config_.moves() - request.moves_before : 0});
+}
+
+void Session::ReportSlow() {
+  for (const auto& [unique, request] : requests_) {
+    if (request->slow_reported || request->age() <= config_.slow) continue;
+    request->slow_reported = true;
+    TellSlow(*request, /*answered=*/false);
+  }
 }
 
 void Session::CountError(int error) {

@@ -61,11 +61,22 @@ struct Request : vfs::ChangeJournal {
   state::RequestArena* arena = nullptr;
   fuse_req* libfuse = nullptr;
   state::RequestSlot slot;
+  int64_t moves_before = 0;  // Config::moves() when it came.
+  bool slow_reported = false;
   std::optional<absl::Time> born = {};  // For the answer to STATX.
   uint64_t sent_before = 0;             // By a dead agent, to this server.
   uint64_t offset_before = vfs::kNoOffset;
   state::RequestSlot interrupt;  // Kept until the answer, so that the next agent knows of it, too.
   runtime::CancelSource cancel;
+};
+
+// What is told of an operation that takes long.
+struct SlowRequest {
+  uint32_t opcode = 0;
+  uint64_t node = 0;
+  absl::Duration age;
+  bool answered = false;  // False: it still waits.
+  int64_t moves = 0;      // Of the mount's operations, meanwhile.
 };
 
 // For metrics; all since the session was made.
@@ -95,6 +106,12 @@ class Session {
     UniqueFd fuse_fd;                // Non-blocking.
     std::string init_in;             // As the kernel sent it, fuse_in_header first.
     bool check_own_requests = true;  // Pids in requests are this process's namespace's.
+    // Called for an operation that takes longer than `slow`: by ReportSlow(), and when it is
+    // answered.
+    absl::Duration slow = absl::InfiniteDuration();
+    std::function<void(const SlowRequest&)> on_slow = {};
+    // Operations of the mount that were run again on another target, so far.
+    std::function<int64_t()> moves = {};
   };
   // How long an operation may go on after the process that waits for it got a signal. Most signals
   // do not kill: with a server that answers, nobody sees EINTR; with a silent one, SIGKILL ends the
@@ -121,6 +138,9 @@ class Session {
   void StopReading();
   // OK: every request that was read is answered.
   runtime::Task<absl::Status> WaitUntilIdle(runtime::Deadline deadline);
+
+  // Tells of operations that have become slow since the last call.
+  void ReportSlow();
 
   int fuse_fd() const { return config_.fuse_fd.get(); }
   uint32_t mount_id() const { return config_.mount_id; }
@@ -164,6 +184,7 @@ class Session {
   void ProcessInterrupt(state::RequestSlot slot);
   void AttachInterrupt(Request& request, state::RequestSlot interrupt);
   void TakeEarlyInterrupt(Request& request);
+  void TellSlow(const Request& request, bool answered);
   runtime::Task<void> CancelAfterGrace(uint64_t unique);
   bool IsOwnRequest(uint32_t pid) const;
   // Writes a bare answer of ours. Returns 0 or the errno of the write.

@@ -61,9 +61,12 @@ struct Agent {
     EXPECT_TRUE(adopted.ok()) << adopted.status();
     UniqueFd fd = kernel.OpenDevice();
     std::unique_ptr<runtime::FdWatch> watch = loop.Watch(fd.get());
+    Session::Config config{kMount, std::move(fd), FakeFuseKernel::InitIn()};
+    config.slow = absl::ZeroDuration();  // Whatever waits is slow.
+    config.on_slow = [this](const SlowRequest& request) { slow.push_back(request); };
+    config.moves = [this] { return moves; };
     absl::StatusOr<std::unique_ptr<Session>> made =
-        Session::Make({kMount, std::move(fd), FakeFuseKernel::InitIn()}, std::move(watch),
-                      *filesystem, room, buffers, [] {});
+        Session::Make(std::move(config), std::move(watch), *filesystem, room, buffers, [] {});
     EXPECT_TRUE(made.ok()) << made.status();
     session = *std::move(made);
     session->Adopt(*adopted);
@@ -73,6 +76,8 @@ struct Agent {
   const SessionCounters& counters() const { return session->counters(); }
 
   int grow_requests = 0;
+  std::vector<SlowRequest> slow;
+  int64_t moves = 0;
   BufferPool buffers{4 << 20};
   std::unique_ptr<vfs::Filesystem> filesystem;
   std::unique_ptr<RequestArena> arena;
@@ -231,6 +236,25 @@ TEST_F(SessionTest, EveryRequestHasItsAnswer) {
   }
   EXPECT_EQ(agent_->counters().unanswered, 0);
   EXPECT_EQ(agent_->counters().eio_answers, 0);
+}
+
+TEST_F(SessionTest, ASlowRequestIsToldOfOnceWhileItWaitsAndWhenItIsAnswered) {
+  server_.parked = true;
+  kernel_.Send(FUSE_GETATTR, 3, std::string(128, '\0'));
+  RunUntil([&] { return server_.waiting == 1; });
+  agent_->session->ReportSlow();
+  agent_->moves = 2;
+  agent_->session->ReportSlow();
+  ASSERT_EQ(agent_->slow.size(), 1u);
+  EXPECT_EQ(agent_->slow[0].opcode, static_cast<uint32_t>(FUSE_GETATTR));
+  EXPECT_EQ(agent_->slow[0].node, 3u);
+  EXPECT_FALSE(agent_->slow[0].answered);
+  EXPECT_EQ(agent_->slow[0].moves, 0);
+  server_.released.Set();
+  RunUntil([&] { return agent_->slow.size() == 2; });
+  EXPECT_TRUE(agent_->slow[1].answered);
+  EXPECT_EQ(agent_->slow[1].moves, 2);
+  EXPECT_GE(agent_->slow[1].age, agent_->slow[0].age);
 }
 
 TEST_F(SessionTest, StatxTellsWhatGetattrDoesAndWhenTheFileWasMade) {

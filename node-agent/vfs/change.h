@@ -55,7 +55,8 @@ struct Change {
   // Finds out, on the server that it was sent to, and on a session that comes after the lost one.
   // Unset: doing it again does no harm there.
   std::function<runtime::Task<absl::StatusOr<Verdict>>(dfs::Binding)> probe = {};
-  // It makes or removes a name: what a lost session of ours still has open is in its way.
+  // It makes or removes a name, or sets a time: what a lost session of ours still has open is in
+  // its way.
   bool of_names = false;
   // False: no probe could tell.
   bool can_tell = true;

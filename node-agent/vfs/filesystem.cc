@@ -198,6 +198,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::Nod
   return impl_->Link(node, new_parent, std::move(new_name), journal, std::move(deadline));
 }
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
+bool Filesystem::IsWritten(uint32_t handle_flags) {
+  return (handle_flags & Impl::kHandleWritten) != 0;
+}
 const Filesystem::Counters& Filesystem::counters() const { return impl_->counters(); }
 
 }  // namespace dfscsi::vfs

@@ -336,6 +336,9 @@ class Filesystem {
   // read-only mount, else EOPNOTSUPP.
   absl::Status RefuseChange() const;
 
+  // Of a handle's flags in the table: something was written through it.
+  static bool IsWritten(uint32_t handle_flags);
+
   // For tests and metrics.
   struct Counters {
     int64_t attribute_hits = 0;  // Answered without I/O.

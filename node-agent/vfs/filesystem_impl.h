@@ -176,6 +176,9 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
                                                               runtime::Deadline deadline);
 
+  // Of a handle's record.
+  static constexpr uint32_t kHandleWritten = 1;
+
  private:
   // Of a node's flags in the shared table. Set: see ArePagesTrusted().
   static constexpr uint32_t kPagesNotTrusted = uint32_t{1} << 16;
@@ -241,8 +244,7 @@ class Filesystem::Impl {
 
   // --- Open files
 
-  // Of a handle's record.
-  static constexpr uint32_t kHandleWritten = 1;
+  // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
   static constexpr uint32_t kHandleLockLost = 4;       // EIO, for ever.
 

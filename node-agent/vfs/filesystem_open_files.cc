@@ -52,7 +52,8 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     // it asks for the size after a change of its own. And one node has one set of pages, which the
     // other file's handle goes on filling.
     reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends() ||
-                      hard_links_.Contains(node) || read_beside_locks_.contains(node);
+                      hard_links_.Contains(node) || read_beside_locks_.contains(node) ||
+                      !options_.pages;
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.

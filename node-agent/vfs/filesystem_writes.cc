@@ -239,7 +239,11 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
   if (file != nullptr) {
     CO_RETURN_IF_ERROR(co_await Truncate(file, *wanted.fh, *wanted.size_bytes, journal, deadline));
   }
-  Change change{.attempt = {}, .in_pieces = true, .journal = journal};
+  // What a lost session of ours closes late would set another time.
+  Change change{.attempt = {},
+                .of_names = wanted.modified.has_value(),
+                .in_pieces = true,
+                .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return absl::OkStatus();
     if (file == nullptr && wanted.size_bytes.has_value()) {

@@ -1,0 +1,142 @@
+"""What dfsctl and the logs tell of a running engine: open files, slow operations, the log's level and its length."""
+
+import json
+import os
+import re
+
+import pytest
+
+from lab import Application, Call
+
+LAB = {'big_mib': 8}
+MOUNT = '/mnt/dfs'
+SOCKETS = '/run/dfs-csi-local'
+
+
+@pytest.fixture(name='app')
+def application(lab, engine):
+    engine.mount('//root1/dfs', options='rw')
+    with Application(lab) as made:
+        yield made
+    engine.check_idle()
+
+
+def log_of(lab, program='dfs-node-agent'):
+    with open(lab.path('client', f'{SOCKETS}/{program}.log'), errors='replace') as file:
+        return file.read()
+
+
+def opens(engine, *arguments):
+    return json.loads(engine.dfsctl('opens', *arguments, '--json').stdout)['files']
+
+
+def test_open_files_are_listed_with_their_server(lab, engine, app):
+    assert not opens(engine)
+    app.keep('a', f"os.open('{MOUNT}/two/hello.txt', os.O_RDONLY)")
+    app.keep('b', f"os.open('{MOUNT}/two/hello.txt', os.O_RDONLY)")
+    app.keep('c', f"os.open('{MOUNT}/two/opened', os.O_RDWR | os.O_CREAT)")
+    listed = {(file['path'], file['mode']): file for file in opens(engine)}
+    assert set(listed) == {('two/hello.txt', 'r'), ('two/opened', 'rw')}
+    hello, opened = listed['two/hello.txt', 'r'], listed['two/opened', 'rw']
+    assert hello['opens'] == 2 and not hello['written'] and not opened['written']
+    assert hello['link'].lower() == '//root1/dfs/two' and re.fullmatch(r'//t1(\.lab\.test)?/share', hello['target'])
+    app.do("os.write(kept['c'], b'x')")
+    assert [file['written'] for file in opens(engine, MOUNT) if file['mode'] == 'rw'] == [True]
+    table = engine.dfsctl('opens').stdout.splitlines()
+    assert len(table) == 3 and f'{MOUNT}/two/opened' in table[-1] + table[-2]
+    # It moves with its link, and the next agent knows it, too.
+    engine.kill_active_agent()
+    app.do("os.fstat(kept['c']).st_size")
+    assert len(opens(engine)) == 2
+    for name in 'abc':
+        app.do(f"os.close(kept['{name}'])")
+    app.do(f"os.unlink('{MOUNT}/two/opened')")
+    lab.wait_until(lambda: not opens(engine), 10, 'nothing is open')
+
+
+def test_opens_of_what_is_no_mount(engine, app):
+    del app
+    run = engine.dfsctl('opens', '/mnt', check=False)
+    assert run.returncode == 12 and len(run.stderr.splitlines()) == 1
+
+
+def test_the_log_level_of_the_agent(engine, app):
+    assert engine.dfsctl('log-level').stdout.strip() == 'info'
+    assert engine.dfsctl('log-level', 'debug').stdout.strip() == 'debug'
+    assert engine.dfsctl('log-level').stdout.strip() == 'debug'
+    run = engine.dfsctl('log-level', 'loud', check=False)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1
+    # It is that agent's: the next begins with its own.
+    engine.kill_active_agent()
+    app.do(f"os.listdir('{MOUNT}')")
+    assert engine.dfsctl('log-level').stdout.strip() == 'info'
+
+
+@pytest.mark.parametrize('level', ['info', 'debug'])
+def test_a_slow_operation_is_logged_without_its_path(lab, engine, app, level):
+    app.do(f"os.stat('{MOUNT}/single/hello.txt').st_size")
+    engine.dfsctl('log-level', level)
+    before = len(log_of(lab))
+    said = lambda pattern: re.search(pattern, log_of(lab)[before:])
+    lab.fail('stop', 't1')
+    call = Call(lab, 'stat', f'{MOUNT}/single/sub/deep/leaf.txt')
+    call.begin()
+    lab.wait_until(lambda: said(r'W mount \d+: (LOOKUP|GETATTR) waits since .*//root1/dfs/single'), 20, 'that it waits')
+    lab.heal('t1')
+    call.outcome(30)
+    call.end()
+    lab.wait_until(lambda: said(r'W mount \d+: (LOOKUP|GETATTR) took '), 20, 'that it is over')
+    # The level alone decides whether names are told.
+    assert ('that was of /single' in log_of(lab)[before:]) == (level == 'debug')
+
+
+def test_logs_are_bounded(lab, engine, app):
+    path = lab.path('client', f'{SOCKETS}/dfs-node-agent.log')
+    with open(path, 'ab') as file:
+        file.truncate(17 << 20)
+    lab.wait_until(lambda: os.path.getsize(path) < 1 << 20, 20, 'the log begins anew')
+    assert os.path.getsize(path + '.1') >= 17 << 20
+    # And it is still the agent's.
+    engine.kill_active_agent()
+    app.do(f"os.listdir('{MOUNT}')")
+    lab.wait_until(lambda: os.path.getsize(path) > 0, 20, 'something is said')
+    os.unlink(path + '.1')
+
+
+def test_a_mount_below_a_link_says_who_serves_it(lab, engine):
+    engine.mount('//root1/dfs/two/sub', options='ro')
+    [mount] = json.loads(engine.dfsctl('mounts', '--json').stdout)['mounts']
+    assert not mount['serving'] and 'not used yet' in engine.dfsctl('mounts').stdout
+    with Application(lab) as app:
+        app.do(f"os.listdir('{MOUNT}')")
+    [mount] = json.loads(engine.dfsctl('mounts', '--json').stdout)['mounts']
+    assert re.fullmatch(r'//t1(\.lab\.test)?/share', mount['serving'])
+
+
+@pytest.mark.parametrize('source', ['//ROOT1/dfs', '//root1/DFS', '//Root1/Dfs/'])
+def test_names_of_hosts_and_namespaces_have_no_case(engine, source):
+    engine.mount('//root1/dfs', options='ro')
+    engine.mount(source, options='ro')
+    engine.forget('/mnt/dfs')  # It was noted twice.
+
+
+def test_another_source_is_still_refused(engine):
+    engine.mount('//root1/dfs', options='ro')
+    assert engine.mount('//root1/dfs/two', options='ro', check=False).returncode == 12
+
+
+def test_a_target_that_was_never_tried_is_neither_up_nor_down(engine):
+    engine.mount('//root1/dfs', options='ro')
+    targets = json.loads(engine.dfsctl('targets', '--json').stdout)['targets']
+    shown = set(re.findall(r'target_up\{target="([^"]*)"\}', engine.dfsctl('metrics').stdout))
+    assert shown == {target['path'] for target in targets if target['state'] != 'unknown'}
+
+
+def test_without_a_cache_every_read_goes_to_the_server(lab, engine):
+    engine.mount('//t1/share', options='ro,cache=none')
+    with Application(lab) as app:
+        app.do(f"open('{MOUNT}/hello.txt').read()")
+        with lab.capture('t1') as seen:
+            app.do(f"open('{MOUNT}/hello.txt').read()")
+        assert seen.commands().get('READ')
+    engine.check_idle()
