@@ -290,7 +290,7 @@ void Request::NoteSent(uint64_t server_key, uint64_t offset) {
 }
 
 absl::Duration Request::age() const {
-  return state::BoottimeNow() - absl::Nanoseconds(static_cast<int64_t>(slot.arrived_ns()));
+  return absl::Nanoseconds(static_cast<int64_t>(state::ArenaNowNs() - slot.arrived_ns()));
 }
 
 std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {

@@ -53,6 +53,8 @@ uint64_t BoottimeNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+uint64_t (*arena_clock)() = BoottimeNs;
+
 fuse_in_header HeaderOf(const char* payload) {
   fuse_in_header header;
   memcpy(&header, payload, sizeof(header));
@@ -64,6 +66,12 @@ uint32_t Capacity(RequestSlot slot) {
 }
 
 }  // namespace
+
+uint64_t ArenaNowNs() { return arena_clock(); }
+
+void SetArenaClockForTest(uint64_t (*now_ns)()) {
+  arena_clock = now_ns == nullptr ? BoottimeNs : now_ns;
+}
 
 struct RequestArena::Header {
   std::atomic<uint64_t> magic;  // Stored last; 0: blank.
@@ -161,7 +169,7 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
     }
     if (kind != StepKind::kNone) AddToFreeLists(step, kind, &found);
   }
-  const uint64_t now_ns = BoottimeNs();
+  const uint64_t now_ns = ArenaNowNs();
   parked_.Adopt([&](ParkedSlots::Slot parked) -> uint32_t {
     const RequestSlot slot(parked.descriptor, parked.payload, RequestSlot::Place::kParked);
     if (!Recover(slot, now_ns)) return 0;
@@ -225,7 +233,7 @@ void RequestArena::AddToFreeLists(int step, StepKind kind, std::vector<RequestSl
   StepUse& use = steps_[step];
   std::vector<RequestSlot>& free_big = free_big_;
   std::vector<RequestSlot>& free_small = free_small_;
-  const uint64_t now_ns = BoottimeNs();
+  const uint64_t now_ns = ArenaNowNs();
   use.kind = kind;
   CutStep(step, kind).ForEach([&](RequestSlot slot) {
     if (Recover(slot, now_ns)) {
@@ -386,7 +394,7 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
   Fill(t->opcode, request.opcode);
   Fill(t->length, length);
   Fill(t->generation, generation_);
-  Fill(t->arrived_ns, BoottimeNs());
+  Fill(t->arrived_ns, ArenaNowNs());
   Fill(t->create_guid, Guid{});
   Store(t->state, static_cast<uint32_t>(SlotState::kFilled));
   if (!target.big()) GiveBack(slot);

@@ -143,6 +143,11 @@ class RequestSlot {
   Place place_ = Place::kSmall;
 };
 
+// What arrived_ns is counted by: CLOCK_BOOTTIME, but in simulated worlds (null: CLOCK_BOOTTIME
+// again).
+uint64_t ArenaNowNs();
+void SetArenaClockForTest(uint64_t (*now_ns)());
+
 class RequestArena {
  public:
   // kMixed: 6 big slots and 1,598 small ones. kSmall: 6,553 small ones, for many parked requests.

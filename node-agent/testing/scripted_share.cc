@@ -194,6 +194,7 @@ std::shared_ptr<ScriptedFile> ScriptedShare::Make(const std::shared_ptr<Scripted
   file->kind = kind;
   file->id = ++last_id_;
   file->last_write = now;
+  file->created = now;
   file->text = "";
   file->parent = parent;
   parent->children[smb::wire::FoldCase(file->name)] = file;

@@ -31,6 +31,7 @@ bool IsAnswerLost(const absl::Status& status) {
 
 void Change::Sending(uint64_t offset) {
   sent = true;
+  sent_at = runtime::Loop::Current().Now();
   if (journal != nullptr) journal->NoteSent(ServerKeyOf(where), offset);
 }
 
@@ -42,6 +43,12 @@ void Change::NotSent() {
 absl::Duration Change::Age() const {
   const absl::Duration before = journal == nullptr ? absl::ZeroDuration() : journal->age();
   return before + (runtime::Loop::Current().Now() - began);
+}
+
+absl::Time Change::Earliest() const {
+  if (sent_before == 0 || journal == nullptr) return sent_at;
+  // A dead agent has sent it, at some time after the kernel had asked.
+  return runtime::Loop::Current().Now() - journal->age();
 }
 
 }  // namespace dfscsi::vfs

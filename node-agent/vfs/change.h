@@ -68,9 +68,12 @@ struct Change {
   bool sent = false;                 // In the last attempt, and no answer has come.
   uint64_t sent_before = 0;          // By a dead agent; 0 once its fate is known.
   absl::Time began = {};
+  absl::Time sent_at = {};  // Last, by this agent.
 
   // Since the kernel asked.
   absl::Duration Age() const;
+  // What it has made was not there before that: by the clock of this machine.
+  absl::Time Earliest() const;
 };
 
 }  // namespace dfscsi::vfs

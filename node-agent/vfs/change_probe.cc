@@ -18,8 +18,11 @@ using runtime::Deadline;
 using runtime::Task;
 using smb::wire::NtStatus;
 
-// Servers round times, by up to 2 s.
+// Some servers round times, by up to 2 s: to whole seconds, then.
 constexpr absl::Duration kRounding = absl::Seconds(2);
+// What a birthday of others may be early by: the ticks of file systems, and what we do not know of
+// the server's clock.
+constexpr absl::Duration kTick = absl::Milliseconds(100);
 
 // nullopt: there is nothing of this name.
 Task<absl::StatusOr<std::optional<smb::FileStatus>>> LookFor(std::shared_ptr<smb::Tree> tree,
@@ -36,6 +39,8 @@ Task<absl::StatusOr<std::optional<smb::FileStatus>>> LookFor(std::shared_ptr<smb
   co_return std::optional<smb::FileStatus>(*status);
 }
 
+bool IsWholeSeconds(uint64_t filetime) { return filetime % 10'000'000 == 0; }
+
 bool IsSince(uint64_t filetime, absl::Time earliest) {
   const std::optional<absl::Time> time = smb::wire::TimeOfFileTime(filetime);
   return time.has_value() && *time >= earliest;
@@ -43,9 +48,9 @@ bool IsSince(uint64_t filetime, absl::Time earliest) {
 
 }  // namespace
 
-Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Duration age,
-                                           smb::FileType type, ServerAttributes* seen,
-                                           Deadline deadline) {
+Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Time earliest,
+                                           uint64_t known_id, smb::FileType type,
+                                           ServerAttributes* seen, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> found,
                       co_await LookFor(binding.tree, binding.path, deadline));
   if (!found.has_value()) co_return Verdict::kNotDone;
@@ -55,16 +60,19 @@ Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Duration 
     co_return ErrnoError(EEXIST, "something else is there");
   }
   // The session is younger than the change; its server told its time when it began.
-  const std::optional<absl::Time> server_now =
-      smb::wire::TimeOfFileTime(binding.tree->session().connection().negotiated().system_time);
-  if (!server_now.has_value() || file.creation_time == 0) co_return Verdict::kUnknown;
-  const absl::Time earliest = *server_now - age - kRounding;
-  if (!IsSince(file.creation_time, earliest)) {
-    if (IsSince(file.last_write_time, earliest) || IsSince(file.change_time, earliest)) {
+  const std::optional<absl::Duration> ahead = binding.tree->session().connection().clock_ahead();
+  if (!ahead.has_value() || file.creation_time == 0) co_return Verdict::kUnknown;
+  const absl::Time sent = earliest + *ahead;
+  const absl::Time doubtful = sent - kRounding;
+  if (!IsSince(file.creation_time, doubtful)) {
+    if (IsSince(file.last_write_time, doubtful) || IsSince(file.change_time, doubtful)) {
       co_return Verdict::kUnknown;
     }
     co_return ErrnoError(EEXIST, "it was there before");
   }
+  const bool since =
+      IsWholeSeconds(file.creation_time) || IsSince(file.creation_time, sent - kTick);
+  if (!since || (known_id != 0 && found->file_id == known_id)) co_return Verdict::kUnknown;
   // Nobody could have written to what we have not yet opened, but for somebody else's file.
   if (!is_directory && file.end_of_file != 0) co_return Verdict::kUnknown;
   *seen = {.file = file, .reparse_tag = found->reparse_tag, .file_id = found->file_id};

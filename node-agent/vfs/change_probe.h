@@ -18,12 +18,15 @@
 
 namespace dfscsi::vfs {
 
-// Of a CREATE that must find nothing, asked for `age` ago. kDone: what is there came to be since
-// then, by the server's clock; it goes to `seen`. EEXIST: it was there before. kUnknown: the server
-// does not say when, or it came to be before and was changed since (a server may give a new file
-// the birthday of one that had its name a moment ago).
-runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Duration age,
-                                                    smb::FileType type, ServerAttributes* seen,
+// Of a CREATE that must find nothing, sent at `earliest` (by our clock) or later. kDone: what is
+// there came to be since then, by the server's clock; it goes to `seen`. EEXIST: it was there
+// before. kUnknown: the server does not say when; or just before, which its clock may be wrong by;
+// or before and it was changed since (a server may give a new file the birthday of one that had its
+// name a moment ago); or it has the id that the name had when it was last seen (`known_id`; 0: not
+// known), if that was on this server.
+runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Time earliest,
+                                                    uint64_t known_id, smb::FileType type,
+                                                    ServerAttributes* seen,
                                                     runtime::Deadline deadline);
 
 // `id`: the file's; 0: not known.

@@ -196,6 +196,13 @@ uint64_t Filesystem::Impl::LastIdOf(state::NodeId node) const {
   return known == nullptr ? 0 : known->file_id;
 }
 
+uint64_t Filesystem::Impl::IdBefore(state::NodeId parent, std::string_view name,
+                                    const ChangeJournal* journal) const {
+  // A dead agent may have seen what it had made itself.
+  if (journal != nullptr && journal->sent_to() != 0) return 0;
+  return LastIdOf(tables_.inodes().Find(parent, name));
+}
+
 Task<absl::StatusOr<uint64_t>> Filesystem::Impl::IdOn(dfs::Binding binding, state::NodeId node) {
   if (node != 0 && tables_.inodes().Contains(node)) {
     const state::NodeIdentity* const known = tables_.inodes().Get(node).identity();
@@ -226,6 +233,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId p
   if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   ServerAttributes seen;
+  const uint64_t known_id = IdBefore(parent, name, journal);
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
@@ -236,8 +244,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId p
     co_return absl::OkStatus();
   };
   change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
-    co_return co_await ProbeCreated(std::move(binding), change.Age(), smb::FileType::kDirectory,
-                                    &seen, deadline);
+    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
+                                    smb::FileType::kDirectory, &seen, deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   co_return NewEntry(parent, name, path, seen, change.where.epoch);

@@ -91,6 +91,9 @@ class Filesystem::Impl {
                                                                AttributesChange change,
                                                                ChangeJournal* journal,
                                                                runtime::Deadline deadline);
+  // What was last seen of the node, with what SETATTR has done to it since.
+  absl::StatusOr<AttributesReply> KnownAfter(state::NodeId node,
+                                             const AttributesChange& done) const;
 
   // Of Write: a handle that appends. filesystem_appends.cc
   runtime::Task<absl::Status> WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
@@ -241,10 +244,16 @@ class Filesystem::Impl {
                                        int flags);
   // The record follows the file to the server that it is open on now.
   void NoteServer(state::FileHandle fh, const OpenFile& file);
-  // ftruncate, and O_TRUNC.
+  // ftruncate, and O_TRUNC (kNoHandle: it has none yet).
+  static constexpr state::FileHandle kNoHandle = 0;
   runtime::Task<absl::Status> Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
                                        uint64_t size_bytes, ChangeJournal* journal,
                                        runtime::Deadline deadline);
+  // O_TRUNC of a file that is open and has no handle yet; it is closed if that fails. And once it
+  // has one.
+  runtime::Task<absl::Status> CutWhileOpened(std::shared_ptr<OpenFile> file, ChangeJournal* journal,
+                                             runtime::Deadline deadline);
+  void NoteCut(state::NodeId node, state::FileHandle fh);
   // The handle by which to cut a file that is to be cut by its name, as after an open with O_TRUNC:
   // one that has not written may still be opened again elsewhere. The others that write are
   // bound to this copy from now on. nullopt: by its name.
@@ -292,6 +301,9 @@ class Filesystem::Impl {
   // of `node` there, or else looked at. 0: the server has none.
   runtime::Task<absl::StatusOr<uint64_t>> IdOn(dfs::Binding binding, state::NodeId node);
   uint64_t LastIdOf(state::NodeId node) const;
+  // That of what had a name before a change of it; 0: not known.
+  uint64_t IdBefore(state::NodeId parent, std::string_view name,
+                    const ChangeJournal* journal) const;
   // What is said of attributes that a server does not have.
   absl::Status NoXattr(std::string_view name) const;
   bool IsUserXattr(std::string_view name) const;

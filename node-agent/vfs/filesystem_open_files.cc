@@ -29,14 +29,11 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
       {}, deadline));
+  // Nothing stands in the tables before it can be answered: who dies in between leaves nothing.
+  const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
+  if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
   CO_ASSIGN_OR_RETURN(const OpenReply reply, MakeHandle(node, file, flags));
-  if ((flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0) {
-    const absl::Status status = co_await Truncate(file, reply.fh, 0, journal, deadline);
-    if (!status.ok()) {
-      Release(reply.fh);
-      co_return status;
-    }
-  }
+  if (cuts) NoteCut(node, reply.fh);
   co_return reply;
 }
 

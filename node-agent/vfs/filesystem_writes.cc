@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "node-agent/base/status_macros.h"
@@ -107,6 +108,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   }
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   const auto file = std::make_shared<OpenFile>(path, flags);
+  const uint64_t known_id = IdBefore(parent, name, journal);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
@@ -120,7 +122,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
       ServerAttributes seen;
       CO_ASSIGN_OR_RETURN(const Verdict verdict,
-                          co_await ProbeCreated(std::move(binding), change.Age(),
+                          co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
                                                 smb::FileType::kFile, &seen, deadline));
       if (verdict == Verdict::kUnknown) co_return verdict;
       // It is ours, and is opened now, or it is made now.
@@ -129,23 +131,25 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     };
   }
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
-  CO_ASSIGN_OR_RETURN(EntryReply entry,
-                      NewEntry(parent, name, path, file->seen(), file->identity().epoch));
-  absl::StatusOr<OpenReply> open = MakeHandle(entry.node, file, flags & ~(O_CREAT | O_EXCL));
-  if (open.ok() && (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0) {
-    const absl::Status status = co_await Truncate(file, open->fh, 0, journal, deadline);
-    entry.attributes.st_size = 0;
-    entry.attributes_timeout = absl::ZeroDuration();
-    if (!status.ok()) {
-      Release(open->fh);
-      open = status;
-    }
+  // As in Open().
+  const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
+  if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
+  absl::StatusOr<EntryReply> entry =
+      NewEntry(parent, name, path, file->seen(), file->identity().epoch);
+  if (!entry.ok()) {
+    file->CloseLater();
+    co_return entry.status();
   }
+  const absl::StatusOr<OpenReply> open = MakeHandle(entry->node, file, flags & ~(O_CREAT | O_EXCL));
   if (!open.ok()) {
-    Forget(entry.node, 1);
+    Forget(entry->node, 1);
     co_return open.status();
   }
-  co_return CreateReply{.entry = entry, .open = *open};
+  if (cuts) {
+    NoteCut(entry->node, open->fh);
+    entry->attributes_timeout = absl::ZeroDuration();
+  }
+  co_return CreateReply{.entry = *entry, .open = *open};
 }
 
 // --- SETATTR
@@ -153,7 +157,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
 Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
                                               uint64_t size_bytes, ChangeJournal* journal,
                                               Deadline deadline) {
-  SetHandleFlag(fh, kHandleWritten);
+  if (fh != kNoHandle) SetHandleFlag(fh, kHandleWritten);
   OpenFile::Unsettled unsettled(*file);
   Change change{.attempt = {}, .held_epoch = file->epoch(), .journal = journal};
   const OpenFile::Act truncate = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
@@ -169,8 +173,22 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
   };
   const absl::Status status = co_await RunChange(file->path(), &change, deadline);
   if (status.ok()) file->NoteSize(size_bytes);
-  if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
+  if (fh != kNoHandle && tables_.handles().Contains(fh)) {
+    NoteOwnChange(tables_.handles().Get(fh).node);
+  }
   co_return status;
+}
+
+Task<absl::Status> Filesystem::Impl::CutWhileOpened(std::shared_ptr<OpenFile> file,
+                                                    ChangeJournal* journal, Deadline deadline) {
+  const absl::Status status = co_await Truncate(file, kNoHandle, 0, journal, std::move(deadline));
+  if (!status.ok()) file->CloseLater();
+  co_return status;
+}
+
+void Filesystem::Impl::NoteCut(state::NodeId node, state::FileHandle fh) {
+  SetHandleFlag(fh, kHandleWritten);
+  NoteOwnChange(node);
 }
 
 std::optional<state::FileHandle> Filesystem::Impl::HandleToCut(state::NodeId node) {
@@ -243,7 +261,29 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
   if (wanted.modified.has_value()) last_writes_.erase(node);
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   ForgetName(record.parent(), record.name());
-  co_return co_await GetAttributes(node, deadline);
+  absl::StatusOr<AttributesReply> now = co_await GetAttributes(node, deadline);
+  // It is done, whatever the look behind it says: the link may have moved to a copy without the
+  // file, or a signal has come.
+  if (!now.ok()) now = KnownAfter(node, wanted);
+  co_return now;
+}
+
+absl::StatusOr<AttributesReply> Filesystem::Impl::KnownAfter(state::NodeId node,
+                                                             const AttributesChange& done) const {
+  if (!tables_.inodes().Contains(node)) return ErrnoError(ESTALE, "no such node");
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  const state::NodeIdentity* const known = record.identity();
+  if (known == nullptr) return ErrnoError(ESTALE, "nothing is known of the node");
+  std::optional<uint64_t> size = done.size_bytes;
+  if (!size.has_value() && !own_changes_.contains(node)) size = known->size_bytes;
+  if (!size.has_value()) return ErrnoError(EIO, "done, and its server is not asked any more");
+  ServerAttributes seen;
+  seen.file.attributes = known->attributes;
+  seen.file.end_of_file = *size;
+  seen.file.last_write_time = FileTimeOr(done.modified, known->last_write);
+  seen.file.last_access_time = FileTimeOr(done.accessed, known->last_write);
+  return AttributesReply{.attributes = StatOfNode(node, record.ino(), seen),
+                         .timeout = absl::ZeroDuration()};
 }
 
 }  // namespace dfscsi::vfs
