@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/runtime/sim_network.h"
+#include "node-agent/state/request_arena.h"
 
 namespace dfscsi::simulation {
 
@@ -21,6 +22,8 @@ constexpr absl::Duration kToGetOn = absl::Seconds(60);
 constexpr absl::Duration kMissingIsRemembered = absl::Seconds(12);
 constexpr absl::Duration kToLetGo = absl::Seconds(5);
 
+const runtime::SimWorld* simulated_world = nullptr;  // There is one at a time.
+
 }  // namespace
 
 Simulation::Simulation(Schedule schedule, bool verbose)
@@ -29,11 +32,15 @@ Simulation::Simulation(Schedule schedule, bool verbose)
       host_(world_.network().AddHost("node", {*runtime::IpAddress::Parse("10.0.0.100")})),
       oracle_(world_) {
   world_.set_verbose(verbose);
+  simulated_world = &world_;
+  state::SetArenaClockForTest(
+      [] { return static_cast<uint64_t>(absl::ToUnixNanos(simulated_world->now())); });
   world_.network().set_fragmentation(schedule_.fragmentation);
   lab_ = std::make_unique<Lab>(world_, host_, schedule_.ttl_seconds);
   for (int i = 0; i < Lab::kServers; ++i) {
     testing::ScriptedServer& server = lab_->server(i).scripted();
     server.options().encrypt_sessions = schedule_.encrypt;
+    server.options().appends = schedule_.server_appends;
     if (!verbose) continue;
     server.set_script([this, &server](const testing::ScriptedRequest& request) {
       world_.Log(absl::StrCat(server.name(), " ", request.connection, ": ",
@@ -49,14 +56,25 @@ Simulation::Simulation(Schedule schedule, bool verbose)
                   .referral_ttl_min = absl::Seconds(std::min<uint32_t>(schedule_.ttl_seconds, 5)),
                   .save_cache = schedule_.save_cache});
   workload_ = std::make_unique<Workload>(*node_, *lab_, oracle_, schedule_.longest_pause);
-  node_->StartAgent();
-  for (int i = 0; i < schedule_.mounts; ++i) {
-    workload_->Start(node_->AddMount(SourceOf(i)), schedule_.applications);
+  if (schedule_.writers > 0) {
+    writers_ = std::make_unique<Writers>(*node_, *lab_, oracle_, schedule_.longest_pause,
+                                         schedule_.FirstTargetsServe());
   }
+  node_->StartAgent();
+  for (int i = 0; i < schedule_.mounts; ++i) StartApplications(SourceOf(i));
   world_.After(kProgressCheck, [this] { CheckProgress(); });
 }
 
-Simulation::~Simulation() { node_.reset(); }
+Simulation::~Simulation() {
+  node_.reset();
+  state::SetArenaClockForTest(nullptr);
+}
+
+void Simulation::StartApplications(const std::string& source) {
+  const std::shared_ptr<Mount> mount = node_->AddMount(source);
+  workload_->Start(mount, schedule_.applications);
+  if (writers_ != nullptr) writers_->Start(mount, schedule_.writers);
+}
 
 std::string Simulation::SourceOf(int mount) const {
   return mount % 2 == 0 ? "//root1/dfs" : "//root2/dfs";
@@ -106,8 +124,14 @@ bool Simulation::Run() {
   }
   if (!RunFor(schedule_.end() + absl::Seconds(1))) return false;
   workload_->set_calm();
+  if (writers_ != nullptr) writers_->set_calm();
   const std::vector<Workload::Progress> before = workload_->progress();
-  if (!RunUntil([&] { return workload_->AllGotOnSince(before); }, kToGetOn)) {
+  const std::vector<Writers::Progress> steps =
+      writers_ == nullptr ? std::vector<Writers::Progress>() : writers_->progress();
+  const auto got_on = [&] {
+    return workload_->AllGotOnSince(before) && (steps.empty() || writers_->AllGotOnSince(steps));
+  };
+  if (!RunUntil(got_on, kToGetOn)) {
     if (!oracle_.failed()) oracle_.Violation("somebody does not get on");
     return false;
   }
@@ -117,11 +141,16 @@ bool Simulation::Run() {
 
 void Simulation::Finish() {
   workload_->Stop();
-  if (!RunUntil([this] { return workload_->running() == 0; }, kToGetOn)) {
+  if (writers_ != nullptr) writers_->Stop();
+  const auto ended = [this] {
+    return workload_->running() == 0 && (writers_ == nullptr || writers_->running() == 0);
+  };
+  if (!RunUntil(ended, kToGetOn)) {
     if (!oracle_.failed()) oracle_.Violation("an application does not end");
     return;
   }
   if (!RunFor(kToLetGo)) return;
+  if (writers_ != nullptr) writers_->CheckEnd();
   node_->ExpectNothingHeld();
   oracle_.CheckConnects(node_->agent_starts());
   for (int i = 0; i < Lab::kServers; ++i) {
@@ -177,9 +206,7 @@ void Simulation::MountAgain(const std::string& source) {
     world_.After(rest + absl::Milliseconds(1), [this, source] { MountAgain(source); });
     return;
   }
-  if (!workload_->stopping()) {
-    workload_->Start(node_->AddMount(source), schedule_.applications);
-  }
+  if (!workload_->stopping()) StartApplications(source);
 }
 
 void Simulation::Remount(uint64_t detail, absl::Duration lasts) {
@@ -194,8 +221,7 @@ void Simulation::Remount(uint64_t detail, absl::Duration lasts) {
   std::advance(victim, detail % node_->mounts().size());
   const std::string source = victim->second->source();
   node_->Unmount(victim->first);
-  world_.After(
-      lasts, [this, source] { workload_->Start(node_->AddMount(source), schedule_.applications); });
+  world_.After(lasts, [this, source] { StartApplications(source); });
 }
 
 void Simulation::Apply(const Event& event) {
@@ -265,6 +291,17 @@ void Simulation::ApplyToLink(const Event& event) {
     return;
   }
   lab_->ChangeLink(link, plan, lag);
+}
+
+void Simulation::LoseAnswers(Server& server, const Event& event) {
+  constexpr Command kChanges[] = {Command::kWrite, Command::kSetInfo, Command::kCreate,
+                                  Command::kClose};
+  server.scripted().AddRule({.command = kChanges[event.detail % std::size(kChanges)],
+                             .share = "data",
+                             .skip = static_cast<int64_t>(event.detail / 4 % 3),
+                             .times = static_cast<int64_t>(1 + event.detail / 16 % 2),
+                             .action = {.drop = true, .close = Closing::kReset}});
+  world_.After(event.lasts, [&server] { server.scripted().ClearRules(); });
 }
 
 void Simulation::ApplyToServer(const Event& event) {
@@ -375,6 +412,13 @@ void Simulation::ApplyToServer(const Event& event) {
         scripted.ClearRules();
         scripted.CloseConnections(Closing::kReset);
       });
+      break;
+    case Fault::kLoseAnswer:
+      LoseAnswers(server, event);
+      break;
+    case Fault::kHang:
+      scripted.HangConnections(world_.now() + lasts);
+      Wrong(server, lasts, [] {});
       break;
     case Fault::kThrottle:
       scripted.AddRule({.command = event.detail % 2 == 0 ? Command::kCreate : Command::kTreeConnect,

@@ -5,6 +5,7 @@
 //   Lab        the servers, and what is wrong now     engine_simulation_lab.h
 //   Node       agents, one after another              engine_simulation_agent.h
 //   Workload   the applications                       engine_simulation_workload.h
+//   Writers    those that change things               engine_simulation_writers.h
 //   Oracle     what must be true                      engine_simulation_oracle.h
 
 #ifndef NODE_AGENT_TESTING_ENGINE_SIMULATION_H_
@@ -23,6 +24,7 @@
 #include "node-agent/testing/engine_simulation_oracle.h"
 #include "node-agent/testing/engine_simulation_schedule.h"
 #include "node-agent/testing/engine_simulation_workload.h"
+#include "node-agent/testing/engine_simulation_writers.h"
 
 namespace dfscsi::simulation {
 
@@ -35,6 +37,8 @@ class Simulation {
   Lab& lab() { return *lab_; }
   Node& node() { return *node_; }
   Workload& workload() { return *workload_; }
+  // REQUIRES: the schedule has writers.
+  Writers& writers() { return *writers_; }
   Oracle& oracle() { return oracle_; }
   const Oracle& oracle() const { return oracle_; }
 
@@ -49,6 +53,8 @@ class Simulation {
 
  private:
   void ApplyToServer(const Event& event);
+  void LoseAnswers(Server& server, const Event& event);
+  void StartApplications(const std::string& source);
   void ApplyToLink(const Event& event);
   // `server` is not well until `end` has run, after `lasts`.
   void Wrong(Server& server, absl::Duration lasts, std::function<void()> end);
@@ -67,6 +73,7 @@ class Simulation {
   std::unique_ptr<Lab> lab_;
   std::unique_ptr<Node> node_;
   std::unique_ptr<Workload> workload_;
+  std::unique_ptr<Writers> writers_;
 };
 
 }  // namespace dfscsi::simulation

@@ -76,12 +76,15 @@ Mount::Mount(Node& node, uint32_t id, std::string source)
 Mount::~Mount() = default;
 
 Task<Mount::Answer> Mount::Ask(uint32_t opcode, uint64_t node, std::string body, std::string link,
-                               absl::Duration interrupt_after) {
+                               absl::Duration interrupt_after, absl::Duration patience) {
   if (gone_) co_return Answer{.error = ENOTCONN, .body = {}, .waited = {}};
   auto pending = std::make_shared<Pending>();
   const uint64_t unique = kernel_.Send(opcode, node, body);
-  pending->record = {
-      .unique = unique, .opcode = opcode, .link = std::move(link), .asked = node_.world().now()};
+  pending->record = {.unique = unique,
+                     .opcode = opcode,
+                     .link = std::move(link),
+                     .asked = node_.world().now(),
+                     .patience = patience};
   pending_[unique] = pending;
   Notify();
   if (interrupt_after != absl::InfiniteDuration()) {

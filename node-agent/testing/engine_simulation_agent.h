@@ -45,9 +45,11 @@ class Mount {
     absl::Duration waited;
   };
   // From a coroutine of the applications' process. `link`: whose servers must answer for it.
-  // `interrupt_after`: a signal comes so much later, if there is no answer by then.
+  // `interrupt_after`: a signal comes so much later, if there is no answer by then. `patience`: how
+  // much longer than others it may wait.
   runtime::Task<Answer> Ask(uint32_t opcode, uint64_t node, std::string body, std::string link,
-                            absl::Duration interrupt_after = absl::InfiniteDuration());
+                            absl::Duration interrupt_after = absl::InfiniteDuration(),
+                            absl::Duration patience = absl::ZeroDuration());
   void Forget(uint64_t node, uint64_t lookups);
 
   uint32_t id() const { return id_; }

@@ -21,8 +21,8 @@ void Oracle::CheckProgress(const RequestRecord& record, absl::Time served_since,
                            absl::Time agent_since) {
   const absl::Time now = world_.now();
   const absl::Duration waited = now - std::max({record.asked, served_since, agent_since});
-  longest_wait_ = std::max(longest_wait_, waited);
-  if (waited > kProgress) {
+  if (record.patience == absl::ZeroDuration()) longest_wait_ = std::max(longest_wait_, waited);
+  if (waited > kProgress + record.patience) {
     Violation(absl::StrCat("opcode ", record.opcode, " of link \"", record.link, "\" (unique ",
                            record.unique, ", asked ", absl::FormatDuration(now - record.asked),
                            " ago) is owed an answer for ", absl::FormatDuration(waited)));

@@ -37,6 +37,7 @@ struct RequestRecord {
   uint32_t opcode = 0;
   std::string link;
   absl::Time asked;
+  absl::Duration patience = absl::ZeroDuration();  // It may wait so much longer than others.
   absl::Time interrupted = absl::InfiniteFuture();
 };
 

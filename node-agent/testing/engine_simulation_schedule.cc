@@ -12,15 +12,39 @@ namespace {
 
 using runtime::SimRandom;
 
-constexpr std::array<const char*, kFaults> kNames = {
-    "slow",           "loss",        "stall",           "expire",
-    "one credit",     "pending",     "kill agent",      "hand over",
-    "unmount",        "kill",        "reset",           "freeze",
-    "silent",         "cut",         "half-open",       "heavy loss",
-    "power off",      "flap",        "no session",      "no tree",
-    "unshare",        "small reads", "pending forever", "throttle",
-    "kill all roots", "kill all",    "name server",     "retarget",
-    "nest",           "interlink",   "remove link"};
+constexpr std::array<const char*, kFaultsOfWriters> kNames = {"slow",
+                                                              "loss",
+                                                              "stall",
+                                                              "expire",
+                                                              "one credit",
+                                                              "pending",
+                                                              "kill agent",
+                                                              "hand over",
+                                                              "unmount",
+                                                              "kill",
+                                                              "reset",
+                                                              "freeze",
+                                                              "silent",
+                                                              "cut",
+                                                              "half-open",
+                                                              "heavy loss",
+                                                              "power off",
+                                                              "flap",
+                                                              "no session",
+                                                              "no tree",
+                                                              "unshare",
+                                                              "small reads",
+                                                              "pending forever",
+                                                              "throttle",
+                                                              "kill all roots",
+                                                              "kill all",
+                                                              "name server",
+                                                              "retarget",
+                                                              "nest",
+                                                              "interlink",
+                                                              "remove link",
+                                                              "lose answer",
+                                                              "hang"};
 
 // What is drawn more often than the others.
 constexpr Fault kUsual[] = {Fault::kKill, Fault::kReset, Fault::kFreeze, Fault::kCut,
@@ -125,6 +149,30 @@ Schedule Schedule::Draw(uint64_t seed) {
   return schedule;
 }
 
+Schedule Schedule::DrawWithWriters(uint64_t seed) {
+  constexpr uint64_t kOtherWorlds = uint64_t{1} << 40;
+  Schedule schedule = Draw(seed + kOtherWorlds);
+  schedule.seed = seed;
+  SimRandom random(SimRandom(seed + 7'777).Next());
+  schedule.applications = 1;
+  schedule.writers = 1 + static_cast<int>(random.Below(3));
+  schedule.server_appends = random.Chance(0.5);
+  if (schedule.mild) return schedule;
+  const int count = static_cast<int>(random.Below(6));
+  for (int i = 0; i < count; ++i) {
+    Event event;
+    event.fault = random.Chance(0.6) ? Fault::kLoseAnswer : Fault::kHang;
+    event.server = Lab::kRoots + static_cast<int>(random.Below(3));
+    event.lasts = random.Between(absl::Milliseconds(10), absl::Seconds(8));
+    event.detail = random.Next();
+    event.at = absl::Seconds(1) + random.Between(absl::ZeroDuration(), absl::Seconds(20));
+    schedule.events.push_back(event);
+  }
+  std::sort(schedule.events.begin(), schedule.events.end(),
+            [](const Event& a, const Event& b) { return a.at < b.at; });
+  return schedule;
+}
+
 bool Schedule::AllAnswersInTime() const {
   int slow = 0;
   for (const Event& event : events) {
@@ -132,6 +180,13 @@ bool Schedule::AllAnswersInTime() const {
     if (event.fault == Fault::kSlow) ++slow;
   }
   return mild && slow <= 1;
+}
+
+bool Schedule::FirstTargetsServe() const {
+  return mild && std::none_of(events.begin(), events.end(), [](const Event& event) {
+           return event.fault == Fault::kSlow || event.fault == Fault::kLoss ||
+                  event.fault == Fault::kPending;
+         });
 }
 
 absl::Duration Schedule::end() const {
@@ -147,6 +202,10 @@ std::string Schedule::ToString() const {
                    ttl_seconds, " s, reads of ", smb.max_read_bytes, ", dialect ",
                    absl::Hex(static_cast<int>(smb.highest_dialect)), encrypt ? ", encrypted" : "",
                    save_cache ? ", cache saved" : "");
+  if (writers > 0) {
+    absl::StrAppend(&text, ", ", writers, " writers each, appending by ",
+                    server_appends ? "the server" : "a lock");
+  }
   for (const Event& event : events) absl::StrAppend(&text, "\n", event.ToString());
   return text;
 }

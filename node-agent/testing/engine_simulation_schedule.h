@@ -48,9 +48,13 @@ enum class Fault {
   kNest,        // The link leads to another link.
   kInterlink,   // … of another namespace.
   kRemoveLink,  // Created again after `lasts`.
+  // Only where there are writers.
+  kLoseAnswer,  // A change is executed, its answer never sent, and the connection is reset.
+  kHang,        // The processes of a server that has one for each connection: those that are there.
 };
 inline constexpr Fault kLastMildFault = Fault::kUnmount;
 inline constexpr int kFaults = static_cast<int>(Fault::kRemoveLink) + 1;
+inline constexpr int kFaultsOfWriters = static_cast<int>(Fault::kHang) + 1;
 
 struct Event {
   absl::Duration at;  // Since the world began.
@@ -64,6 +68,8 @@ struct Event {
 
 struct Schedule {
   static Schedule Draw(uint64_t seed);
+  // The same with writers: another world for the same seed.
+  static Schedule DrawWithWriters(uint64_t seed);
 
   uint64_t seed = 0;
   // Nothing but what a client must bear: then nothing may fail over.
@@ -74,12 +80,16 @@ struct Schedule {
   bool save_cache = false;
   int mounts = 1;
   int applications = 0;          // Of each mount.
+  int writers = 0;               // Of each mount; 0: nothing can be changed.
+  bool server_appends = true;    // Else appending is done under a lock.
   absl::Duration longest_pause;  // Of an application between two visits.
   double fragmentation = 0;
   std::vector<Event> events;  // In order.
 
   // Every answer is there within a second of its request, however long we ourselves stand still.
   bool AllAnswersInTime() const;
+  // Whoever binds a link gets its first target: nothing is slower than the wait for another one.
+  bool FirstTargetsServe() const;
   absl::Duration end() const;  // Of the last event, healed.
   // One line for the scenario, one for each event.
   std::string ToString() const;

@@ -71,6 +71,10 @@ runtime::Task<void> ScriptedConnection::Run() {
     }
     frame.resize(*size);
     if (!(co_await stream_->ReadFull(frame.data(), frame.size(), end_.deadline())).ok()) break;
+    if (const absl::Duration rest = hangs_until_ - runtime::Loop::Current().Now();
+        rest > absl::ZeroDuration()) {
+      if (!(co_await runtime::Sleep(rest, end_.deadline())).ok()) break;
+    }
     server_.opens_->SetNow(runtime::Loop::Current().Now());
     if (!HandleFrame(absl::MakeSpan(frame))) break;
   }

@@ -61,6 +61,7 @@ class ScriptedConnection {
   runtime::Task<void> Run();
   // Ends it on the loop's next turn.
   void Close(Closing how);
+  void Hang(absl::Time until) { hangs_until_ = until; }
   void ForgetSession(uint64_t id) { own_sessions_.erase(id); }
   const smb::wire::Guid& client() const { return negotiate_request_.client_guid; }
   void SendBreak(const smb::wire::LeaseBreakNotification& notification);
@@ -211,6 +212,7 @@ class ScriptedConnection {
   const int number_;
   runtime::CancelSource end_;
   Closing closing_ = Closing::kNothing;
+  absl::Time hangs_until_ = absl::InfinitePast();
 
   bool negotiated_ = false;
   smb::wire::NegotiateRequest negotiate_request_;

@@ -94,6 +94,10 @@ void ScriptedServer::CloseConnections(Closing how) {
   for (ScriptedConnection* const connection : connections_) connection->Close(how);
 }
 
+void ScriptedServer::HangConnections(absl::Time until) {
+  for (ScriptedConnection* const connection : connections_) connection->Hang(until);
+}
+
 void ScriptedServer::ExpireSessions() {
   for (const auto& [id, session] : sessions_) session->expired = true;
 }

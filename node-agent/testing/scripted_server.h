@@ -193,6 +193,9 @@ class ScriptedServer {
 
   // Events that no request asks for. From outside the loop, or from a script.
   void CloseConnections(Closing how);
+  // What serves the connections that are there stands still until then, and so does not see that
+  // their clients go; others are served. As a server with one process for each connection.
+  void HangConnections(absl::Time until);
   // The next requests of every session get NETWORK_SESSION_EXPIRED, until it authenticates again.
   void ExpireSessions();
   // USER_SESSION_DELETED from now on.

@@ -1,0 +1,236 @@
+#include "node-agent/testing/engine_simulation_folder.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/smb/wire/utf16.h"
+
+namespace dfscsi::simulation {
+namespace {
+
+constexpr CopySet Bit(size_t copy) { return CopySet{1} << copy; }
+
+bool SaysUnknown(int error) {
+  return error == EIO || error == EINTR || error == ENOTCONN || error == EHOSTDOWN;
+}
+
+}  // namespace
+
+// --- Copies
+
+std::string Copies::BaseName(int base) { return absl::StrCat("base", base); }
+
+std::string Copies::BaseContent(int base, int file) {
+  std::string content;
+  while (content.size() < 3000)
+    absl::StrAppend(&content, base, ".", file, ".", content.size(), ";");
+  return content;
+}
+
+Copies::Copies(Lab& lab) : lab_(lab) {
+  for (const Copy& copy : kAll) {
+    testing::ScriptedShare& share = *lab.server(copy.server).scripted().FindShare(copy.share);
+    share.writable = true;
+    const std::string work = absl::StrCat(copy.folder, kFolder);
+    share.AddDirectory(work);
+    for (int base = 0; base < kBases; ++base) {
+      for (size_t i = 0; i < kBaseFiles.size(); ++i) {
+        share.AddText(absl::StrCat(work, "/", BaseName(base), "/", kBaseFiles[i]),
+                      BaseContent(base, static_cast<int>(i)));
+      }
+    }
+  }
+}
+
+testing::ScriptedFile* Copies::Work(size_t copy) const {
+  const testing::ScriptedShare& share =
+      *lab_.server(kAll[copy].server).scripted().FindShare(kAll[copy].share);
+  return share.Find(absl::StrCat(kAll[copy].folder, kFolder));
+}
+
+const testing::ScriptedFile* Copies::Find(size_t copy, const std::string& folder) const {
+  const testing::ScriptedFile& work = *Work(copy);
+  const auto found = work.children.find(smb::wire::FoldCase(*smb::wire::Utf8ToUtf16(folder)));
+  return found == work.children.end() || found->second->delete_pending ? nullptr
+                                                                       : found->second.get();
+}
+
+std::vector<std::string> Copies::List(size_t copy) const {
+  std::vector<std::string> names;
+  for (const auto& [folded, child] : Work(copy)->children) {
+    names.push_back(smb::wire::Utf16ToUtf8(child->name));
+  }
+  return names;
+}
+
+int Copies::CountHidden() const {
+  int hidden = 0;
+  const std::function<void(const testing::ScriptedFile&)> look =
+      [&](const testing::ScriptedFile& folder) {
+        for (const auto& [folded, child] : folder.children) {
+          if (absl::StartsWith(smb::wire::Utf16ToUtf8(child->name), ".dfscsi")) ++hidden;
+          look(*child);
+        }
+      };
+  for (size_t copy = 0; copy < kAll.size(); ++copy) look(*Work(copy));
+  return hidden;
+}
+
+// --- A folder
+
+void Folder::TakeBase(int base, uint64_t first_file) {
+  for (TreeModel& model : models_) {
+    for (size_t i = 0; i < Copies::kBaseFiles.size(); ++i) {
+      model.Add(Copies::kBaseFiles[i], first_file + i,
+                Copies::BaseContent(base, static_cast<int>(i)));
+    }
+  }
+}
+
+CopySet Folder::UnlikeModels() const {
+  CopySet unlike = 0;
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if (!models_[copy].DifferenceTo(copies_.Find(copy, name_)).empty()) unlike |= Bit(copy);
+  }
+  return unlike;
+}
+
+std::string Folder::Describe(const Step& step, int error, const Models& next) const {
+  std::string text = absl::StrCat("folder ", name_, ", ", step.ToString(), ": ",
+                                  error == 0 ? "done" : strerror(error));
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    const testing::ScriptedFile* const actual = copies_.Find(copy, name_);
+    const std::string before = models_[copy].DifferenceTo(actual);
+    const std::string after = next[copy].DifferenceTo(actual);
+    if (before.empty() && after.empty() && actual == nullptr) continue;
+    absl::StrAppend(&text, "\n    ", Copies::kAll[copy].target,
+                    ": to before: ", before.empty() ? "like" : before,
+                    "; to after: ", after.empty() ? "like" : after);
+  }
+  return text;
+}
+
+bool Folder::IsTolerated(const Step& step, int error) const {
+  switch (step.kind) {
+    case Step::Kind::kRename:
+      // Somebody has something open below it.
+      return error == EACCES && std::any_of(models_.begin(), models_.end(), [&](const auto& model) {
+               return model.Has(step.path) && model.FileAt(step.path) == 0;
+             });
+    case Step::Kind::kRemoveDirectory:
+      return error == ENOTEMPTY && has_hidden_;
+    default:
+      return false;
+  }
+}
+
+Folder::Outcome Folder::Settle(const Step& step, int error, CopySet reachable, bool unsettled,
+                               const Files& files) {
+  Models next = models_;
+  Files opened = {};
+  CopySet able = 0;
+  CopySet refusing = 0;
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    Step here = step;
+    if (step.through_handle) here.file = files[copy];
+    const int result = next[copy].Apply(here, &opened[copy]);
+    if (result != 0) next[copy] = models_[copy];
+    if ((reachable & Bit(copy)) == 0) continue;
+    if (result == 0) able |= Bit(copy);
+    if (result == error) refusing |= Bit(copy);
+  }
+  if (error == 0) {
+    Outcome outcome = SettleDone(step, next, able);
+    for (size_t copy = 0; copy < models_.size(); ++copy) {
+      if ((outcome.where & Bit(copy)) != 0) outcome.opened[copy] = opened[copy];
+    }
+    return outcome;
+  }
+  if (SaysUnknown(error)) return SettleUnknown(step, error, next, able);
+  // The copy that serves now has another file there: the kernel looks it up again.
+  const bool elsewhere = (error == ESTALE && reachable == Copies::kEvery) ||
+                         (unsettled && (error == ENOENT || error == ESTALE || error == ENOTDIR));
+  if (UnlikeModels() != 0 || (refusing == 0 && !elsewhere && !IsTolerated(step, error))) {
+    return {.violation = Describe(step, error, next)};
+  }
+  return {.where = refusing};
+}
+
+Folder::Outcome Folder::SettleDone(const Step& step, const Models& next, CopySet able) {
+  Outcome outcome{.done = true};
+  const CopySet unlike = UnlikeModels();
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if ((able & Bit(copy)) == 0 || (unlike & ~Bit(copy)) != 0) continue;
+    if (next[copy].DifferenceTo(copies_.Find(copy, name_)).empty()) outcome.where |= Bit(copy);
+  }
+  if (outcome.where == 0) return {.violation = Describe(step, 0, next)};
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if ((outcome.where & Bit(copy)) != 0) models_[copy] = next[copy];
+  }
+  return outcome;
+}
+
+Folder::Outcome Folder::SettleUnknown(const Step& step, int error, const Models& next,
+                                      CopySet able) {
+  unknown_ = true;
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if ((able & Bit(copy)) == 0) continue;
+    others_[copy].push_back(next[copy]);
+    if (step.kind != Step::Kind::kRename || !step.replaces) continue;
+    // The file that is to be replaced was open: it was hidden, and then nobody knows.
+    TreeModel halfway = models_[copy];
+    if (halfway.Apply({.kind = Step::Kind::kUnlink, .path = step.target}) == 0) {
+      others_[copy].push_back(std::move(halfway));
+    }
+  }
+  if (!FindChange().empty()) return {.violation = Describe(step, error, next)};
+  return {.unknown = true, .where = able};
+}
+
+std::string Folder::FindChange() const {
+  CopySet unlike = UnlikeModels();
+  if (unlike == 0) return "";
+  std::string text;
+  int explained = 0;
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if ((unlike & Bit(copy)) == 0) continue;
+    const testing::ScriptedFile* const actual = copies_.Find(copy, name_);
+    const bool is_other =
+        std::any_of(others_[copy].begin(), others_[copy].end(),
+                    [&](const TreeModel& other) { return other.DifferenceTo(actual).empty(); });
+    absl::StrAppend(&text, "\n    ", Copies::kAll[copy].target, ": ",
+                    models_[copy].DifferenceTo(actual));
+    if (is_other) unlike &= ~Bit(copy), ++explained;
+  }
+  if (unlike == 0 && explained <= 1) return "";
+  return absl::StrCat("folder ", name_, " has changed", unknown_ ? " (one step is unknown)" : "",
+                      text);
+}
+
+bool Folder::MayRead(const Files& files, uint64_t offset, uint64_t asked,
+                     std::string_view got) const {
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    const std::string* const content = models_[copy].ContentOf(files[copy]);
+    if (content == nullptr) continue;
+    const uint64_t from = std::min<uint64_t>(offset, content->size());
+    if (std::string_view(*content).substr(from, asked) == got) return true;
+  }
+  return false;
+}
+
+bool Folder::MayHaveSize(const std::string& path, uint64_t size_bytes, CopySet where) const {
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if ((where & Bit(copy)) == 0 || !models_[copy].Has(path)) continue;
+    const std::string* const content = models_[copy].ContentOf(models_[copy].FileAt(path));
+    if (content == nullptr || content->size() == size_bytes) return true;
+  }
+  return false;
+}
+
+}  // namespace dfscsi::simulation

@@ -1,0 +1,290 @@
+#include "node-agent/testing/engine_simulation_writers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/fuse.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/numeric/bits.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/testing/engine_simulation_requests.h"
+
+namespace dfscsi::simulation {
+
+using requests::As;
+using requests::BytesOf;
+using requests::Name;
+using requests::Named;
+using requests::Parent;
+using runtime::Deadline;
+using runtime::Task;
+
+namespace {
+
+// A change may wait for its own server (write_grace, 30 s), and then everything may begin anew.
+constexpr absl::Duration kPatience = absl::Seconds(40);
+constexpr uint64_t kMostSteps = 30;
+
+}  // namespace
+
+// --- Who writes
+
+void Writers::Start(std::shared_ptr<Mount> mount, int writers) {
+  for (int i = 0; i < writers; ++i) {
+    progress_.push_back({.mount = mount});
+    ++running_;
+    node_.SpawnApplication(Run(mount, progress_.size() - 1));
+  }
+}
+
+bool Writers::AllGotOnSince(const std::vector<Progress>& before) const {
+  for (size_t i = 0; i < before.size(); ++i) {
+    if (!progress_[i].mount->gone() && progress_[i].steps < before[i].steps + 2) return false;
+  }
+  return true;
+}
+
+Task<void> Writers::Run(std::shared_ptr<Mount> mount, size_t self) {
+  while (!stopping_ && !mount->gone() && !oracle_.failed()) {
+    Visit visit{.mount = mount, .link = Lab::kLinks[Below(Lab::kLinks.size())]};
+    visit.reachable = ReachableBy(visit.link);
+    co_await Work(&visit, self);
+    co_await Leave(&visit);
+    if (!stopping_) {
+      (void)co_await runtime::Sleep(absl::Milliseconds(static_cast<int64_t>(20 + Below(200))),
+                                    Deadline::Never());
+    }
+  }
+  --running_;
+}
+
+Task<void> Writers::Work(Visit* visit, size_t self) {
+  if (!co_await Begin(visit)) {
+    ++counts_.left;
+    co_return;
+  }
+  const uint64_t steps = 3 + Below(kMostSteps);
+  for (uint64_t i = 0; i < steps && !stopping_; ++i) {
+    if (!co_await DoSomething(visit)) {
+      ++counts_.left;
+      co_return;
+    }
+    ++progress_[self].steps;
+    const absl::Duration pause =
+        calm_ ? absl::Milliseconds(20)
+              : 0.2 * longest_pause_ * (static_cast<double>(Below(1000)) / 1000.0);
+    if (!stopping_) (void)co_await runtime::Sleep(pause, Deadline::Never());
+  }
+}
+
+void Writers::CheckEnd() {
+  std::set<std::string> known;
+  for (const std::unique_ptr<Folder>& folder : folders_) {
+    known.insert(folder->name());
+    const std::string change = folder->FindChange();
+    if (!change.empty()) oracle_.Violation(absl::StrCat("at the end, ", change));
+  }
+  for (int base = 0; base < Copies::kBases; ++base) known.insert(Copies::BaseName(base));
+  for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
+    for (const std::string& name : copies_.List(copy)) {
+      if (!known.contains(name)) {
+        oracle_.Violation(absl::StrCat(Copies::kAll[copy].target, " has ", name));
+      }
+    }
+  }
+}
+
+// Where nothing fails over, the first target serves.
+CopySet Writers::ReachableBy(const std::string& link) const {
+  if (!stays_) return Copies::kEvery;
+  if (link == "two") return 1u << 0;
+  if (link == "inter") return 1u << 1;
+  return 1u << 2;
+}
+
+// --- Asking
+
+Task<Writers::Answer> Writers::Ask(Visit* visit, uint32_t opcode, uint64_t node, std::string body) {
+  absl::Duration signal = absl::InfiniteDuration();
+  if (!calm_ && Below(60) == 0) signal = absl::Milliseconds(static_cast<int64_t>(Below(1500)));
+  const Mount::Answer answer =
+      co_await visit->mount->Ask(opcode, node, std::move(body), visit->link, signal, kPatience);
+  co_return Answer{
+      .error = answer.error, .body = answer.body, .signalled = signal != absl::InfiniteDuration()};
+}
+
+bool Writers::Accept(const Visit& visit, const Answer& answer, uint32_t opcode,
+                     std::string_view path) {
+  if (oracle_.failed()) return false;
+  if (answer.error == 0) return true;
+  const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit.link);
+  const bool gone = answer.error == ENOENT || answer.error == ESTALE || answer.error == ENOTDIR;
+  // A path of the folder: the link may have moved to a copy that does not have it.
+  const bool moved = gone && !stays_ && visit.folder != nullptr;
+  if (visit.mount->gone() || (answer.error == EINTR && answer.signalled) || moved ||
+      (unsettled && (gone || answer.error == EIO))) {
+    return false;
+  }
+  oracle_.Violation(absl::StrCat("opcode ", opcode, " of \"", std::string(path), "\" in ",
+                                 visit.folder == nullptr ? "no folder" : visit.folder->name(),
+                                 " below link \"", visit.link, "\" of mount ", visit.mount->id(),
+                                 ": ", strerror(answer.error)));
+  return false;
+}
+
+Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, std::string body,
+                       std::string* reply, Folder::Outcome* outcome, Folder::Files files) {
+  const std::string change = visit->folder->FindChange();
+  if (!change.empty()) {
+    oracle_.Violation(absl::StrCat("before ", step.ToString(), ", ", change));
+    co_return false;
+  }
+  ++counts_.steps;
+  const absl::Time asked = node_.world().now();
+  Answer answer = co_await Ask(visit, opcode, node, std::move(body));
+  if (oracle_.failed()) co_return false;
+  if (visit->mount->gone() && answer.error != 0) answer.error = ENOTCONN;
+  const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit->link);
+  *outcome = visit->folder->Settle(step, answer.error, visit->reachable, unsettled, files);
+  if (!outcome->violation.empty()) {
+    oracle_.Violation(absl::StrCat(outcome->violation, "\n    link \"", visit->link, "\", mount ",
+                                   visit->mount->id(), ", asked ",
+                                   absl::FormatDuration(node_.world().now() - asked), " ago"));
+    co_return false;
+  }
+  node_.world().Log(absl::StrCat("writer: ", visit->folder->name(), " ", step.ToString(), ": ",
+                                 answer.error == 0 ? "done" : strerror(answer.error)));
+  if (answer.error == 0) {
+    ++counts_.done;
+    // The names of the copy that serves now, as far as that can be told.
+    if ((outcome->where & (1u << visit->view)) == 0) {
+      visit->view = static_cast<size_t>(absl::countr_zero(outcome->where));
+    }
+    *reply = std::move(answer.body);
+    co_return true;
+  }
+  if (outcome->unknown) {
+    if (answer.error == EIO) ++counts_.unknown;
+    if (answer.error == EIO && stays_ && !step.appends && !unsettled) {
+      oracle_.Violation(absl::StrCat("EIO although every server is well: ", step.ToString()));
+    }
+    if (answer.error == EINTR && !answer.signalled) {
+      oracle_.Violation(absl::StrCat("EINTR without a signal: ", step.ToString()));
+    }
+    co_return false;
+  }
+  // Refused, as it must be; by a copy that does not have the folder it is over.
+  const bool gone = answer.error == ESTALE || !visit->folder->on(visit->view).Has("") ||
+                    (outcome->where & (1u << visit->view)) == 0;
+  co_return !gone;
+}
+
+// --- Names
+
+bool Writers::IsOpen(const Visit& visit, const std::string& path) const {
+  const uint64_t file = visit.folder->on(visit.view).FileAt(path);
+  return file != 0 &&
+         std::any_of(visit.handles.begin(), visit.handles.end(),
+                     [&](const Handle& handle) { return handle.files[visit.view] == file; });
+}
+
+// Of what there is; "" of files: there is none.
+std::string Writers::SomePath(const Visit& visit, bool directory) {
+  const TreeModel& model = visit.folder->on(visit.view);
+  std::vector<std::string> paths;
+  for (const std::string& path : model.Paths()) {
+    if ((model.FileAt(path) == 0) == directory) paths.push_back(path);
+  }
+  return paths.empty() ? "" : paths[Below(paths.size())];
+}
+
+std::string Writers::NewPath(Visit* visit) {
+  // Few names, so that many are used again.
+  const std::string directory = SomePath(*visit, /*directory=*/true);
+  const std::string name = absl::StrCat("n", Below(kMostNames));
+  if (Parent(directory) == "" && !directory.empty()) return absl::StrCat(directory, "/", name);
+  return name;
+}
+
+std::string Writers::Bytes() {
+  std::string bytes(Below(8) == 0 ? 1 + Below(50'000) : 1 + Below(3'000), '\0');
+  uint64_t word = Random();
+  for (char& byte : bytes) {
+    word = word * 6364136223846793005u + 1442695040888963407u;
+    byte = static_cast<char>('a' + (word >> 59) % 26);
+  }
+  return bytes;
+}
+
+Task<bool> Writers::Find(Visit* visit, std::string path, uint64_t* node) {
+  if (const auto known = visit->nodes.find(path); known != visit->nodes.end() && Below(3) != 0) {
+    *node = known->second;
+    co_return true;
+  }
+  uint64_t parent = visit->work;
+  std::string name = visit->folder->name();
+  if (!path.empty()) {
+    if (!co_await Find(visit, Parent(path), &parent)) co_return false;
+    name = Name(path);
+  }
+  const Answer answer = co_await Ask(visit, FUSE_LOOKUP, parent, Named("", name));
+  if (!Accept(*visit, answer, FUSE_LOOKUP, path)) co_return false;
+  const auto entry = As<fuse_entry_out>(answer.body);
+  visit->lookups.emplace_back(entry.nodeid, 1);
+  visit->nodes[path] = *node = entry.nodeid;
+  if (!visit->folder->MayHaveSize(path, entry.attr.size, visit->reachable)) {
+    oracle_.Violation(
+        absl::StrCat("LOOKUP of ", visit->folder->name(), "/", path, ": size ", entry.attr.size));
+    co_return false;
+  }
+  co_return true;
+}
+
+Task<bool> Writers::LookUp(Visit* visit, uint64_t parent, std::string name, uint64_t* node) {
+  const Answer answer = co_await Ask(visit, FUSE_LOOKUP, parent, Named("", name));
+  if (!Accept(*visit, answer, FUSE_LOOKUP, name)) co_return false;
+  *node = As<fuse_entry_out>(answer.body).nodeid;
+  visit->lookups.emplace_back(*node, 1);
+  co_return true;
+}
+
+Task<bool> Writers::Begin(Visit* visit) {
+  uint64_t link = 0;
+  if (!co_await LookUp(visit, FUSE_ROOT_ID, visit->link, &link)) co_return false;
+  if (!co_await LookUp(visit, link, Copies::kFolder, &visit->work)) co_return false;
+  const bool base = bases_ < Copies::kBases && Below(4) == 0;
+  folders_.push_back(std::make_unique<Folder>(
+      copies_, base ? Copies::BaseName(bases_) : absl::StrCat("w", folders_.size())));
+  visit->folder = folders_.back().get();
+  if (base) {
+    visit->folder->TakeBase(bases_++, last_file_ + 1);
+    last_file_ += Copies::kBaseFiles.size();
+    visit->view = static_cast<size_t>(absl::countr_zero(visit->reachable));
+    co_return true;
+  }
+  co_return co_await MakeDirectory(visit, "");
+}
+
+Task<void> Writers::Leave(Visit* visit) {
+  while (!visit->handles.empty()) (void)co_await Release(visit, visit->handles.size() - 1);
+  for (const auto& [node, count] : visit->lookups) visit->mount->Forget(node, count);
+}
+
+Task<bool> Writers::Release(Visit* visit, size_t handle) {
+  fuse_release_in release = {};
+  release.fh = visit->handles[handle].fh;
+  visit->handles.erase(visit->handles.begin() + static_cast<int64_t>(handle));
+  const Mount::Answer answer =
+      co_await visit->mount->Ask(FUSE_RELEASE, FUSE_ROOT_ID, BytesOf(release), "");
+  if (answer.error != 0 && !visit->mount->gone() && !oracle_.failed()) {
+    oracle_.Violation(absl::StrCat("RELEASE: ", strerror(answer.error)));
+  }
+  co_return true;
+}
+
+}  // namespace dfscsi::simulation
