@@ -28,6 +28,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeFile(state::NodeId parent
   if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   ServerAttributes seen;
+  const uint64_t known_id = IdBefore(parent, name, journal);
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
@@ -38,8 +39,8 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeFile(state::NodeId parent
     co_return absl::OkStatus();
   };
   change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
-    co_return co_await ProbeCreated(std::move(binding), change.Age(), smb::FileType::kFile, &seen,
-                                    deadline);
+    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
+                                    smb::FileType::kFile, &seen, deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   co_return NewEntry(parent, name, path, seen, change.where.epoch);
