@@ -12,6 +12,8 @@ from .probe import Probe
 from .readers import Readers
 from .trial import Trial
 from .walkers import Walkers
+from .writers import Writers
 
 __all__ = ['Application', 'CRYPTO', 'Call', 'Capture', 'Control', 'Engine', 'Exercise', 'Footprint', 'Lab', 'LabError', 'Peak',
-           'Probe', 'Readers', 'Trial', 'Walkers', 'live_labs', 'memory', 'reap', 'zombies']
+           'Probe', 'Readers', 'Trial', 'Walkers', 'Writers', 'live_labs', 'memory', 'reap',
+           'zombies']

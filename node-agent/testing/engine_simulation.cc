@@ -418,6 +418,10 @@ void Simulation::ApplyToServer(const Event& event) {
       break;
     case Fault::kHang:
       scripted.HangConnections(world_.now() + lasts);
+      // What was read by then is executed afterwards all the same.
+      if (event.detail % 2 == 0) {
+        world_.After(lasts / 4, [&server] { server.ResetConnections(); });
+      }
       Wrong(server, lasts, [] {});
       break;
     case Fault::kThrottle:
