@@ -60,16 +60,17 @@ class Program(Application):
 
 
 @pytest.fixture(name='nodes')
-def two_nodes(lab, engine):
+def two_nodes(lab, engine, request):
+    options = getattr(request, 'param', OPTIONS)
     for host in ('t1', 't2'):
         with open(lab.data(host, 'bench/locked'), 'wb') as file:
             file.write(b'.' * 16384)
         os.chmod(lab.data(host, 'bench/locked'), 0o666)
         os.utime(lab.data(host, 'bench/locked'), (1_700_000_000, 1_700_000_000))
-    engine.mount(SOURCE, FIRST, options=OPTIONS)
+    engine.mount(SOURCE, FIRST, options=options)
     os.makedirs(lab.path('client', SECOND), exist_ok=True)
     own = ['--socket-dir', SECOND_SOCKETS, '--state-dir', SECOND_SOCKETS + '-state']
-    engine.dfsctl('mount', SOURCE, SECOND, '--credentials', engine.credentials(), '-o', OPTIONS, *own)
+    engine.dfsctl('mount', SOURCE, SECOND, '--credentials', engine.credentials(), '-o', options, *own)
     yield [FIRST, SECOND]
     lab.heal_all()
     engine.dfsctl('unmount', SECOND, *own[:2])
@@ -88,6 +89,15 @@ def program_of_the_first(lab, nodes):
 def program_of_the_second(lab, nodes, a):  # pylint: disable=unused-argument
     with Program(lab, nodes[1]) as program:
         yield program
+
+
+@pytest.mark.parametrize('nodes', [OPTIONS + ',nobrl'], indirect=True)
+def test_without_them_on_the_server_each_machine_has_its_own(nodes, a, b):
+    a.lock('w')
+    assert b.may('w')
+    assert b.do("os.pwrite(kept['f'], b'x', 3)") == 1
+    with pytest.raises(BlockingIOError):  # flock: by another open file of the same machine.
+        a.do(f"(fcntl.flock(kept['f'], 2), fcntl.flock(os.open('{nodes[0]}/locked', os.O_RDWR), 6))")
 
 
 def test_a_killed_agent_holds_its_locks_afterwards(engine, a, b):

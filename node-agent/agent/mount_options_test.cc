@@ -70,8 +70,10 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "ro",
                                       "mfsymlinks",
                                       "nouser_xattr",
+                                      "nobrl",
                                       "rsize=1",
                                       "noserverino"});
+  EXPECT_FALSE(options.vfs.locks);
   EXPECT_EQ(options.vfs.uid, 1000u);
   EXPECT_EQ(options.vfs.gid, 2000u);
   EXPECT_EQ(options.vfs.file_mode, 0640u);

@@ -65,6 +65,19 @@ std::vector<LockRange> FileLocks::Lacking(const std::vector<LockRange>& needed) 
   return lacking;
 }
 
+// What is shared of it is to become exclusive.
+bool FileLocks::IsInTheWay(const LockRange& held, const std::vector<LockRange>& lacking) {
+  return std::any_of(lacking.begin(), lacking.end(), [&](const LockRange& range) {
+    return range.type == LockType::kExclusive && range.Overlaps(held);
+  });
+}
+
+bool FileLocks::IsSwap(const FileLock& wanted) const {
+  const std::vector<LockRange> lacking = Lacking(model.NeededWith(wanted));
+  return std::any_of(held_.begin(), held_.end(),
+                     [&](const LockRange& one) { return IsInTheWay(one, lacking); });
+}
+
 Task<absl::Status> FileLocks::Lock(std::shared_ptr<Tree> tree, FileId id,
                                    std::vector<LockRange> ranges, Deadline deadline) {
   std::vector<LockRange> done;
@@ -161,7 +174,7 @@ Task<absl::Status> FileLocks::HoldOn(std::shared_ptr<Tree> tree, FileId id, int6
 }
 
 Task<absl::Status> FileLocks::TakeOn(std::shared_ptr<Tree> tree, FileId id, FileLock wanted,
-                                     bool* took, bool* again) {
+                                     bool* took, bool* again, Deadline deadline) {
   *again = !IsOn(*tree, id) || !missing_.empty();
   if (*again) co_return absl::OkStatus();
   const std::vector<LockRange> needed = model.NeededWith(wanted);
@@ -171,11 +184,7 @@ Task<absl::Status> FileLocks::TakeOn(std::shared_ptr<Tree> tree, FileId id, File
   // Shared ones, of which a part is to become exclusive.
   std::vector<LockRange> former, others;
   for (const LockRange& one : held_) {
-    const bool in_the_way =
-        std::any_of(lacking.begin(), lacking.end(), [&](const LockRange& range) {
-          return range.type == LockType::kExclusive && range.Overlaps(one);
-        });
-    (in_the_way ? former : others).push_back(one);
+    (IsInTheWay(one, lacking) ? former : others).push_back(one);
   }
   std::vector<LockRange> rest;
   for (const LockRange& one : former) {
@@ -185,7 +194,7 @@ Task<absl::Status> FileLocks::TakeOn(std::shared_ptr<Tree> tree, FileId id, File
   }
   if (!rest.empty()) CO_RETURN_IF_ERROR(co_await Lock(tree, id, rest, Deadline::Never()));
   CO_RETURN_IF_ERROR(co_await Unlock(tree, id, former));
-  const absl::Status status = co_await Lock(tree, id, lacking, Deadline::Never());
+  const absl::Status status = co_await Lock(tree, id, lacking, deadline);
   if (IsLockRefused(status)) {
     std::vector<LockRange> back;
     for (const LockRange& one : former) {

@@ -73,10 +73,14 @@ class FileLocks {
   // All that `model` needs is held through this open. `*retaken` counts ranges.
   runtime::Task<absl::Status> HoldOn(std::shared_ptr<smb::Tree> tree, smb::wire::FileId id,
                                      int64_t* retaken, runtime::Deadline deadline);
+  // True if TakeOn() takes more than one step, between which it cannot be given up.
+  bool IsSwap(const FileLock& wanted) const;
   // Takes what the model would need with `wanted` and does not hold; all or nothing. IsLockRefused:
-  // another machine has it. `*took`: something was taken. REQUIRES: `changing`.
+  // another machine has it. `*took`: something was taken. REQUIRES: `changing`; a deadline that
+  // ends only if it is no swap.
   runtime::Task<absl::Status> TakeOn(std::shared_ptr<smb::Tree> tree, smb::wire::FileId id,
-                                     FileLock wanted, bool* took, bool* again);
+                                     FileLock wanted, bool* took, bool* again,
+                                     runtime::Deadline deadline);
   // Gives back what the model does not need. REQUIRES: `changing`.
   runtime::Task<absl::Status> TrimOn(std::shared_ptr<smb::Tree> tree, smb::wire::FileId id,
                                      bool* again);
@@ -95,6 +99,7 @@ class FileLocks {
     return tree_.get() == &tree && id_ == id;
   }
   std::vector<LockRange> Lacking(const std::vector<LockRange>& needed) const;
+  static bool IsInTheWay(const LockRange& held, const std::vector<LockRange>& lacking);
   // Locks all of `ranges` or none, without waiting; they are in held_ then.
   runtime::Task<absl::Status> Lock(std::shared_ptr<smb::Tree> tree, smb::wire::FileId id,
                                    std::vector<LockRange> ranges, runtime::Deadline deadline);

@@ -365,10 +365,13 @@ Task<absl::Status> Filesystem::Impl::TryLock(std::shared_ptr<LockCall> call) {
                       co_await locks->changing.Lock(call->given_up.deadline()));
   if (locks->model.FindConflict(call->wanted) != nullptr) co_return absl::OkStatus();
   if (!tables_.locks().HasRoom(kMostAdded)) co_return ErrnoError(ENOLCK, "too many locks");
+  // A lock that is granted when it is not waited for any more is given back by smb/.
+  const Deadline until =
+      locks->IsSwap(call->wanted) ? Deadline::Never() : call->given_up.deadline();
   const LockAct take = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId id, bool* again) {
-    return locks->TakeOn(std::move(tree), id, call->wanted, &call->took, again);
+    return locks->TakeOn(std::move(tree), id, call->wanted, &call->took, again, until);
   };
-  absl::Status status = co_await OnHolder(call->node, locks, take, Deadline::Never());
+  absl::Status status = co_await OnHolder(call->node, locks, take, until);
   // What others wrote until now is to be read under the lock.
   if (status.ok() && call->took) status = co_await DropPages(call->node);
   if (status.ok() && call->given_up.cancelled()) status = absl::CancelledError("given up");

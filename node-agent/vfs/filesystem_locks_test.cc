@@ -275,6 +275,25 @@ TEST_F(LocksTest, WhoIsInterruptedHoldsNothing) {
   }
 }
 
+TEST_F(LocksTest, WhatIsGrantedWhenNobodyWantsItIsGivenBack) {
+  ASSERT_EQ(Try(2, kW, 20, 29), 0);
+  lab.server("t1").AddRule(
+      {.command = Command::kLock, .times = 1, .action = {.delay = absl::Seconds(6)}});
+  runtime::CancelSource interrupt;
+  const auto waiting = Begin(Lock(1, kW, 0, 9), interrupt.deadline());
+  EXPECT_FALSE(waiting->has_value());
+  lab.lab().agent().RunNow([&] { interrupt.Cancel(); });
+  lab.RunFor(absl::Milliseconds(500));
+  ASSERT_TRUE(waiting->has_value());
+  EXPECT_TRUE(absl::IsCancelled(**waiting)) << **waiting;
+  const absl::Time before = lab.now();
+  EXPECT_EQ(Try(3, kW, 40, 49), 0);
+  EXPECT_LT(lab.now() - before, absl::Seconds(1)) << "it is not held up by that";
+  lab.RunFor(absl::Seconds(20));
+  EXPECT_EQ(Held(), "w20-29 w40-49");
+  EXPECT_EQ(lab.tables().locks().size(), 2u);
+}
+
 TEST_F(LocksTest, WhoWouldWaitForEverIsTold) {
   ASSERT_EQ(Try(1, kW, 0, 9), 0);
   ASSERT_EQ(Try(2, kW, 10, 19), 0);
