@@ -93,6 +93,7 @@ ROWS = [
     ('the file is read-only', 'truncate', f"os.truncate('{M}/dir/read-only', 0)", 'EACCES'),
     ('the disk is full', 'write', f"write_all('{M}/small/new', 4 << 20)", 'ENOSPC'),
     ('the disk is full', 'ftruncate and fsync', f"grow('{M}/small/grown', 4 << 20)", 'ENOSPC'),
+    ('the disk is full', 'mmap and msync', f"map_all('{M}/small/mapped', 1 << 20)", 'ENOSPC'),
     ('the disk is read-only', 'create', f"os.open('{M}/small/new', os.O_CREAT | os.O_WRONLY)", 'EROFS'),
     ('the disk is read-only', 'mkdir', f"os.mkdir('{M}/small/new')", 'EROFS'),
     ('the server reserves the name', 'create', f"os.open('{M}/a.exe', os.O_CREAT | os.O_WRONLY)", 'ENOENT'),
@@ -142,15 +143,20 @@ WRITE_ALL = ("(lambda fd: sum(os.write(fd, b'x' * 65536) for _ in range({size} /
              "(os.open('{path}', os.O_CREAT | os.O_WRONLY))")
 GROW = ("(lambda fd: (os.ftruncate(fd, {size}), [os.pwrite(fd, b'x' * 65536, at) for at in range(0, {size}, 65536)], "
         "os.fsync(fd)))(os.open('{path}', os.O_CREAT | os.O_WRONLY))")
+# The pages go out in one request, of which a part fits.
+MAP_ALL = ("(lambda full, fd: (os.write(full, bytes(300_000)), os.ftruncate(fd, {size}), "
+           "(lambda map: (map.__setitem__(slice(0, {size}), b'm' * {size}), map.flush()))(mmap.mmap(fd, {size}))))"
+           "(os.open('{path}-too', os.O_CREAT | os.O_WRONLY), os.open('{path}', os.O_CREAT | os.O_RDWR))")
+CALLS = {'write_all': WRITE_ALL, 'grow': GROW, 'map_all': MAP_ALL}
 
 
 def spelt_out(expression):
-    """write_all() and grow() of ROWS as one expression."""
-    call = re.fullmatch(r"(write_all|grow)\('(.+)', (.+)\)", expression)
+    """write_all(), grow() and map_all() of ROWS as one expression."""
+    call = re.fullmatch(r"(write_all|grow|map_all)\('(.+)', (.+)\)", expression)
     if call is None:
         return expression
     name, path, size = call.groups()
-    return (WRITE_ALL if name == 'write_all' else GROW).format(path=path, size=f'({size})')
+    return CALLS[name].format(path=path, size=f'({size})')
 
 
 @pytest.mark.parametrize('situation,operation,expression,told', ROWS,

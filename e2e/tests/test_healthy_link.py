@@ -107,7 +107,7 @@ def test_nothing_else_stalls_while_one_link_is_frozen(lab, engine, control, read
     print(f'\n{readers} readers, {parked:g} requests parked; the machine itself: {machine:.3f} s; allowed {allowed:.2f} s')
     for name, (rounds, longest, errors) in seen.items():
         print(f'  {name:<24}{rounds:>6} rounds, longest {longest * 1000:>7.0f} ms {" ".join(sorted(errors))}')
-    assert parked >= min(readers, 100)
+    assert parked >= min(readers // 2, 100)  # The others wait for one of these in the kernel.
     for name, (rounds, longest, errors) in seen.items():
         assert not errors, (name, errors)
         assert rounds > SECONDS and longest <= allowed, (name, rounds, longest)

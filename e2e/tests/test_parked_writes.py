@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from death.keeper import Keeper
 from lab import Control, Walkers
 from lab.footprint import memory
 from test_healthy_link import in_flight, make_local_tree
@@ -157,3 +158,20 @@ def test_a_thousand_writes_that_wait_survive_their_agent(lab, engine, mount):
     check_written(lab, last_rounds, count)
     lab.wait_until(lambda: engine.metrics()['dfscsi_parked_request_bytes'] == 0, 30, 'nothing is parked')
     assert held.pss < 80 << 10
+
+
+def test_who_waits_while_no_more_can_be_parked_can_be_killed(lab, engine, mount):
+    """The mount is not read any more, and so no INTERRUPT is."""
+    count = 60
+    with Keeper(lab, engine, flags=['--parked_max_mib=8']):
+        for _ in range(2):  # The ones that dfsctl has started have room for all.
+            killed = engine.kill_active_agent()
+            lab.wait_until(lambda dead=killed: engine.active_agent() not in (None, dead), 30, 'the next agent is active')
+        with Writers(lab, f'{mount}/{DEAD}/{FOLDER}', count) as writers:
+            lab.wait_until(lambda: in_flight(engine) > 0, 60, 'they write')
+            lab.fail('stop', DEAD_HOST)
+            lab.wait_until(lambda: engine.metrics()['dfscsi_parked_full_total'] > 0, 60, 'no more can be parked')
+            writers.process.kill()
+            lab.wait_until(lambda: writers.process.poll() is not None, 15, 'they are dead')
+            lab.run_in('client', ['ls', f'{mount}/{HEALTHY}'], timeout=15)
+            lab.heal(DEAD_HOST)

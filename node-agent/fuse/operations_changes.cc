@@ -25,9 +25,10 @@ using state::NodeId;
 
 // ---- Content and attributes ----
 
-// `at_end`: the handle appends, also if it was not opened so.
+// `at_end`: the handle appends, also if it was not opened so. `pages`: the kernel writes what
+// mapped pages hold, and takes a short count of it for the whole.
 Task<void> RunWrite(vfs::Filesystem* filesystem, WriteReply reply, FileHandle fh, uint64_t offset,
-                    absl::Span<const uint8_t> from, bool at_end) {
+                    absl::Span<const uint8_t> from, bool at_end, bool pages) {
   size_t written = 0;
   absl::Status status;
   if (at_end) {
@@ -38,7 +39,7 @@ Task<void> RunWrite(vfs::Filesystem* filesystem, WriteReply reply, FileHandle fh
   }
   if (status.ok()) {
     reply.Send(from.size());
-  } else if (written > 0) {
+  } else if (written > 0 && !pages) {
     reply.Send(written);
   } else {
     reply.Send(status);
@@ -50,9 +51,10 @@ void OnWrite(fuse_req_t request, fuse_ino_t, const char* bytes, size_t size, off
   // They lie in the request's slot of the arena until it is answered.
   const absl::Span<const uint8_t> from(reinterpret_cast<const uint8_t*>(bytes), size);
   // Flags as they are now. What mapped pages hold has its place in the file.
-  const bool at_end = (file->flags & O_APPEND) != 0 && file->writepage == 0;
+  const bool pages = file->writepage != 0;
+  const bool at_end = (file->flags & O_APPEND) != 0 && !pages;
   session.Spawn(RunWrite(&session.filesystem(), WriteReply(session, request), file->fh,
-                         static_cast<uint64_t>(offset), from, at_end));
+                         static_cast<uint64_t>(offset), from, at_end, pages));
 }
 
 Task<void> RunCreate(vfs::Filesystem* filesystem, CreateReply reply, NodeId parent,

@@ -19,6 +19,7 @@
 #include "absl/strings/ascii.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/fuse/killed_process.h"
 #include "node-agent/fuse/operations.h"
 #include "node-agent/fuse/statx.h"
 #include "node-agent/state/logon_guard.h"
@@ -191,6 +192,7 @@ runtime::Task<void> Session::ReadLoop() {
         break;
       }
       case ReadSomeResult::kFull: {
+        CancelKilled();
         const ArenaRoom::Waiter waiter(room_);
         (void)co_await room_.WaitForFreed(runtime::Deadline::After(absl::Seconds(1)));
         break;
@@ -417,6 +419,19 @@ void Session::AttachInterrupt(Request& request, RequestSlot interrupt) {
   }
   request.interrupt = interrupt;
   operations_->Spawn(CancelAfterGrace(request.slot.unique()));
+}
+
+void Session::CancelKilled() {
+  if (!config_.check_own_requests) return;  // Its pids are not ours.
+  std::vector<uint64_t> killed;
+  for (const auto& [unique, request] : requests_) {
+    const uint32_t thread = HeaderOf(request->slot).pid;
+    if (thread != 0 && IsBeingKilled(thread)) killed.push_back(unique);
+  }
+  for (const uint64_t unique : killed) {
+    const auto it = requests_.find(unique);
+    if (it != requests_.end()) it->second->cancel.Cancel();
+  }
 }
 
 runtime::Task<void> Session::CancelAfterGrace(uint64_t unique) {

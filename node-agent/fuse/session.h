@@ -186,6 +186,8 @@ class Session {
   void TakeEarlyInterrupt(Request& request);
   void TellSlow(const Request& request, bool answered);
   runtime::Task<void> CancelAfterGrace(uint64_t unique);
+  // While the mount is not read: requests of threads that have been killed.
+  void CancelKilled();
   bool IsOwnRequest(uint32_t pid) const;
   // Writes a bare answer of ours. Returns 0 or the errno of the write.
   int WriteAnswer(uint64_t unique, int error, absl::Span<const char> body);

@@ -325,6 +325,15 @@ TEST_F(SessionTest, AWriteForWhichThereIsNoRoomAnswersWhatFitted) {
   EXPECT_EQ(Ask(FUSE_WRITE, 3, request).error, ENOSPC);
 }
 
+// The kernel takes what a short count leaves out for written, and nobody is told.
+TEST_F(SessionTest, MappedPagesForWhichThereIsNoRoomAreAnError) {
+  fuse_write_in write = {};
+  write.size = 5;
+  write.write_flags = FUSE_WRITE_CACHE;
+  server_.room = 3;
+  EXPECT_EQ(Ask(FUSE_WRITE, 3, std::string(testing::BytesOf(write)) + "bytes").error, ENOSPC);
+}
+
 TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
   server_.parked = true;
   for (const bool sent : {false, true}) {

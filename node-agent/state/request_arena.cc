@@ -320,10 +320,16 @@ bool RequestArena::HasItsShare(uint32_t mount_id) const {
   return kept != big_of_mount_.end() && kept->second >= kMostBigOfMount;
 }
 
+bool RequestArena::HasASmallShare(uint32_t mount_id) const {
+  const auto kept = big_of_mount_.find(mount_id);
+  return kept != big_of_mount_.end() && kept->second >= kMostBigOfMount / 4;
+}
+
 bool RequestArena::IsFull(uint32_t mount_id) const {
   {
     absl::MutexLock lock(&mutex_);
-    if (!HasItsShare(mount_id)) return false;
+    const bool scarce = big_kept_ >= kMostBig && HasASmallShare(mount_id);
+    if (!scarce && !HasItsShare(mount_id)) return false;
   }
   return !parked_.HasRoom();
 }

@@ -248,6 +248,8 @@ class RequestArena {
   // it.
   RequestSlot PlaceFor(RequestSlot big, uint32_t length, uint32_t mount_id);
   bool HasItsShare(uint32_t mount_id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A quarter of it: what it may have where all mounts together have theirs.
+  bool HasASmallShare(uint32_t mount_id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // It has, and nothing can be parked.
   bool IsFull(uint32_t mount_id) const;
   // It has, or too few big slots are left for reading.

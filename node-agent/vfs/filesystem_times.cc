@@ -61,14 +61,15 @@ Task<void> Filesystem::Impl::SetTimeOfLateWrite(std::shared_ptr<OpenFile> file) 
     return tree->SetBasic(file_id, LastWrite(when), Deadline::After(kLateWriteTime));
   };
   // A time is not worth more: close(2) of what was written does not wait for a server.
-  (void)co_await client_.Run(
+  const absl::Status status = co_await client_.Run(
       file->path(),
       [&](dfs::Binding binding) {
         return file->ActOn(std::move(binding), set, options_.check_identity, &counters_,
                            Deadline::After(kLateWriteTime));
       },
       {.held_epoch = file->epoch(), .movable = false}, Deadline::After(kLateWriteTime));
-  file->NoteTimeSet();
+  // Somebody may have written meanwhile: that is for the next one who closes it.
+  if (status.ok() && file->late_write() == when) file->NoteTimeSet();
 }
 
 }  // namespace dfscsi::vfs

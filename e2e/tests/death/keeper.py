@@ -11,7 +11,8 @@ SOCKET_DIR = '/run/dfs-csi-local'
 class Keeper:
     """`with Keeper(lab, engine, agents=2):` keeps that many agents running on the lab's client."""
 
-    def __init__(self, lab, engine, agents=2):
+    def __init__(self, lab, engine, agents=2, flags=()):
+        self._flags = flags
         self._lab = lab
         self._engine = engine
         self._wanted = agents
@@ -24,7 +25,7 @@ class Keeper:
         log = open(self._lab.path('client', f'{SOCKET_DIR}/keeper.log'), 'a')
         with log:
             process = self._lab.popen_in(
-                'client', [self._engine.program('dfs-node-agent'), f'--socket_dir={SOCKET_DIR}'],
+                'client', [self._engine.program('dfs-node-agent'), f'--socket_dir={SOCKET_DIR}', *self._flags],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         with self._lock:
             self._processes.append(process)
