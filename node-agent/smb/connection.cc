@@ -51,6 +51,23 @@ class Connection::OpenedGuard {
   Response created_;
 };
 
+namespace {
+
+// A CREATE whose CLOSE is in its frame leaves nothing to give back. The CLOSE is of the CREATE that
+// the parts before it are related to: there may be another, unrelated one before.
+void ForgetWhatIsClosed(std::vector<Request>& requests) {
+  bool closed = false;
+  for (auto request = requests.rbegin(); request != requests.rend(); ++request) {
+    if (request->related) {
+      closed |= request->command == wire::Command::kClose;
+    } else if (std::exchange(closed, false)) {
+      request->on_late = nullptr;
+    }
+  }
+}
+
+}  // namespace
+
 void NameFile(const wire::FileId& file_id, Request& request) {
   request.related = false;
   // Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
@@ -217,10 +234,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   if (closed_) co_return absl::UnavailableError(close_reason_.message());
   auto call = std::make_shared<CallState>();
   call->requests = std::move(requests);
-  // A compound that closes what it opens leaves nothing to give back.
-  if (call->requests.size() > 1 && call->requests.back().command == wire::Command::kClose) {
-    call->requests.front().on_late = nullptr;
-  }
+  ForgetWhatIsClosed(call->requests);
   Outgoing frame = EncodeFrame(call, *first_id);
   CallGuard guard(*this, call);
   Send(std::move(frame));
