@@ -32,23 +32,31 @@ class Connection::CallGuard {
   bool taken_ = false;  // Its caller has the responses.
 };
 
-// Gives back what a CREATE opened if its caller goes between the frames of one compound.
+// Gives back what CREATEs opened if their caller goes between the frames of one compound.
 class Connection::OpenedGuard {
  public:
   OpenedGuard() = default;
   OpenedGuard(const OpenedGuard&) = delete;
   ~OpenedGuard() {
-    if (on_late_) on_late_(created_);
+    for (const Handle& handle : handles_) {
+      if (handle.on_late) handle.on_late(handle.created);
+    }
   }
   void Opened(std::function<void(const Response&)> on_late, const Response& created) {
-    on_late_ = std::move(on_late);
-    created_ = created;
+    handles_.push_back({std::move(on_late), created});
   }
-  void Dismiss() { on_late_ = nullptr; }
+  // By a CLOSE that belongs to the latest.
+  void DismissLatest() {
+    if (!handles_.empty()) handles_.pop_back();
+  }
+  void Dismiss() { handles_.clear(); }
 
  private:
-  std::function<void(const Response&)> on_late_;
-  Response created_;
+  struct Handle {
+    std::function<void(const Response&)> on_late;
+    Response created;
+  };
+  std::vector<Handle> handles_;
 };
 
 namespace {
@@ -256,9 +264,13 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
       responses.push_back(responses.back());
       continue;
     }
-    if (related) NameFile(*opened, request);
     const wire::Command command = request.command;
-    if (command == wire::Command::kClose) give_back.Dismiss();
+    if (related) {
+      NameFile(*opened, request);
+      if (command == wire::Command::kClose) give_back.DismissLatest();
+    } else {
+      opened.reset();  // What follows is related to this one, also if it fails.
+    }
     const std::function<void(const Response&)> on_late = request.on_late;
     std::vector<Request> one;
     one.push_back(std::move(request));
@@ -273,7 +285,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
       CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
                           wire::DecodeCreateResponse(response.body()));
       opened = created.file_id;
-      if (on_late) give_back.Opened(on_late, response);
+      give_back.Opened(on_late, response);
     }
   }
   give_back.Dismiss();

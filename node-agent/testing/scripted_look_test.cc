@@ -111,13 +111,17 @@ TEST_F(ScriptedLookTest, ASplitCompoundIsPutTogether) {
 }
 
 TEST_F(ScriptedLookTest, WhatIsGivenUpIsClosedWithItsDirectoryOnce) {
+  const struct {
+    Command command;
+    const char* path;
+  } kSlow[] = {{Command::kCreate, "dir/new"}, {Command::kCreate, "dir"}, {Command::kClose, "dir"}};
   for (const int most_credits : {512, 2}) {  // In one frame, and one by one.
-    for (const char* const slow : {"dir/new", "dir"}) {
-      SCOPED_TRACE(absl::StrCat(most_credits, " credits, slow: ", slow));
+    for (const auto& slow : kSlow) {
+      SCOPED_TRACE(absl::StrCat(most_credits, " credits, slow: ", slow.path, " ", slow.command));
       server_.options().most_credits = most_credits;
       server_.ClearRules();
-      server_.AddRule({.command = Command::kCreate,
-                       .path = slow,
+      server_.AddRule({.command = slow.command,
+                       .path = slow.path,
                        .times = 1,
                        .action = {.delay = absl::Seconds(1)}});
       const int before = CountMutations(Command::kCreate);
@@ -135,6 +139,14 @@ TEST_F(ScriptedLookTest, WhatIsGivenUpIsClosedWithItsDirectoryOnce) {
       share_->Remove("dir/new");
     }
   }
+}
+
+TEST_F(ScriptedLookTest, ALookThatFailsInAFrameOfItsOwnLeavesTheFileOpen) {
+  server_.options().most_credits = 2;
+  AnswerLook(Command::kCreate, NtStatus::kAccessDenied);
+  EXPECT_EQ(LookWhileMaking("dir/new"), std::nullopt);
+  EXPECT_GT(frames_, 1);
+  EXPECT_EQ(ContentOf("dir/new"), "text");
 }
 
 }  // namespace
