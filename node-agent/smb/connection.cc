@@ -32,7 +32,8 @@ class Connection::CallGuard {
   bool taken_ = false;  // Its caller has the responses.
 };
 
-// Gives back what CREATEs opened if their caller goes between the frames of one compound.
+// Gives back what a CREATE opened, or a LOCK locked, if its caller goes between the frames of one
+// compound.
 class Connection::OpenedGuard {
  public:
   OpenedGuard() = default;
@@ -74,25 +75,34 @@ void ForgetWhatIsClosed(std::vector<Request>& requests) {
   }
 }
 
+// Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
+size_t FileIdOffset(wire::Command command) {
+  switch (command) {
+    case wire::Command::kQueryInfo:
+      return wire::kHeaderSize + 24;
+    case wire::Command::kRead:
+    case wire::Command::kWrite:
+    case wire::Command::kSetInfo:
+      return wire::kHeaderSize + 16;
+    default:
+      return wire::kHeaderSize + 8;
+  }
+}
+
+// Of one that is no CREATE.
+std::optional<wire::FileId> FileNamedBy(const Request& request) {
+  wire::FileId file_id;
+  const size_t offset = FileIdOffset(request.command);
+  if (request.message.size() < offset + sizeof file_id) return std::nullopt;
+  memcpy(&file_id, request.message.data() + offset, sizeof file_id);
+  return file_id;
+}
+
 }  // namespace
 
 void NameFile(const wire::FileId& file_id, Request& request) {
   request.related = false;
-  // Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
-  size_t offset = wire::kHeaderSize;
-  switch (request.command) {
-    case wire::Command::kQueryInfo:
-      offset += 24;
-      break;
-    case wire::Command::kRead:
-    case wire::Command::kWrite:
-    case wire::Command::kSetInfo:
-      offset += 16;
-      break;
-    default:
-      offset += 8;
-      break;
-  }
+  const size_t offset = FileIdOffset(request.command);
   if (request.message.size() < offset + sizeof file_id) return;
   memcpy(request.message.data() + offset, &file_id, sizeof file_id);
 }
@@ -269,7 +279,8 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
       NameFile(*opened, request);
       if (command == wire::Command::kClose) give_back.DismissLatest();
     } else {
-      opened.reset();  // What follows is related to this one, also if it fails.
+      // What follows is related to this one, also if it fails.
+      opened = command == wire::Command::kCreate ? std::nullopt : FileNamedBy(request);
     }
     const std::function<void(const Response&)> on_late = request.on_late;
     std::vector<Request> one;
@@ -281,11 +292,12 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
     CO_RETURN_IF_ERROR(answered.status());
     responses.push_back(std::move(answered->front()));
     const Response& response = responses.back();
-    if (command == wire::Command::kCreate && wire::IsSuccess(response.header.status)) {
+    if (related || !wire::IsSuccess(response.header.status)) continue;
+    give_back.Opened(on_late, response);
+    if (command == wire::Command::kCreate) {
       CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
                           wire::DecodeCreateResponse(response.body()));
       opened = created.file_id;
-      give_back.Opened(on_late, response);
     }
   }
   give_back.Dismiss();
