@@ -32,42 +32,77 @@ class Connection::CallGuard {
   bool taken_ = false;  // Its caller has the responses.
 };
 
-// Gives back what a CREATE opened if its caller goes between the frames of one compound.
+// Gives back what a CREATE opened, or a LOCK locked, if its caller goes between the frames of one
+// compound.
 class Connection::OpenedGuard {
  public:
   OpenedGuard() = default;
   OpenedGuard(const OpenedGuard&) = delete;
   ~OpenedGuard() {
-    if (on_late_) on_late_(created_);
+    for (const Handle& handle : handles_) {
+      if (handle.on_late) handle.on_late(handle.created);
+    }
   }
   void Opened(std::function<void(const Response&)> on_late, const Response& created) {
-    on_late_ = std::move(on_late);
-    created_ = created;
+    handles_.push_back({std::move(on_late), created});
   }
-  void Dismiss() { on_late_ = nullptr; }
+  // By a CLOSE that belongs to the latest.
+  void DismissLatest() {
+    if (!handles_.empty()) handles_.pop_back();
+  }
+  void Dismiss() { handles_.clear(); }
 
  private:
-  std::function<void(const Response&)> on_late_;
-  Response created_;
+  struct Handle {
+    std::function<void(const Response&)> on_late;
+    Response created;
+  };
+  std::vector<Handle> handles_;
 };
 
-void NameFile(const wire::FileId& file_id, Request& request) {
-  request.related = false;
-  // Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
-  size_t offset = wire::kHeaderSize;
-  switch (request.command) {
+namespace {
+
+// A CREATE whose CLOSE is in its frame leaves nothing to give back. The CLOSE is of the CREATE that
+// the parts before it are related to: there may be another, unrelated one before.
+void ForgetWhatIsClosed(std::vector<Request>& requests) {
+  bool closed = false;
+  for (auto request = requests.rbegin(); request != requests.rend(); ++request) {
+    if (request->related) {
+      closed |= request->command == wire::Command::kClose;
+    } else if (std::exchange(closed, false)) {
+      request->on_late = nullptr;
+    }
+  }
+}
+
+// Where a request's body has its FileId ([MS-SMB2] 2.2.15 to 2.2.39).
+size_t FileIdOffset(wire::Command command) {
+  switch (command) {
     case wire::Command::kQueryInfo:
-      offset += 24;
-      break;
+      return wire::kHeaderSize + 24;
     case wire::Command::kRead:
     case wire::Command::kWrite:
     case wire::Command::kSetInfo:
-      offset += 16;
-      break;
+      return wire::kHeaderSize + 16;
     default:
-      offset += 8;
-      break;
+      return wire::kHeaderSize + 8;
   }
+}
+
+// Of one that is no CREATE.
+std::optional<wire::FileId> FileNamedBy(const Request& request) {
+  wire::FileId file_id;
+  const size_t offset = FileIdOffset(request.command);
+  if (request.message.size() < offset + sizeof file_id) return std::nullopt;
+  memcpy(&file_id, request.message.data() + offset, sizeof file_id);
+  return file_id;
+}
+
+}  // namespace
+
+void NameFile(const wire::FileId& file_id, Request& request) {
+  request.related = false;
+  const size_t offset = FileIdOffset(request.command);
   if (request.message.size() < offset + sizeof file_id) return;
   memcpy(request.message.data() + offset, &file_id, sizeof file_id);
 }
@@ -217,10 +252,7 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::Call(std::vecto
   if (closed_) co_return absl::UnavailableError(close_reason_.message());
   auto call = std::make_shared<CallState>();
   call->requests = std::move(requests);
-  // A compound that closes what it opens leaves nothing to give back.
-  if (call->requests.size() > 1 && call->requests.back().command == wire::Command::kClose) {
-    call->requests.front().on_late = nullptr;
-  }
+  ForgetWhatIsClosed(call->requests);
   Outgoing frame = EncodeFrame(call, *first_id);
   CallGuard guard(*this, call);
   Send(std::move(frame));
@@ -242,9 +274,14 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
       responses.push_back(responses.back());
       continue;
     }
-    if (related) NameFile(*opened, request);
     const wire::Command command = request.command;
-    if (command == wire::Command::kClose) give_back.Dismiss();
+    if (related) {
+      NameFile(*opened, request);
+      if (command == wire::Command::kClose) give_back.DismissLatest();
+    } else {
+      // What follows is related to this one, also if it fails.
+      opened = command == wire::Command::kCreate ? std::nullopt : FileNamedBy(request);
+    }
     const std::function<void(const Response&)> on_late = request.on_late;
     std::vector<Request> one;
     one.push_back(std::move(request));
@@ -255,11 +292,12 @@ runtime::Task<absl::StatusOr<std::vector<Response>>> Connection::CallOneByOne(
     CO_RETURN_IF_ERROR(answered.status());
     responses.push_back(std::move(answered->front()));
     const Response& response = responses.back();
-    if (command == wire::Command::kCreate && wire::IsSuccess(response.header.status)) {
+    if (related || !wire::IsSuccess(response.header.status)) continue;
+    give_back.Opened(on_late, response);
+    if (command == wire::Command::kCreate) {
       CO_ASSIGN_OR_RETURN(const wire::CreateResponse created,
                           wire::DecodeCreateResponse(response.body()));
       opened = created.file_id;
-      if (on_late) give_back.Opened(on_late, response);
     }
   }
   give_back.Dismiss();

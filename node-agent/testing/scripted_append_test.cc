@@ -209,5 +209,35 @@ TEST_F(ScriptedAppendTest, AServerWithoutLocksIsToldApart) {
   EXPECT_EQ(ContentOf("log"), "old\n");
 }
 
+TEST_F(ScriptedAppendTest, GivenUpBetweenTheLockAndTheEndItLeavesNoLock) {
+  for (const int most_credits : {512, 1}) {  // In one frame, and one by one.
+    server_.options().most_credits = most_credits;
+    server_.ClearRules();
+    server_.AddRule(
+        {.command = Command::kQueryInfo, .times = 1, .action = {.delay = absl::Seconds(2)}});
+    RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+      const FileId id = co_await OpenLog(tree);
+      const absl::Status status =
+          co_await Append(tree, id, "x", runtime::Deadline::After(absl::Seconds(1)));
+      EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+      (void)co_await runtime::Sleep(absl::Seconds(2), runtime::Deadline::Never());
+      EXPECT_FALSE(IsLocked()) << most_credits;
+    });
+  }
+  EXPECT_EQ(ContentOf("log"), "old\n");
+}
+
+TEST_F(ScriptedAppendTest, AServerThatGrantsFewCreditsIsAskedOneByOne) {
+  server_.options().most_credits = 1;
+  RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+    const FileId id = co_await OpenLog(tree);
+    EXPECT_EQ(co_await Append(tree, id, "x"), absl::OkStatus());
+    EXPECT_FALSE(IsLocked());
+    EXPECT_EQ(co_await Append(tree, id, "y"), absl::OkStatus());
+    EXPECT_FALSE(IsLocked());
+  });
+  EXPECT_EQ(ContentOf("log"), "old\nxy");
+}
+
 }  // namespace
 }  // namespace dfscsi::testing

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "node-agent/smb/wire/filetime.h"
 #include "node-agent/testing/scripted_clients.h"
 
@@ -107,6 +108,45 @@ TEST_F(ScriptedLookTest, ASessionThatExpiresBehindTheFileCostsTheLookAlone) {
 TEST_F(ScriptedLookTest, ASplitCompoundIsPutTogether) {
   server_.options().splits_compounds = true;
   EXPECT_EQ(LookWhileMaking("dir/new"), kThen);
+}
+
+TEST_F(ScriptedLookTest, WhatIsGivenUpIsClosedWithItsDirectoryOnce) {
+  const struct {
+    Command command;
+    const char* path;
+  } kSlow[] = {{Command::kCreate, "dir/new"}, {Command::kCreate, "dir"}, {Command::kClose, "dir"}};
+  for (const int most_credits : {512, 2}) {  // In one frame, and one by one.
+    for (const auto& slow : kSlow) {
+      SCOPED_TRACE(absl::StrCat(most_credits, " credits, slow: ", slow.path, " ", slow.command));
+      server_.options().most_credits = most_credits;
+      server_.ClearRules();
+      server_.AddRule({.command = slow.command,
+                       .path = slow.path,
+                       .times = 1,
+                       .action = {.delay = absl::Seconds(1)}});
+      const int before = CountMutations(Command::kCreate);
+      RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
+        const auto opened = co_await tree->Create(Open("dir/new"),
+                                                  runtime::Deadline::After(absl::Milliseconds(200)),
+                                                  {.looks_at_directory = true});
+        EXPECT_TRUE(absl::IsDeadlineExceeded(opened.status())) << opened.status();
+        (void)co_await runtime::Sleep(absl::Seconds(2), runtime::Deadline::Never());
+        EXPECT_EQ(CountMutations(Command::kCreate) - before, 1) << "it was not made at all";
+        EXPECT_EQ(server_.opens(), 0);
+        EXPECT_EQ(server_.Count(Command::kClose), server_.Count(Command::kCreate));
+      });
+      server_.ClearLog();
+      share_->Remove("dir/new");
+    }
+  }
+}
+
+TEST_F(ScriptedLookTest, ALookThatFailsInAFrameOfItsOwnLeavesTheFileOpen) {
+  server_.options().most_credits = 2;
+  AnswerLook(Command::kCreate, NtStatus::kAccessDenied);
+  EXPECT_EQ(LookWhileMaking("dir/new"), std::nullopt);
+  EXPECT_GT(frames_, 1);
+  EXPECT_EQ(ContentOf("dir/new"), "text");
 }
 
 }  // namespace
