@@ -169,6 +169,17 @@ std::unique_ptr<dfs::Client> DirectContext::MakeClient(const dfs::DfsPath& sourc
                                        cache_, domains_, health_);
 }
 
+absl::Status Refused(const std::string& what, agent::v1::FailureReason reason) {
+  return agent::WithReason(absl::UnknownError(what), reason);
+}
+
+absl::Status Of(const dfs::DfsPath& path, const absl::Status& status) {
+  if (status.ok()) return status;
+  const absl::Status told(status.code(),
+                          absl::StrCat(path.ToString(), ": ", agent::ForPeople(status)));
+  return agent::WithReason(told, agent::ReasonOf(status));
+}
+
 absl::Status DirectContext::Run(const std::string& source, Task<absl::Status> task) {
   struct Runner {
     static Task<void> Run(Task<absl::Status> work, absl::Status* result) {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "node-agent/agent/failure.h"
 #include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/runtime/real_loop.h"
@@ -41,6 +42,11 @@ absl::StatusOr<dfs::DfsPath> ParseSource(const std::string& text, DirectCall* ca
 // The same for a path that is to be changed: none of its names has a character that SMB reserves
 // (a colon would name a stream of a file).
 absl::StatusOr<dfs::DfsPath> ParseTarget(const std::string& text, DirectCall* call);
+
+// An error of this program's own, with a reason, which DirectContext::Run keeps.
+absl::Status Refused(const std::string& what, agent::v1::FailureReason reason);
+// The error is told of this path, and not of the one on the command line.
+absl::Status Of(const dfs::DfsPath& path, const absl::Status& status);
 
 // What such a command runs on. Not thread-safe. Dies before what its clients are made of is gone.
 class DirectContext {

@@ -17,13 +17,11 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/dfsctl/direct_call.h"
+#include "node-agent/dfsctl/removal.h"
 #include "node-agent/dfsctl/upload.h"
 #include "node-agent/runtime/deadline.h"
 #include "node-agent/smb/tree.h"
-#include "node-agent/smb/wire/directory.h"
 #include "node-agent/smb/wire/nt_status.h"
-#include "node-agent/smb/wire/reparse.h"
-#include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -40,11 +38,6 @@ constexpr int kAttempts = 3;
 
 absl::Status Local(const std::string& path, const std::string& why) {
   return agent::WithReason(absl::UnknownError(absl::StrCat(path, ": ", why)), agent::v1::SYSTEM);
-}
-
-// An error of this program's own, with a reason; WithReason() keeps it through Run().
-absl::Status Refused(const std::string& what, agent::v1::FailureReason reason) {
-  return agent::WithReason(absl::UnknownError(what), reason);
 }
 
 bool IsServerLost(const absl::Status& status) {
@@ -193,120 +186,6 @@ Task<absl::Status> Copy(dfs::Client* client, dfs::DfsPath target, Input* input) 
   co_return status;
 }
 
-// ---- Removing ----
-
-struct Entry {
-  std::string name;
-  smb::FileType type = smb::FileType::kFile;
-  bool is_link = false;  // A DFS link.
-};
-
-absl::Status AddEntries(const std::vector<uint8_t>& page, std::vector<Entry>* entries) {
-  smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
-  while (const std::optional<smb::wire::DirectoryEntry> listed = reader.Next()) {
-    Entry entry;
-    smb::wire::AppendUtf8(listed->name, &entry.name);
-    if (entry.name == "." || entry.name == "..") continue;
-    const bool reparse = listed->attributes.Has(smb::wire::kAttributeReparsePoint);
-    entry.is_link = reparse && smb::wire::IsDfsTag(listed->reparse_tag);
-    if (listed->attributes.Has(smb::wire::kAttributeDirectory)) {
-      entry.type = smb::FileType::kDirectory;
-    }
-    entries->push_back(std::move(entry));
-  }
-  return reader.status();
-}
-
-Task<absl::Status> ListOn(dfs::Binding binding, std::vector<Entry>* entries) {
-  entries->clear();
-  CO_ASSIGN_OR_RETURN(
-      smb::Tree::OpenedDirectory opened,
-      co_await binding.tree->OpenDirectory(binding.path, Deadline::After(kAnswerTime)));
-  struct Closed {
-    smb::Tree& tree;
-    smb::wire::FileId id;
-    ~Closed() { tree.CloseLater(id); }
-  } closed{*binding.tree, opened.file_id};
-  smb::DirectoryPages pages = std::move(opened.pages);
-  while (true) {
-    for (const std::vector<uint8_t>& page : pages.pages) {
-      CO_RETURN_IF_ERROR(AddEntries(page, entries));
-    }
-    if (pages.complete) co_return absl::OkStatus();
-    CO_ASSIGN_OR_RETURN(
-        pages, co_await binding.tree->ReadDirectory(opened.file_id, Deadline::After(kAnswerTime)));
-  }
-}
-
-// The error is told of this path, and not of the one on the command line.
-absl::Status Of(const dfs::DfsPath& path, const absl::Status& status) {
-  if (status.ok()) return status;
-  const absl::Status told(status.code(),
-                          absl::StrCat(path.ToString(), ": ", agent::ForPeople(status)));
-  return agent::WithReason(told, agent::ReasonOf(status));
-}
-
-// One name. A link, or a share, is not a thing of its server's files.
-Task<absl::Status> RemoveName(dfs::Client* client, dfs::DfsPath path, smb::FileType type) {
-  co_return co_await client->Run(
-      path,
-      [&path, type](dfs::Binding binding) -> Task<absl::Status> {
-        if (binding.link_components == path.size()) {
-          co_return Refused("a DFS link or a share is not removed", agent::v1::BAD_ARGUMENT);
-        }
-        co_return co_await binding.tree->Remove(binding.path, type, Deadline::After(kAnswerTime));
-      },
-      {.repeatable = false}, Deadline::Never());
-}
-
-Task<absl::Status> RemoveTree(dfs::Client* client, dfs::DfsPath path) {
-  std::vector<Entry> entries;
-  CO_RETURN_IF_ERROR(Of(
-      path,
-      co_await client->Run(
-          path, [&entries](dfs::Binding binding) { return ListOn(std::move(binding), &entries); },
-          {}, Deadline::Never())));
-  for (const Entry& entry : entries) {
-    CO_ASSIGN_OR_RETURN(const dfs::DfsPath inside, path.Join(entry.name));
-    if (entry.is_link) {
-      co_return Of(inside, Refused("a DFS link is not removed", agent::v1::BAD_ARGUMENT));
-    }
-    if (entry.type == smb::FileType::kDirectory) {
-      CO_RETURN_IF_ERROR(co_await RemoveTree(client, inside));
-    } else {
-      CO_RETURN_IF_ERROR(Of(inside, co_await RemoveName(client, inside, entry.type)));
-    }
-  }
-  co_return Of(path, co_await RemoveName(client, path, smb::FileType::kDirectory));
-}
-
-Task<absl::Status> Remove(dfs::Client* client, dfs::DfsPath path, bool with_content) {
-  bool is_folder = false;
-  bool is_link = false;
-  CO_RETURN_IF_ERROR(
-      Of(path, co_await client->Run(
-                   path,
-                   [&](dfs::Binding binding) -> Task<absl::Status> {
-                     is_link = binding.link_components == path.size();
-                     CO_ASSIGN_OR_RETURN(
-                         const smb::FileStatus there,
-                         co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
-                     is_folder = there.attributes.Has(smb::wire::kAttributeDirectory) &&
-                                 !there.attributes.Has(smb::wire::kAttributeReparsePoint);
-                     co_return absl::OkStatus();
-                   },
-                   {}, Deadline::Never())));
-  if (is_link) {
-    co_return Of(path, Refused("a DFS link or a share is not removed", agent::v1::BAD_ARGUMENT));
-  }
-  if (!is_folder) co_return Of(path, co_await RemoveName(client, path, smb::FileType::kFile));
-  if (!with_content) {
-    co_return Of(path,
-                 Refused("is a folder; -r removes it and what is in it", agent::v1::MISSING_PATH));
-  }
-  co_return co_await RemoveTree(client, path);
-}
-
 // ---- Making folders ----
 
 // OK also if it is there, and is a folder, where `may_be_there`.
@@ -390,7 +269,7 @@ absl::Status Rm(const std::vector<std::string>& arguments) {
   RETURN_IF_ERROR(NeedsName(path));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(path);
-  return context.Run("", Remove(client.get(), path, call.flag));
+  return context.Run("", RemovePath(client.get(), path, call.flag));
 }
 
 absl::Status Mkdir(const std::vector<std::string>& arguments) {

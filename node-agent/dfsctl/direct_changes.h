@@ -17,7 +17,7 @@ absl::Status Put(const std::vector<std::string>& arguments);
 // cp SOURCE TARGET: copies a file of a server; on the server where both are in one share.
 absl::Status Cp(const std::vector<std::string>& arguments);
 // rm [-r] PATH: removes a file; with -r a folder and what is in it. Never a DFS link, nor through
-// one.
+// one, nor through a junction.
 absl::Status Rm(const std::vector<std::string>& arguments);
 // mkdir [-p] PATH: makes a folder; with -p those above it, too, and it is no error if it is there.
 absl::Status Mkdir(const std::vector<std::string>& arguments);

@@ -280,7 +280,10 @@ NtStatus ScriptedConnection::SetSize(ScriptedOpen& open, uint64_t size_bytes) {
 NtStatus ScriptedConnection::SetDisposition(Call& call, ScriptedOpen& open, bool remove) {
   ScriptedFile& file = *open.file;
   if (&file == open.share->root().get()) return NtStatus::kCannotDelete;
-  if (remove && !file.children.empty()) return NtStatus::kDirectoryNotEmpty;
+  // What is behind a junction is not in it.
+  if (remove && !file.children.empty() && file.ReparseTag() == 0) {
+    return NtStatus::kDirectoryNotEmpty;
+  }
   if (remove && (file.extra_attributes & smb::wire::kAttributeReadonly) != 0) {
     return NtStatus::kCannotDelete;
   }

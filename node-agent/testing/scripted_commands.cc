@@ -460,11 +460,19 @@ void ScriptedConnection::FileIoctl(Call& call, const smb::wire::IoctlRequest& re
   std::vector<uint8_t> output;
   smb::wire::Writer writer(&output);
   if (request.code == smb::wire::Fsctl::kGetReparsePoint) {
-    if (file.kind != FileKind::kSymlink) return ReplyError(call, NtStatus::kNotAReparsePoint);
-    smb::wire::EncodeReparseData(
-        smb::wire::SymlinkReparse{
-            .relative = file.relative, .substitute_name = file.target, .print_name = file.target},
-        writer);
+    if (file.kind == FileKind::kSymlink) {
+      smb::wire::EncodeReparseData(
+          smb::wire::SymlinkReparse{
+              .relative = file.relative, .substitute_name = file.target, .print_name = file.target},
+          writer);
+    } else if (file.ReparseTag() == smb::wire::kTagMountPoint) {
+      smb::wire::EncodeReparseData(
+          smb::wire::MountPointReparse{.substitute_name = uR"(\??\C:\elsewhere)",
+                                       .print_name = uR"(C:\elsewhere)"},
+          writer);
+    } else {
+      return ReplyError(call, NtStatus::kNotAReparsePoint);
+    }
   } else {
     const auto asked = smb::wire::DecodeFileRanges(request.input);
     if (!asked.ok() || asked->size() != 1) return ReplyError(call, NtStatus::kInvalidParameter);

@@ -80,6 +80,7 @@ smb::wire::FileAttributes ScriptedFile::Attributes() const {
 uint32_t ScriptedFile::ReparseTag() const {
   if (kind == FileKind::kSymlink) return smb::wire::kTagSymlink;
   if (kind == FileKind::kLink) return smb::wire::kTagDfs;
+  if ((extra_attributes & smb::wire::kAttributeReparsePoint) != 0) return smb::wire::kTagMountPoint;
   return 0;
 }
 

@@ -79,7 +79,7 @@ struct ScriptedFile {
   std::optional<absl::Time> created = {};
   std::optional<absl::Time> accessed = {};
   std::optional<absl::Time> changed = {};
-  uint32_t extra_attributes = 0;                     // READONLY, HIDDEN, SYSTEM, TEMPORARY
+  uint32_t extra_attributes = 0;  // READONLY, HIDDEN, SYSTEM, TEMPORARY; REPARSE_POINT: a junction
   std::map<std::string, std::string> extended = {};  // By name in upper case.
   std::vector<ScriptedLock> locks = {};
   bool delete_pending = false;
