@@ -32,7 +32,7 @@ Task<void> RunWrite(vfs::Filesystem* filesystem, WriteReply reply, FileHandle fh
   size_t written = 0;
   absl::Status status;
   if (at_end) {
-    status = co_await filesystem->WriteAtEnd(fh, from, reply.journal(), reply.deadline());
+    status = co_await filesystem->WriteAtEnd(fh, from, reply.journal(), reply.deadline(), &written);
   } else {
     status =
         co_await filesystem->Write(fh, offset, from, reply.journal(), reply.deadline(), &written);

@@ -164,9 +164,12 @@ class Tree : public std::enable_shared_from_this<Tree> {
   // first WRITE leaves: before it, nothing was written. Returns that offset. Errors of its own:
   //   kUnimplemented  the server gives no such lock; nothing was written
   //   kUnknown        a part was written, and the rest will not be
+  // `written_bytes` (null: not wanted; as long-lived as `from`): after kUnknown, or an NTSTATUS,
+  // how much of `from` is there, from its beginning; else 0.
   runtime::Task<absl::StatusOr<uint64_t>> AppendLocked(wire::FileId file_id, wire::Bytes from,
                                                        std::function<void(uint64_t)> sending,
-                                                       runtime::Deadline deadline);
+                                                       runtime::Deadline deadline,
+                                                       size_t* written_bytes = nullptr);
   runtime::Task<absl::Status> Flush(wire::FileId file_id, runtime::Deadline deadline);
   runtime::Task<absl::Status> SetEndOfFile(wire::FileId file_id, uint64_t size_bytes,
                                            runtime::Deadline deadline);

@@ -159,7 +159,8 @@ Task<absl::StatusOr<size_t>> Tree::WriteAndUnlock(wire::FileId file_id, uint64_t
 
 Task<absl::StatusOr<uint64_t>> Tree::AppendLocked(wire::FileId file_id, wire::Bytes from,
                                                   std::function<void(uint64_t)> sending,
-                                                  Deadline deadline) {
+                                                  Deadline deadline, size_t* written_bytes) {
+  if (written_bytes != nullptr) *written_bytes = 0;
   CO_ASSIGN_OR_RETURN(const uint64_t begin, co_await LockEnd(file_id, deadline));
   sending(begin);
   if (from.size() > std::min<size_t>(kMostInOneFrame, session_->connection().max_write_bytes())) {
@@ -174,27 +175,35 @@ Task<absl::StatusOr<uint64_t>> Tree::AppendLocked(wire::FileId file_id, wire::By
     } closing{this, file_id};
     const size_t most = session_->connection().max_write_bytes();
     absl::Status status;
+    size_t written = 0;
     // In order: what is missing of it, if the answer is lost, is its end.
     for (size_t done = 0; done < from.size() && status.ok(); done += most) {
-      status = co_await WriteOnce(file_id, begin + done, from.subspan(done, most), deadline, {});
+      status = co_await WriteOnce(file_id, begin + done, from.subspan(done, most), deadline,
+                                  {.written_bytes = &written});
     }
     if (!status.ok() && !wire::NtStatusOf(status).has_value()) co_return status;
     closing.tree = nullptr;
     co_await UnlockEnd(file_id, deadline);
+    if (!status.ok() && written_bytes != nullptr) *written_bytes = written;
     CO_RETURN_IF_ERROR(status);
     co_return begin;
   }
+  const auto part_error = [written_bytes](const absl::Status& status, size_t done) {
+    const absl::Status told = PartError(status, done);
+    if (absl::IsUnknown(told) && written_bytes != nullptr) *written_bytes = done;
+    return told;
+  };
   for (size_t done = 0;;) {
     const absl::StatusOr<size_t> written =
         co_await WriteAndUnlock(file_id, begin + done, from.subspan(done), deadline);
-    if (!written.ok()) co_return done == 0 ? written.status() : PartError(written.status(), done);
+    if (!written.ok()) co_return done == 0 ? written.status() : part_error(written.status(), done);
     done += *written;
     if (done == from.size()) co_return begin;
     const absl::StatusOr<uint64_t> end = co_await LockEnd(file_id, deadline);
-    if (!end.ok()) co_return PartError(end.status(), done);
+    if (!end.ok()) co_return part_error(end.status(), done);
     if (*end == begin + done) continue;
     co_await UnlockEnd(file_id, deadline);
-    co_return PartError(absl::UnknownError("others wrote behind it"), done);
+    co_return part_error(absl::UnknownError("others wrote behind it"), done);
   }
 }
 

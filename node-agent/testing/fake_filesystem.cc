@@ -290,8 +290,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Link(NodeId, NodeId, std::string, C
   co_return RefuseChange();
 }
 Task<absl::Status> Filesystem::WriteAtEnd(FileHandle fh, absl::Span<const uint8_t> from,
-                                          ChangeJournal* journal, Deadline deadline) {
-  co_return co_await Write(fh, 0, from, journal, std::move(deadline));
+                                          ChangeJournal* journal, Deadline deadline,
+                                          size_t* written_bytes) {
+  co_return co_await Write(fh, 0, from, journal, std::move(deadline), written_bytes);
 }
 
 absl::Status Filesystem::RefuseChange() const { return ErrnoError(EROFS, "read-only"); }

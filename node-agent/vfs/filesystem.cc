@@ -185,8 +185,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(state::NodeId parent, s
                             std::move(deadline));
 }
 Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
-                                          ChangeJournal* journal, Deadline deadline) {
-  return impl_->WriteAtEnd(fh, from, journal, std::move(deadline));
+                                          ChangeJournal* journal, Deadline deadline,
+                                          size_t* written_bytes) {
+  return impl_->WriteAtEnd(fh, from, journal, std::move(deadline), written_bytes);
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(state::NodeId parent, std::string name,
                                                       ChangeJournal* journal, Deadline deadline) {

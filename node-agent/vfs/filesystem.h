@@ -215,7 +215,8 @@ class Filesystem {
   // been opened so. The kernel has put the bytes where it thought the end to be, so that the node's
   // pages are dropped afterwards.
   runtime::Task<absl::Status> WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
-                                         ChangeJournal* journal, runtime::Deadline deadline);
+                                         ChangeJournal* journal, runtime::Deadline deadline,
+                                         size_t* written_bytes = nullptr);
   // FSYNC: what is acknowledged is on the server's disk.
   runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
   // CREATE, with the request's O_* flags. Counts one lookup, as Lookup does. EEXIST (O_EXCL).

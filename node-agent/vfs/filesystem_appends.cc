@@ -28,13 +28,17 @@ bool IsGivenUp(const absl::Status& status) {
 
 Task<absl::Status> Filesystem::Impl::WriteAtEnd(state::FileHandle fh,
                                                 absl::Span<const uint8_t> from,
-                                                ChangeJournal* journal, Deadline deadline) {
+                                                ChangeJournal* journal, Deadline deadline,
+                                                size_t* written_bytes) {
+  if (written_bytes != nullptr) *written_bytes = 0;
   CO_RETURN_IF_ERROR(MayChange());
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
   if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
   SetHandleFlag(fh, kHandleWritten);
   file->NoteWritten();
-  if (file->appends()) co_return co_await Append(fh, file, from, journal, std::move(deadline));
+  if (file->appends()) {
+    co_return co_await Append(fh, file, from, journal, std::move(deadline), written_bytes);
+  }
   // A server that appends does so only for handles that do nothing else.
   std::shared_ptr<OpenFile> appender = appenders_[fh];
   if (appender == nullptr) {
@@ -43,7 +47,8 @@ Task<absl::Status> Filesystem::Impl::WriteAtEnd(state::FileHandle fh,
     appenders_[fh] = appender;
   }
   appender->SetPath(file->path());
-  const absl::Status status = co_await Append(fh, appender, from, journal, std::move(deadline));
+  const absl::Status status =
+      co_await Append(fh, appender, from, journal, std::move(deadline), written_bytes);
   file->NoteSize(std::max(file->seen().file.end_of_file, appender->seen().file.end_of_file));
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
@@ -55,7 +60,7 @@ Task<absl::Status> Filesystem::Impl::WriteAtEnd(state::FileHandle fh,
 
 Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                             absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                            Deadline deadline) {
+                                            Deadline deadline, size_t* written_bytes) {
   const bool sent_before = journal != nullptr && journal->sent_to() != 0;
   uint64_t at = sent_before ? journal->sent_offset() : kNoOffset;
   Appends::Turn turn = appends_.TurnOf(tables_.handles().Get(fh).node);
@@ -73,6 +78,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     unsettled.Send();
     change.Sending(offset);
   };
+  size_t written = 0;  // Of an append that has failed; 0 also if nobody knows.
   const auto append = [&](std::shared_ptr<smb::Tree> tree,
                           smb::wire::FileId file_id) -> Task<absl::Status> {
     // The holder of the file's locks is no handle that a server would append by.
@@ -80,14 +86,16 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     if (!is_own || appends_.IsRefusedBy(file->server_key())) {
       CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
       if (is_own) SetHandleFlag(fh, kHandleAppendsLocked);
-      co_return (
-          co_await tree->AppendLocked(file_id, {from.data(), from.size()}, sending, deadline))
+      co_return (co_await tree->AppendLocked(file_id, {from.data(), from.size()}, sending, deadline,
+                                             &written))
           .status();
     }
     sending(kNoOffset);
-    const absl::Status status =
-        co_await tree->Write(file_id, smb::kAppend, {from.data(), from.size()}, deadline);
-    if (smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
+    written = 0;
+    const absl::Status status = co_await tree->Write(
+        file_id, smb::kAppend, {from.data(), from.size()}, deadline, {.written_bytes = &written});
+    if (status.ok() || !smb::wire::NtStatusOf(status).has_value()) written = 0;
+    if (written == 0 && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
       unsettled.Settle();
       change.NotSent();
     }
@@ -97,11 +105,12 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   const OpenFile::Act act = [&](std::shared_ptr<smb::Tree> tree,
                                 smb::wire::FileId file_id) -> Task<absl::Status> {
     absl::Status status = co_await append(tree, file_id);
-    if (smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter &&
+    if (written == 0 && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter &&
         !appends_.IsRefusedBy(file->server_key())) {
       appends_.NoteRefused(file->server_key());
       status = co_await append(tree, file_id);
     }
+    if (IsAnswerLost(status)) written = 0;
     given_up_on_its_way = change.sent && IsGivenUp(status);
     if (absl::IsUnimplemented(status)) {
       co_return ErrnoError(EOPNOTSUPP, "the server neither appends nor locks");
@@ -109,6 +118,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     co_return status;
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    written = 0;
     const absl::Status status = co_await ActThrough(fh, file, std::move(binding), act, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
@@ -123,8 +133,15 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     status = ErrnoError(EIO, "an append was given up while it was on its way");
   }
   NoteServer(fh, *file);
-  if (status.ok() && at != kNoOffset) {
-    file->NoteSize(std::max(file->seen().file.end_of_file, at + from.size()));
+  // A disk that got full in the middle: what fitted is appended, and would be there twice if who
+  // asked were told of nothing. Of other errors nobody knows.
+  if (status.ok()) {
+    written = from.size();
+  } else if (written_bytes != nullptr) {
+    *written_bytes = written;
+  }
+  if (written > 0 && at != kNoOffset) {
+    file->NoteSize(std::max(file->seen().file.end_of_file, at + written));
   }
   if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;

@@ -254,5 +254,71 @@ TEST_F(AppendsTest, WhatTheServerRefusedWasNotSentForTheNextAgent) {
   EXPECT_EQ(Content(), "0123456789line");
 }
 
+// In pieces of 256 KiB: by the server itself, and under a lock.
+TEST_F(AppendsTest, WhatFittedOnAFullDiskIsTheShortCount) {
+  constexpr size_t kPiece = 256 << 10;
+  std::string text(3 * kPiece, ' ');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i / 4096 % 26);
+  const struct {
+    int64_t failing;
+    NtStatus status;
+    size_t written;
+    int error;
+  } kCases[] = {{0, NtStatus::kDiskFull, 0, ENOSPC},
+                {1, NtStatus::kDiskFull, kPiece, ENOSPC},
+                {2, NtStatus::kQuotaExceeded, 2 * kPiece, EDQUOT},
+                {1, NtStatus::kInvalidParameter, kPiece, EINVAL}};
+  for (const bool server_appends : {true, false}) {
+    for (const char* name : {"t1", "t2"}) lab.server(name).options().appends = server_appends;
+    for (const bool set_later : {false, true}) {
+      for (const auto& test : kCases) {
+        SCOPED_TRACE(absl::StrCat(server_appends, set_later, " piece ", test.failing));
+        if (!server_appends && test.status == NtStatus::kInvalidParameter) continue;
+        lab.share("t1").Find("file")->Resize(0);
+        const absl::StatusOr<OpenReply> open =
+            lab.Open(lab.Walk("two/file"), set_later ? O_RDWR : O_WRONLY | O_APPEND);
+        ASSERT_TRUE(open.ok()) << open.status();
+        // What it is that refuses appending is found out with something small.
+        EXPECT_EQ(lab.WriteAtEnd(open->fh, "-"), absl::OkStatus());
+        lab.server("t1").ClearRules();
+        lab.server("t1").AddRule({.command = Command::kWrite,
+                                  .skip = test.failing,
+                                  .times = 1,
+                                  .action = {.status = test.status}});
+        size_t written = 1;
+        EXPECT_EQ(ErrnoOf(lab.Change([&](runtime::Deadline until) {
+                    return lab.filesystem().WriteAtEnd(open->fh, FilesystemLab::BytesOf(text),
+                                                       nullptr, until, &written);
+                  })),
+                  test.error);
+        EXPECT_EQ(written, test.written);
+        EXPECT_TRUE(Content() == absl::StrCat("-", text.substr(0, test.written)))
+            << Content().size();
+        EXPECT_TRUE(lab.share("t1").Find("file")->locks.empty());
+        // Who goes on with the rest has it all there once.
+        EXPECT_EQ(lab.WriteAtEnd(open->fh, text.substr(written)), absl::OkStatus());
+        EXPECT_TRUE(Content() == absl::StrCat("-", text)) << Content().size();
+        lab.filesystem().Release(open->fh);
+      }
+    }
+  }
+}
+
+// The count is for what the server has said: of what was lost on its way nobody knows.
+TEST_F(AppendsTest, AnAppendWhoseSecondPieceIsLostHasNoShortCount) {
+  for (const char* name : {"t1", "t2"}) lab.server(name).options().appends = true;
+  const state::FileHandle fh = OpenToAppend();
+  const std::string text(600'000, 'x');
+  lab.server("t1").AddRule(
+      {.command = Command::kWrite, .skip = 1, .times = 1, .action = kLoseAnswer});
+  size_t written = 1;
+  EXPECT_EQ(ErrnoOf(lab.Change([&](runtime::Deadline until) {
+              return lab.filesystem().Write(fh, 0, FilesystemLab::BytesOf(text), nullptr, until,
+                                            &written);
+            })),
+            EIO);
+  EXPECT_EQ(written, 0u);
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs

@@ -100,10 +100,11 @@ class Filesystem::Impl {
 
   // Of Write: a handle that appends. filesystem_appends.cc
   runtime::Task<absl::Status> WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
-                                         ChangeJournal* journal, runtime::Deadline deadline);
+                                         ChangeJournal* journal, runtime::Deadline deadline,
+                                         size_t* written_bytes);
   runtime::Task<absl::Status> Append(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                     runtime::Deadline deadline);
+                                     runtime::Deadline deadline, size_t* written_bytes);
 
   // --- Locks: filesystem_locks.cc
 

@@ -44,7 +44,9 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   if (!file->writes()) co_return ErrnoError(EBADF, "not open for writing");
   // Before anything is sent: the next agent must not take an older copy for this file.
   SetHandleFlag(fh, kHandleWritten);
-  if (file->appends()) co_return co_await Append(fh, file, from, journal, std::move(deadline));
+  if (file->appends()) {
+    co_return co_await Append(fh, file, from, journal, std::move(deadline), written_bytes);
+  }
   OpenFile::Unsettled unsettled(*file);
   // Offsets make a WRITE harmless on its own server.
   Change change{.attempt = {}, .in_pieces = true, .held_epoch = file->epoch(), .journal = journal};
