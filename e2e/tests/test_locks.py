@@ -15,6 +15,7 @@ SOURCE = '//root1/dfs/bench'  # t1, t2
 FIRST, SECOND = '/mnt/dfs', '/mnt/second'
 SECOND_SOCKETS = '/run/second-node'
 KILL_BOUND = 1.0
+CLOSE_BOUND = 1.0
 # write_grace: shorter than by default, so that a test need not wait for long.
 OPTIONS = 'rw,write_grace=5s'
 SURELY = 0.5
@@ -180,20 +181,16 @@ def test_what_another_machine_was_given_meanwhile_is_lost(engine, a, b):
     assert a.may('w')
 
 
-@pytest.mark.parametrize('what', ['lock', 'wait', 'close'])
+@pytest.mark.parametrize('what', ['lock', 'wait'])
 def test_a_process_that_a_silent_server_keeps_waiting_can_be_killed(lab, a, b, what):
     if what == 'wait':
         b.lock('w')
         a.start(a.locking('w', wait=True))
         assert not a.is_done(SURELY)
-    if what == 'close':
-        a.lock('w', 30)
     for host in ('t1', 't2'):
         lab.fail('stop', host)
     if what == 'lock':
         a.start(a.locking('w'))
-    elif what == 'close':
-        a.start("os.close(kept['f'])")
     assert not a.is_done(SURELY)
     with Control() as control:
         start = time.monotonic()
@@ -201,3 +198,20 @@ def test_a_process_that_a_silent_server_keeps_waiting_can_be_killed(lab, a, b, w
         a.wait_for_end(30)
         took = time.monotonic() - start
         assert took <= control.allowed(KILL_BOUND, start), took
+
+
+@pytest.mark.parametrize('how', ['close', 'exit'])
+def test_a_process_that_ends_with_a_lock_is_not_kept_by_a_silent_server(lab, a, b, how):  # pylint: disable=unused-argument
+    """Who exits takes no signal any more: nothing but an answer could end its wait."""
+    a.lock('w', 30)
+    for host in ('t1', 't2'):
+        lab.fail('stop', host)
+    with Control() as control:
+        start = time.monotonic()
+        if how == 'close':
+            a.do("os.close(kept['f'])")
+        else:
+            a.end()
+            a.wait_for_end(30)
+        took = time.monotonic() - start
+        assert took <= control.allowed(CLOSE_BOUND, start), took

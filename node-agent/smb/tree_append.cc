@@ -2,10 +2,13 @@
 // Two frames, if nobody else holds the lock. Why so: docs/adr/0006-appending-under-a-lock.md.
 
 #include <algorithm>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/runtime/wait.h"
 #include "node-agent/smb/session.h"
 #include "node-agent/smb/tree.h"
@@ -121,9 +124,23 @@ Task<absl::StatusOr<uint64_t>> Tree::LockEnd(wire::FileId file_id, Deadline dead
 }
 
 Task<void> Tree::UnlockEnd(wire::FileId file_id, Deadline deadline) {
-  const absl::Status status = co_await Unlock(file_id, {kEndLock}, 0, std::move(deadline));
-  // With the handle goes the lock, whatever else is the matter. Who holds the handle opens it anew.
-  if (!status.ok() && wire::NtStatusOf(status) != NtStatus::kRangeNotLocked) CloseLater(file_id);
+  // Once, whoever gives up waiting for it: a second one could be of another append's lock.
+  struct Unlocking {
+    static Task<void> Run(std::shared_ptr<Tree> tree, wire::FileId file_id,
+                          std::shared_ptr<runtime::Event> done) {
+      const absl::Status status =
+          co_await tree->Unlock(file_id, {kEndLock}, 0, Deadline::After(kUnwaited));
+      // With the handle goes the lock, whatever else is the matter. Who holds the handle opens it
+      // anew.
+      if (!status.ok() && wire::NtStatusOf(status) != NtStatus::kRangeNotLocked) {
+        tree->CloseLater(file_id);
+      }
+      done->Set();
+    }
+  };
+  const auto done = std::make_shared<runtime::Event>();
+  runtime::Loop::Current().Spawn(Unlocking::Run(shared_from_this(), file_id, done));
+  (void)co_await done->WaitUntilSet(std::move(deadline));
 }
 
 Task<absl::StatusOr<size_t>> Tree::WriteAndUnlock(wire::FileId file_id, uint64_t offset,
@@ -164,28 +181,37 @@ Task<absl::StatusOr<uint64_t>> Tree::AppendLocked(wire::FileId file_id, wire::By
   CO_ASSIGN_OR_RETURN(const uint64_t begin, co_await LockEnd(file_id, deadline));
   sending(begin);
   if (from.size() > std::min<size_t>(kMostInOneFrame, session_->connection().max_write_bytes())) {
-    // Given up in the middle, what is on its way is still executed: the lock may go after it only,
-    // and so it goes with the handle.
-    struct Closing {
-      ~Closing() {
-        if (tree != nullptr) tree->CloseLater(file_id);
+    // Given up in the middle, what is on its way is still executed, and the lock may go after it
+    // only: it goes on by itself. Closing the handle would do, but others' locks may be on it.
+    struct Piecewise {
+      static Task<void> Run(std::shared_ptr<Tree> tree, wire::FileId file_id, uint64_t begin,
+                            std::shared_ptr<Piecewise> piecewise) {
+        const wire::Bytes from(piecewise->text);
+        const size_t most = tree->session_->connection().max_write_bytes();
+        absl::Status& status = piecewise->status;
+        // A server that is silent loses its connection. In order: what is missing of it, if the
+        // answer is lost, is its end.
+        for (size_t done = 0; done < from.size() && status.ok(); done += most) {
+          status =
+              co_await tree->WriteOnce(file_id, begin + done, from.subspan(done, most),
+                                       Deadline::Never(), {.written_bytes = &piecewise->written});
+        }
+        co_await tree->UnlockEnd(file_id, Deadline::Never());
+        piecewise->done.Set();
       }
-      Tree* tree;
-      wire::FileId file_id;
-    } closing{this, file_id};
-    const size_t most = session_->connection().max_write_bytes();
-    absl::Status status;
-    size_t written = 0;
-    // In order: what is missing of it, if the answer is lost, is its end.
-    for (size_t done = 0; done < from.size() && status.ok(); done += most) {
-      status = co_await WriteOnce(file_id, begin + done, from.subspan(done, most), deadline,
-                                  {.written_bytes = &written});
+      std::vector<uint8_t> text;
+      absl::Status status;
+      size_t written = 0;
+      runtime::Event done;
+    };
+    const auto piecewise = std::make_shared<Piecewise>();
+    piecewise->text.assign(from.begin(), from.end());
+    runtime::Loop::Current().Spawn(Piecewise::Run(shared_from_this(), file_id, begin, piecewise));
+    CO_RETURN_IF_ERROR(co_await piecewise->done.WaitUntilSet(deadline));
+    if (wire::NtStatusOf(piecewise->status).has_value() && written_bytes != nullptr) {
+      *written_bytes = piecewise->written;
     }
-    if (!status.ok() && !wire::NtStatusOf(status).has_value()) co_return status;
-    closing.tree = nullptr;
-    co_await UnlockEnd(file_id, deadline);
-    if (!status.ok() && written_bytes != nullptr) *written_bytes = written;
-    CO_RETURN_IF_ERROR(status);
+    CO_RETURN_IF_ERROR(piecewise->status);
     co_return begin;
   }
   const auto part_error = [written_bytes](const absl::Status& status, size_t done) {

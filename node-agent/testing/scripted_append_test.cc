@@ -141,17 +141,20 @@ TEST_F(ScriptedAppendTest, ALargeOneIsOnePiece) {
   EXPECT_FALSE(IsLocked());
 }
 
-TEST_F(ScriptedAppendTest, ALargeOneThatIsGivenUpLeavesNoLock) {
+TEST_F(ScriptedAppendTest, ALargeOneThatIsGivenUpIsExecutedWholeAndLeavesNoLock) {
   options_.max_write_bytes = 100'000;
-  server_.AddRule({.command = Command::kWrite, .times = 1, .action = {.delay = absl::Hours(1)}});
+  server_.AddRule({.command = Command::kWrite, .times = 1, .action = {.delay = absl::Seconds(4)}});
+  const std::string large(300'001, 'L');
   RunOne([&](std::shared_ptr<Tree> tree) -> Task<void> {
-    FileId id = co_await OpenLog(tree);
-    const absl::Status status = co_await Append(tree, id, std::string(300'001, 'L'),
-                                                runtime::Deadline::After(absl::Seconds(1)));
+    const FileId id = co_await OpenLog(tree);
+    const absl::Status status =
+        co_await Append(tree, id, large, runtime::Deadline::After(absl::Seconds(1)));
     EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
-    id = co_await OpenLog(tree);
+    // By the same handle: it is not closed.
     EXPECT_EQ(co_await Append(tree, id, "x"), absl::OkStatus());
   });
+  EXPECT_EQ(ContentOf("log"), "old\n" + large + "x");
+  EXPECT_FALSE(IsLocked());
 }
 
 TEST_F(ScriptedAppendTest, AShortWriteIsGoneOnWithIfNobodyCameBetween) {

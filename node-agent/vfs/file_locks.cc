@@ -100,27 +100,34 @@ Task<absl::Status> FileLocks::Lock(std::shared_ptr<Tree> tree, FileId id,
 Task<absl::Status> FileLocks::Unlock(std::shared_ptr<Tree> tree, FileId id,
                                      std::vector<LockRange> ranges) {
   if (ranges.empty()) co_return absl::OkStatus();
+  const auto note = [&](const LockRange& range) {
+    if (IsOn(*tree, id)) Erase(held_, range);
+  };
   absl::Status status = co_await tree->Unlock(id, Plain(ranges), 0, Deadline::Never());
-  if (smb::wire::NtStatusOf(status) == NtStatus::kRangeNotLocked) {
-    // Up to where it refused, it has unlocked.
-    for (const LockRange& range : ranges) {
-      status = co_await tree->Unlock(id, Plain({range}), 0, Deadline::Never());
-      if (!smb::wire::NtStatusOf(status).has_value()) CO_RETURN_IF_ERROR(status);
+  if (status.ok()) {
+    for (const LockRange& range : ranges) note(range);
+  }
+  if (!smb::wire::NtStatusOf(status).has_value()) co_return status;
+  // Up to where it refused, it has unlocked.
+  absl::Status first = absl::OkStatus();
+  for (const LockRange& range : ranges) {
+    status = co_await tree->Unlock(id, Plain({range}), 0, Deadline::Never());
+    if (status.ok() || smb::wire::NtStatusOf(status) == NtStatus::kRangeNotLocked) {
+      note(range);
+      continue;
     }
-    status = absl::OkStatus();
+    if (!smb::wire::NtStatusOf(status).has_value()) co_return status;
+    if (first.ok()) first = status;
   }
-  CO_RETURN_IF_ERROR(status);
-  if (IsOn(*tree, id)) {
-    for (const LockRange& range : ranges) Erase(held_, range);
-  }
-  co_return absl::OkStatus();
+  co_return first;
 }
 
 Task<absl::Status> FileLocks::LockAgain(std::shared_ptr<Tree> tree, FileId id,
                                         std::vector<LockRange> ranges, absl::Duration patience) {
   if (ranges.empty()) co_return absl::OkStatus();
   absl::Status status = co_await Lock(tree, id, ranges, Deadline::Never());
-  if (!IsLockRefused(status)) co_return status;
+  if (!smb::wire::NtStatusOf(status).has_value()) co_return status;
+  absl::Status failed;
   const absl::Time until = runtime::Loop::Current().Now() + patience;
   for (const LockRange& range : ranges) {
     while (true) {
@@ -132,9 +139,13 @@ Task<absl::Status> FileLocks::LockAgain(std::shared_ptr<Tree> tree, FileId id,
       }
       CO_RETURN_IF_ERROR(co_await runtime::Sleep(kAskAgain, Deadline::Never()));
     }
-    if (!status.ok() && !IsLockRefused(status)) co_return status;
+    if (status.ok() || IsLockRefused(status)) continue;
+    if (!smb::wire::NtStatusOf(status).has_value()) co_return status;
+    // Nothing is done through the holder until it is held.
+    if (IsOn(*tree, id)) Append(missing_, Uncovered(range, held_));
+    failed.Update(status);
   }
-  co_return absl::OkStatus();
+  co_return failed;
 }
 
 Task<absl::Status> FileLocks::HoldOn(std::shared_ptr<Tree> tree, FileId id, int64_t* retaken,
@@ -193,9 +204,9 @@ Task<absl::Status> FileLocks::TakeOn(std::shared_ptr<Tree> tree, FileId id, File
     }
   }
   if (!rest.empty()) CO_RETURN_IF_ERROR(co_await Lock(tree, id, rest, Deadline::Never()));
-  CO_RETURN_IF_ERROR(co_await Unlock(tree, id, former));
-  const absl::Status status = co_await Lock(tree, id, lacking, deadline);
-  if (IsLockRefused(status)) {
+  absl::Status status = co_await Unlock(tree, id, former);
+  if (status.ok()) status = co_await Lock(tree, id, lacking, deadline);
+  if (smb::wire::NtStatusOf(status).has_value()) {
     std::vector<LockRange> back;
     for (const LockRange& one : former) {
       for (const LockRange& range : Clip(model.Needed(), one)) {
@@ -235,10 +246,13 @@ Task<absl::Status> FileLocks::TrimOn(std::shared_ptr<Tree> tree, FileId id, bool
       CO_RETURN_IF_ERROR(stacked);
     }
   }
-  CO_RETURN_IF_ERROR(co_await Unlock(tree, id, dropped));
-  CO_RETURN_IF_ERROR(co_await LockAgain(tree, id, after, kSwapPatience));
+  const absl::Status unlocked = co_await Unlock(tree, id, dropped);
+  if (!unlocked.ok() && !smb::wire::NtStatusOf(unlocked).has_value()) co_return unlocked;
+  std::vector<LockRange> back;
+  for (const LockRange& range : after) Append(back, Uncovered(range, held_));
+  CO_RETURN_IF_ERROR(co_await LockAgain(tree, id, std::move(back), kSwapPatience));
   *again = !IsOn(*tree, id);
-  co_return absl::OkStatus();
+  co_return unlocked;
 }
 
 Task<absl::Status> FileLocks::WaitOn(std::shared_ptr<Tree> tree, FileId id, FileLock wanted,

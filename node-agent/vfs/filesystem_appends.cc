@@ -119,7 +119,8 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     written = 0;
-    const absl::Status status = co_await ActThrough(fh, file, std::move(binding), act, deadline);
+    const absl::Status status =
+        co_await ActThrough(fh, file, std::move(binding), act, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };

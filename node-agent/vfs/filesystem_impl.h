@@ -328,9 +328,14 @@ class Filesystem::Impl {
                                                    std::shared_ptr<FileLocks> locks,
                                                    uint64_t offset, absl::Span<uint8_t> into,
                                                    runtime::Deadline deadline);
-  // OpenFile::ActOn of `file`, or of the holder, for a change through `fh`.
+  // Opens the handle on the server of `binding`, as a lost one is opened again. ESTALE: it was
+  // written on another, or the file there is not the same.
+  runtime::Task<absl::Status> MoveTo(dfs::Binding binding, state::FileHandle fh,
+                                     std::shared_ptr<OpenFile> file, runtime::Deadline deadline);
+  // OpenFile::ActOn of `file`, or of the holder, for a change through `fh`; change->where is where,
+  // before `act` runs.
   runtime::Task<absl::Status> ActThrough(state::FileHandle fh, std::shared_ptr<OpenFile> file,
-                                         dfs::Binding binding, OpenFile::Act act,
+                                         dfs::Binding binding, OpenFile::Act act, Change* change,
                                          runtime::Deadline deadline);
 
   // Another machine has locked a part of what was read, which may be more than a program asked for:

@@ -27,6 +27,9 @@ constexpr int kAttempts = 3;
 constexpr absl::Duration kBetweenAttempts = absl::Milliseconds(10);
 // So long the kernel may take to drop its pages of a file.
 constexpr absl::Duration kDropPagesWithin = absl::Seconds(5);
+// So long close(2) waits until its locks are given back. A process that exits cannot be
+// interrupted.
+constexpr absl::Duration kCloseWithin = absl::Seconds(1);
 // While a file is locked its server is asked so often whether it lives; all files together, so
 // often.
 constexpr absl::Duration kAskEvery = absl::Seconds(10);
@@ -286,10 +289,26 @@ Task<absl::StatusOr<size_t>> Filesystem::Impl::ReadLocked(state::FileHandle fh,
   co_return result;
 }
 
+Task<absl::Status> Filesystem::Impl::MoveTo(dfs::Binding binding, state::FileHandle fh,
+                                            std::shared_ptr<OpenFile> file, Deadline deadline) {
+  if (file->server_key() == 0 || file->server_key() == ServerKeyOf(binding)) {
+    co_return absl::OkStatus();
+  }
+  if (file->written()) co_return ErrnoError(ESTALE, "written on another server");
+  const OpenFile::Act nothing = [](std::shared_ptr<smb::Tree>,
+                                   smb::wire::FileId) -> Task<absl::Status> {
+    co_return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await file->ActOn(std::move(binding), nothing, options_.check_identity,
+                                          &counters_, std::move(deadline)));
+  NoteServer(fh, *file);
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> Filesystem::Impl::ActThrough(state::FileHandle fh,
                                                 std::shared_ptr<OpenFile> file,
                                                 dfs::Binding binding, OpenFile::Act act,
-                                                Deadline deadline) {
+                                                Change* change, Deadline deadline) {
   std::shared_ptr<FileLocks> locks = LocksInTheWay(fh, /*writes=*/true);
   if (locks == nullptr) {
     const absl::Status status =
@@ -299,9 +318,18 @@ Task<absl::Status> Filesystem::Impl::ActThrough(state::FileHandle fh,
     locks = LocksInTheWay(fh, /*writes=*/true);
     if (locks == nullptr) co_return status;
   }
-  locks->holder->NoteWritten();
-  const absl::Status status = co_await ActHeld(tables_.handles().Get(fh).node, std::move(locks),
-                                               std::move(binding), std::move(act), deadline);
+  // The link may have moved to another server than the one that holds the locks: what is sent, and
+  // looked for if its answer is lost, is there.
+  const OpenFile::Act there = [&](std::shared_ptr<smb::Tree> tree,
+                                  smb::wire::FileId id) -> Task<absl::Status> {
+    const dfs::Binding holding = locks->binding;
+    CO_RETURN_IF_ERROR(co_await MoveTo(holding, fh, file, deadline));
+    locks->holder->NoteWritten();
+    change->where = holding;
+    co_return co_await act(std::move(tree), id);
+  };
+  const absl::Status status =
+      co_await ActHeld(tables_.handles().Get(fh).node, locks, std::move(binding), there, deadline);
   if (IsLockLost(fh)) co_return ErrnoError(EIO, "its locks were lost");
   co_return status;
 }
@@ -377,6 +405,10 @@ Task<absl::Status> Filesystem::Impl::TryLock(std::shared_ptr<LockCall> call) {
   if (status.ok() && call->given_up.cancelled()) status = absl::CancelledError("given up");
   if (status.ok() && !tables_.handles().Contains(call->wanted.fh)) {
     status = ErrnoError(EBADF, "closed meanwhile");
+  }
+  // Others were recorded meanwhile. Without a record it would be gone with this agent.
+  if (status.ok() && !tables_.locks().HasRoom(kMostAdded)) {
+    status = ErrnoError(ENOLCK, "too many locks");
   }
   if (status.ok()) {
     StoreLocks(call->node, *locks, locks->model.Set(call->wanted));
@@ -505,7 +537,9 @@ Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
       [&](const FileLock& lock) { return lock.kind == LockKind::kRange && lock.owner == owner; });
   if (gone.empty()) co_return absl::OkStatus();
   StoreLocks(node, *locks, gone);
-  co_return co_await TrimSoon(node, locks, std::move(deadline));
+  // For this mount's programs they are gone; giving them back goes on by itself.
+  (void)co_await TrimSoon(node, locks, deadline.Within(kCloseWithin));
+  co_return absl::OkStatus();
 }
 
 void Filesystem::Impl::ReleaseLocks(state::NodeId node, state::FileHandle fh, bool is_last) {

@@ -61,7 +61,8 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
                        {.written_bytes = &written});
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await ActThrough(fh, file, std::move(binding), write, deadline);
+    const absl::Status status =
+        co_await ActThrough(fh, file, std::move(binding), write, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
@@ -184,7 +185,7 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     const absl::Status status =
-        co_await ActThrough(fh, file, std::move(binding), truncate, deadline);
+        co_await ActThrough(fh, file, std::move(binding), truncate, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };

@@ -91,7 +91,7 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     const absl::Status status =
-        co_await ActThrough(fh, file, std::move(binding), allocate, deadline);
+        co_await ActThrough(fh, file, std::move(binding), allocate, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
@@ -134,7 +134,8 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::CopyRange(
     co_return absl::OkStatus();
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status = co_await ActThrough(to, target, std::move(binding), copy, deadline);
+    const absl::Status status =
+        co_await ActThrough(to, target, std::move(binding), copy, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
