@@ -69,6 +69,10 @@ class Application:
         self.do('None')
         return self
 
+    def end(self):
+        """It comes to the end of its program."""
+        self._process.stdin.close()
+
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait(timeout=20)
