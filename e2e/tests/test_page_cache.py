@@ -195,11 +195,8 @@ def test_readers_of_every_moment_see_one_target(lab, app):
         lines += reader.communicate(timeout=30)[0].split('\n')[:-1]
     for lines in seen:
         print({line: lines.count(line) for line in set(lines) if not line.startswith('mix')})
-        others = {line for line in lines if line not in ('t1', 't2', 'error 116', 'signal 7')}
-        assert not {line for line in others if not line.startswith('mix')}
+        assert not [line for line in lines if line not in ('t1', 't2', 'error 116', 'signal 7')][:1]
         assert lines.count('t1') > 10 and lines.count('t2') > 10
-        if others:
-            pytest.xfail('a known defect, seen in one run of several: pages of both targets (README.md, known limits)')
 
 
 def run_on(lab, seconds):

@@ -56,7 +56,8 @@ class Invalidation {
   virtual ~Invalidation() = default;
   // The pages that the kernel may hold of this node are not the file's any more: INVAL_INODE over
   // all of it (offset 0, length 0). May come again for the same node; need not be confirmed, and
-  // may be lost: until an Open() has told the kernel the same (OpenDelivered), none keeps pages.
+  // may be lost: until an Open() has told the kernel the same (OpenDelivered) and its handle is
+  // used, none keeps pages.
   virtual void DataChanged(state::NodeId node) = 0;
   // The same, and returns once the kernel has dropped them. kUnavailable: it could not be told.
   virtual runtime::Task<absl::Status> DropPages(state::NodeId node, runtime::Deadline) {
@@ -86,7 +87,8 @@ struct OpenReply {
   bool keep_cache = false;  // FOPEN_KEEP_CACHE: the pages of earlier opens are still the file's.
   bool direct_io = false;   // FOPEN_DIRECT_IO
   bool no_flush = false;    // FOPEN_NOFLUSH: nothing of this handle can be unacknowledged.
-  // Not for the kernel. Once it has this answer, its pages are those of the file: OpenDelivered().
+  // Not for the kernel. Once it has this answer and uses the handle, its pages are those of the
+  // file: OpenDelivered().
   bool renews_pages = false;
 };
 
@@ -176,8 +178,8 @@ class Filesystem {
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 ChangeJournal* journal, runtime::Deadline deadline);
 
-  // The kernel has got the answer to OPEN. Until then the node's pages are not trusted (nor after
-  // the death of the agent, by the next one).
+  // The kernel has got the answer to OPEN. Until then, and until it uses the handle, the node's
+  // pages are not trusted (nor after the death of the agent, by the next one).
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
 
   // READ into `into`, which must live until the task has ended or been destroyed. Returns the bytes

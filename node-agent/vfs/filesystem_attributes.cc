@@ -132,6 +132,7 @@ bool Filesystem::Impl::ArePagesTrusted(state::NodeId node) const {
 }
 
 void Filesystem::Impl::SetPagesTrusted(state::NodeId node, bool trusted) {
+  if (!trusted) renewing_.erase(node);
   SetNodeFlag(node, kPagesNotTrusted, !trusted);
 }
 

@@ -72,6 +72,10 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 ChangeJournal* journal, runtime::Deadline deadline);
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
+  // A request came by the handle. The kernel drops a node's pages in open(2) itself, some time
+  // after it has the answer: not before a handle is used are they those of its file, and may be
+  // kept.
+  void NoteUse(state::FileHandle fh);
   runtime::Task<absl::StatusOr<size_t>> Read(state::FileHandle fh, uint64_t offset,
                                              absl::Span<uint8_t> into, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<uint64_t>> Seek(state::FileHandle fh, uint64_t offset, int whence,
@@ -458,7 +462,9 @@ class Filesystem::Impl {
   absl::flat_hash_map<state::NodeId, int> locked_in_;     // Directories: how many of locks_.
   absl::flat_hash_set<state::NodeId> read_beside_locks_;  // Of nodes that the kernel holds.
   absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.
-  absl::flat_hash_set<state::NodeId> own_changes_;        // Made since the node was last seen.
+  // Opened with renews_pages, and not used yet.
+  absl::flat_hash_map<state::NodeId, state::FileHandle> renewing_;
+  absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
   absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;
   // By what of a path is bound as one: the keys of links, roots and shares.

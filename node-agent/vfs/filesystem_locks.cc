@@ -525,6 +525,7 @@ Task<absl::Status> Filesystem::Impl::TrimSoon(state::NodeId node, std::shared_pt
 Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
                                            Deadline deadline) {
   if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
+  NoteUse(fh);
   const state::NodeId node = tables_.handles().Get(fh).node;
   const auto file = files_.find(fh);
   if (file != files_.end() && file->second->late_write().has_value()) {

@@ -79,7 +79,16 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
 }
 
 void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {
-  if (reply.renews_pages) SetPagesTrusted(node, true);
+  if (reply.renews_pages) renewing_[node] = reply.fh;
+}
+
+void Filesystem::Impl::NoteUse(state::FileHandle fh) {
+  if (renewing_.empty() || !tables_.handles().Contains(fh)) return;
+  const state::NodeId node = tables_.handles().Get(fh).node;
+  const auto renewing = renewing_.find(node);
+  if (renewing == renewing_.end() || renewing->second != fh) return;
+  renewing_.erase(renewing);
+  SetPagesTrusted(node, true);
 }
 
 bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
@@ -130,6 +139,7 @@ void Filesystem::Impl::NoteServer(state::FileHandle fh, const OpenFile& file) {
 Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64_t offset,
                                                     absl::Span<uint8_t> into, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
+  NoteUse(fh);
   if (std::shared_ptr<FileLocks> locks = LocksInTheWay(fh, /*writes=*/false)) {
     co_return co_await ReadLocked(fh, std::move(locks), offset, into, std::move(deadline));
   }
@@ -176,6 +186,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
     const auto open = opens_.find(node);
     if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
       opens_.erase(open);
+      renewing_.erase(node);
       last_writes_.erase(node);
       if (!tables_.inodes().Contains(node)) own_changes_.erase(node);
       if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));

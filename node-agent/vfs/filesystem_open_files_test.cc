@@ -93,8 +93,40 @@ TEST(FilesystemOpenFilesTest, PagesAreKeptWhileTheFileIsWhatItWas) {
   EXPECT_TRUE(first->keep_cache);
   EXPECT_TRUE(first->no_flush);
   file.last_write += absl::Seconds(1);
-  EXPECT_FALSE(lab.Open(node)->keep_cache);
+  const absl::StatusOr<OpenReply> second = lab.Open(node);
+  EXPECT_FALSE(second->keep_cache);
+  EXPECT_TRUE(lab.Read(second->fh, 0, 10).ok());
   EXPECT_TRUE(lab.Open(node)->keep_cache);
+}
+
+// The kernel drops the pages in open(2), after it has the answer: who opens in between must not be
+// told to keep them, and would read what is left of the other file.
+TEST(FilesystemOpenFilesTest, PagesAreKeptByNobodyBeforeWhoRenewsThemUsesItsHandle) {
+  FilesystemLab lab;
+  testing::ScriptedFile& file = lab.share("t1").AddFile("file", 10);
+  lab.Mount("//t1/share");
+  const state::NodeId node = lab.Walk("file");
+  lab.filesystem().Release(lab.Open(node)->fh);
+  file.last_write += absl::Seconds(1);
+  const absl::StatusOr<OpenReply> renews = lab.Open(node);
+  EXPECT_FALSE(renews->keep_cache);
+  const absl::StatusOr<OpenReply> between = lab.Open(node);
+  EXPECT_FALSE(between->keep_cache);
+  // The last one that was told so counts: it has not dropped them yet.
+  EXPECT_TRUE(lab.Read(renews->fh, 0, 10).ok());
+  const absl::StatusOr<OpenReply> last = lab.Open(node);
+  EXPECT_FALSE(last->keep_cache);
+  EXPECT_EQ(lab.Flush(last->fh), absl::OkStatus());
+  EXPECT_TRUE(lab.Open(node)->keep_cache);
+  // And not if they became another file's again meanwhile.
+  file.last_write += absl::Seconds(1);
+  const absl::StatusOr<OpenReply> again = lab.Open(node);
+  EXPECT_FALSE(again->keep_cache);
+  file.last_write += absl::Seconds(1);
+  lab.RunFor(absl::Seconds(5));
+  ASSERT_TRUE(lab.Lookup(state::kRootNode, "file").ok());
+  EXPECT_TRUE(lab.Read(again->fh, 0, 10).ok());
+  EXPECT_FALSE(lab.Open(node)->keep_cache);
 }
 
 // LOOKUP, as open(2) does it first, sees the change; word of it has not reached the kernel.
@@ -114,6 +146,7 @@ TEST(FilesystemOpenFilesTest, AChangeThatTheKernelWasNotToldOfIsToldByTheNextOpe
     const absl::StatusOr<OpenReply> second = lab.Open(node);  // The first answer was lost.
     EXPECT_FALSE(second->keep_cache);
     EXPECT_FALSE(second->direct_io);  // LOOKUP has told the size.
+    EXPECT_TRUE(lab.Read(second->fh, 0, 10).ok());
     EXPECT_TRUE(lab.Open(node)->keep_cache);
   }
 }
@@ -141,6 +174,7 @@ TEST(FilesystemOpenFilesTest, HandlesOfDifferentFilesShareNoPages) {
     const absl::StatusOr<OpenReply> first = lab.Open(node);
     EXPECT_FALSE(first->direct_io);
     EXPECT_FALSE(first->keep_cache) << "pages of the other file";
+    EXPECT_TRUE(lab.Read(first->fh, 0, 10).ok());
     EXPECT_TRUE(lab.Open(node)->keep_cache);
   }
 }
