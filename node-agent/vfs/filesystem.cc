@@ -96,7 +96,8 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(state::NodeId no
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent, std::string name,
                                                            ChangeJournal* journal,
                                                            Deadline deadline) {
-  return impl_->MakeDirectory(parent, std::move(name), journal, std::move(deadline));
+  return impl_->Make(parent, std::move(name), smb::FileType::kDirectory, journal,
+                     std::move(deadline));
 }
 Task<absl::Status> Filesystem::Unlink(state::NodeId parent, std::string name,
                                       ChangeJournal* journal, Deadline deadline) {
@@ -191,7 +192,7 @@ Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(state::NodeId parent, std::string name,
                                                       ChangeJournal* journal, Deadline deadline) {
-  return impl_->MakeFile(parent, std::move(name), journal, std::move(deadline));
+  return impl_->Make(parent, std::move(name), smb::FileType::kFile, journal, std::move(deadline));
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::NodeId new_parent,
                                                   std::string new_name, ChangeJournal* journal,

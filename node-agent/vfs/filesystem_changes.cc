@@ -223,12 +223,11 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::IdOn(dfs::Binding binding, stat
   co_return status.file_id;
 }
 
-// --- MKDIR
+// --- MKDIR, MKNOD
 
-Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId parent,
-                                                                 std::string name,
-                                                                 ChangeJournal* journal,
-                                                                 Deadline deadline) {
+Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Make(state::NodeId parent, std::string name,
+                                                        smb::FileType type, ChangeJournal* journal,
+                                                        Deadline deadline) {
   absl::StatusOr<dfs::DfsPath> allowed = ChangeablePath(parent, name);
   if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
@@ -238,14 +237,19 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeDirectory(state::NodeId p
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
     change.Sending();
-    CO_ASSIGN_OR_RETURN(const smb::FileStatus made,
-                        co_await binding.tree->MakeDirectory(binding.path, deadline));
-    seen = {.file = made.attributes, .reparse_tag = 0, .file_id = made.file_id};
+    absl::StatusOr<smb::FileStatus> made = absl::UnknownError("not run");
+    if (type == smb::FileType::kDirectory) {
+      made = co_await binding.tree->MakeDirectory(binding.path, deadline);
+    } else {
+      made = co_await binding.tree->MakeFile(binding.path, deadline);
+    }
+    if (!made.ok()) co_return made.status();
+    seen = {.file = made->attributes, .reparse_tag = 0, .file_id = made->file_id};
     co_return absl::OkStatus();
   };
   change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
-    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
-                                    smb::FileType::kDirectory, &seen, deadline);
+    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id, type, &seen,
+                                    deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   co_return NewEntry(parent, name, path, seen, change.where.epoch);

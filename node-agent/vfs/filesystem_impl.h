@@ -150,9 +150,10 @@ class Filesystem::Impl {
 
   // --- Changes of names: filesystem_changes.cc
 
-  runtime::Task<absl::StatusOr<EntryReply>> MakeDirectory(state::NodeId parent, std::string name,
-                                                          ChangeJournal* journal,
-                                                          runtime::Deadline deadline);
+  // A folder, or an empty file.
+  runtime::Task<absl::StatusOr<EntryReply>> Make(state::NodeId parent, std::string name,
+                                                 smb::FileType type, ChangeJournal* journal,
+                                                 runtime::Deadline deadline);
   runtime::Task<absl::Status> Remove(state::NodeId parent, std::string name, smb::FileType type,
                                      ChangeJournal* journal, runtime::Deadline deadline);
   runtime::Task<absl::Status> Rename(state::NodeId parent, std::string name,
@@ -161,9 +162,6 @@ class Filesystem::Impl {
 
   // --- New names: filesystem_new_names.cc
 
-  runtime::Task<absl::StatusOr<EntryReply>> MakeFile(state::NodeId parent, std::string name,
-                                                     ChangeJournal* journal,
-                                                     runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<EntryReply>> Link(state::NodeId node, state::NodeId new_parent,
                                                  std::string new_name, ChangeJournal* journal,
                                                  runtime::Deadline deadline);

@@ -21,31 +21,6 @@ using runtime::Task;
 using smb::wire::NtStatus;
 using smb::wire::NtStatusOf;
 
-Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeFile(state::NodeId parent, std::string name,
-                                                            ChangeJournal* journal,
-                                                            Deadline deadline) {
-  absl::StatusOr<dfs::DfsPath> allowed = ChangeablePath(parent, name);
-  if (ErrnoOf(allowed.status()) == EBUSY) allowed = ErrnoError(EEXIST, "a DFS link");
-  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
-  ServerAttributes seen;
-  const uint64_t known_id = IdBefore(parent, name, journal);
-  Change change{.attempt = {}, .of_names = true, .journal = journal};
-  change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
-    change.Sending();
-    CO_ASSIGN_OR_RETURN(const smb::FileStatus made,
-                        co_await binding.tree->MakeFile(binding.path, deadline));
-    seen = {.file = made.attributes, .reparse_tag = 0, .file_id = made.file_id};
-    co_return absl::OkStatus();
-  };
-  change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
-    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
-                                    smb::FileType::kFile, &seen, deadline);
-  };
-  CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
-  co_return NewEntry(parent, name, path, seen, change.where.epoch);
-}
-
 Task<absl::StatusOr<EntryReply>> Filesystem::Impl::LinkReply(state::NodeId node, dfs::DfsPath path,
                                                              uint64_t epoch, Deadline deadline) {
   absl::StatusOr<Sight> sight = co_await Look(path, deadline);
