@@ -132,7 +132,9 @@ def test_kill_under_writers(lab, engine):
             while len(stalls['kill']) < KILLS:
                 at = time.monotonic()
                 what = disturb(lab, engine, keeper, number)
-                time.sleep(rng.uniform(0.02, 0.2))  # Random instants.
+                # A random instant: after so many operations more.
+                done = writers.count() + rng.randrange(1, 60)
+                lab.wait_until(lambda until=done: writers.count() >= until, 30, 'the writers go on')
                 stalls[what].append(writers.longest_stall(at))
                 if number % 5 == 4:  # On a loaded machine nobody would get on between two kills.
                     lab.wait_until(lambda: writers.all_got_on(at), 30, 'every writer goes on')
