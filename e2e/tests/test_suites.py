@@ -1,9 +1,11 @@
-"""Suites of others on a mount, and on a local disk beside it: stress-ng's file-system stressors and CPython's own
-file tests. What must fail is listed with its reason: a test that begins to pass fails until it is taken from here.
+"""Suites of others on a mount, and on a local disk beside it: stress-ng's file-system stressors, CPython's own file
+tests and the POSIX cases of go-fuse. What must fail is listed with its reason: a test that begins to pass fails until it is taken from here.
 All of them, for longer: long/test_suites_long.py."""
 
 import os
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -26,6 +28,10 @@ PYTHON_THAT_FAILS = {
     'test_mkfifo_dir_fd': NO_FIFO, 'test_mknod': NO_FIFO, 'test_mknod_dir_fd': NO_FIFO,
     'test_copymode_follow_symlinks': MODES, 'test_chmod_dir_fd': MODES,
 }
+# One process' own locks never conflict: no file system passes.
+POSIX_THAT_FAILS_EVERYWHERE = {'FcntlFlockLocksFile'}
+POSIX_THAT_FAILS = {'RenameOpenDir': 'servers replace no folder that is open'}
+TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tools')
 
 
 @pytest.fixture(name='folders')
@@ -82,3 +88,35 @@ def check_python(lab, folders, names):
 
 def test_cpythons_own_tests(lab, folders):
     check_python(lab, folders, PYTHON)
+
+
+@pytest.fixture(name='posix_cases')
+def the_posix_cases_of_go_fuse(tmp_path):
+    """Built from its Go module, or skipped where that cannot be; CI must have what it takes."""
+    program = str(tmp_path / 'posix-cases')
+    if shutil.which('go') is None:
+        why = 'no Go'
+    else:
+        built = subprocess.run(['go', 'test', '-c', '-o', program, './posix'], cwd=TOOLS, capture_output=True, text=True,
+                               timeout=PATIENCE, check=False)
+        why = '' if built.returncode == 0 else built.stderr
+    if why and os.environ.get('CI') == 'true':
+        pytest.fail(why)
+    if why:
+        pytest.skip(f'the POSIX cases of go-fuse need Go 1.26 and its module proxy: {why}')
+    return program
+
+
+def posix_failures(lab, program, folder):
+    """(the cases that failed, how many ran, what it says)"""
+    run = lab.run_in('client', [program, '-test.v', '-folder', folder], check=False, timeout=PATIENCE)
+    cases = {name: outcome for outcome, name in re.findall(r'^    --- (\w+): TestPosix/(\w+) ', run.stdout, re.MULTILINE)}
+    return {name for name, outcome in cases.items() if outcome == 'FAIL'}, len(cases), run.stdout
+
+
+def test_posix_cases_of_go_fuse(lab, folders, posix_cases):
+    local, mounted = folders
+    failed, ran, text = posix_failures(lab, posix_cases, local)
+    assert failed == POSIX_THAT_FAILS_EVERYWHERE and ran >= 30, text
+    failed, ran_here, text = posix_failures(lab, posix_cases, mounted)
+    assert failed == POSIX_THAT_FAILS_EVERYWHERE | set(POSIX_THAT_FAILS) and ran_here == ran, text
