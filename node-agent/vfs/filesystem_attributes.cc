@@ -119,6 +119,8 @@ void Filesystem::Impl::NoteWrite(state::NodeId node, absl::Time when) {
 struct stat Filesystem::Impl::StatOfNode(state::NodeId node, uint64_t ino,
                                          const ServerAttributes& seen) const {
   struct stat st = StatOf(seen, ino, options_);
+  // The name that it has until it is closed is none of its own.
+  if (st.st_nlink > 0 && HiddenPathOf(node).has_value()) --st.st_nlink;
   const auto written = last_writes_.find(node);
   if (written == last_writes_.end()) return st;
   for (timespec* const time : {&st.st_mtim, &st.st_ctim}) {

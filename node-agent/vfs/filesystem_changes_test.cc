@@ -107,6 +107,9 @@ TEST_F(ChangesTest, AnOpenFileOutlivesItsName) {
   EXPECT_EQ(lab.Unlink(kRoot, "file"), absl::OkStatus());
   EXPECT_FALSE(Exists("file"));
   EXPECT_EQ(lab.counters().hidden_files, 1);
+  // The hidden name does not count.
+  const state::NodeId node = lab.tables().handles().Get(fh).node;
+  EXPECT_EQ(lab.GetAttributes(node)->attributes.st_nlink, 0);
   // The name is free, and the file is another one.
   ASSERT_TRUE(lab.Create(kRoot, "file", O_RDWR | O_EXCL).ok());
   lab.server("t1").CloseConnections(Closing::kReset);
