@@ -54,6 +54,39 @@ def test_open_files_are_listed_with_their_server(lab, engine, app):
     lab.wait_until(lambda: not opens(engine), 10, 'nothing is open')
 
 
+def locks(engine, *arguments):
+    return json.loads(engine.dfsctl('locks', *arguments, '--json').stdout)['locks']
+
+
+def test_locks_are_listed(lab, engine, app):
+    assert not locks(engine)
+    for name in 'ab':
+        app.keep(name, f"os.open('{MOUNT}/two/locked', os.O_RDWR | os.O_CREAT)")
+    app.do("__import__('fcntl').lockf(kept['a'], 2, 10, 5)")
+    app.do("__import__('fcntl').flock(kept['b'], 1)")
+    listed = {lock['kind']: lock for lock in locks(engine)}
+    assert set(listed) == {'fcntl', 'flock'}
+    assert (listed['fcntl']['type'], listed['fcntl']['first'], listed['fcntl']['last']) == ('exclusive', '5', '14')
+    assert listed['fcntl']['pid'] == app.pid and listed['flock']['type'] == 'shared'
+    assert all(lock['path'] == 'two/locked' and re.fullmatch(r'//t1(\.lab\.test)?/share', lock['target']) for lock in listed.values())
+    # The next agent knows them, too.
+    engine.kill_active_agent()
+    app.do("os.fstat(kept['a']).st_size")
+    assert len(locks(engine, MOUNT)) == 2
+    table = engine.dfsctl('locks').stdout.splitlines()
+    assert len(table) == 3 and table[0].split()[:2] == ['KIND', 'TYPE']
+    for name in 'ab':
+        app.do(f"os.close(kept['{name}'])")
+    lab.wait_until(lambda: not locks(engine), 10, 'nothing is locked')
+    app.do(f"os.unlink('{MOUNT}/two/locked')")
+
+
+def test_locks_of_what_is_no_mount(engine, app):
+    del app
+    run = engine.dfsctl('locks', '/mnt', check=False)
+    assert run.returncode == 12 and len(run.stderr.splitlines()) == 1
+
+
 def test_opens_of_what_is_no_mount(engine, app):
     del app
     run = engine.dfsctl('opens', '/mnt', check=False)

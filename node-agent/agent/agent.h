@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "node-agent/agent/credential_socket.h"
@@ -94,6 +95,9 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   runtime::Task<absl::Status> ListOpens(v1::ListOpensRequest request,
                                         v1::ListOpensResponse* response,
                                         runtime::Deadline deadline) override;
+  runtime::Task<absl::Status> ListLocks(v1::ListLocksRequest request,
+                                        v1::ListLocksResponse* response,
+                                        runtime::Deadline deadline) override;
   runtime::Task<absl::Status> SetLogLevel(v1::SetLogLevelRequest request,
                                           v1::SetLogLevelResponse* response,
                                           runtime::Deadline deadline) override;
@@ -118,6 +122,11 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
     bool making = false;                  // Mount() is at work on it.
     std::unique_ptr<ServedMount> served;  // While active.
   };
+
+  // The one that is mounted there, or all if `wanted` is empty. NotFound: there is none.
+  absl::Status ForMounts(
+      const std::string& wanted,
+      absl::FunctionRef<void(ServedMount&, const std::string& mount_point)> visit) const;
 
   // ---- MounterLink::Receiver ----
   state::Hello OnConnected() override;

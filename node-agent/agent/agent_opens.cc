@@ -1,4 +1,4 @@
-// ListOpens and SetLogLevel of the service.
+// ListOpens, ListLocks and SetLogLevel of the service.
 
 #include <fcntl.h>
 
@@ -12,6 +12,7 @@
 #include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
 #include "node-agent/base/log.h"
+#include "node-agent/vfs/lock_model.h"
 
 namespace dfscsi::agent {
 
@@ -58,22 +59,69 @@ void ListOpensOf(ServedMount& mount, const std::string& mount_point,
   for (auto& [key, file] : files) *response->add_files() = std::move(file);
 }
 
+v1::FileLock* AddLock(ServedMount& mount, const std::string& mount_point, state::NodeId node,
+                      v1::ListLocksResponse* response) {
+  const std::string path = mount.tables().inodes().Path(node).value_or("");
+  const dfs::Client::BoundLink link =
+      LinkOf(mount.client(), PathBelow(mount.client().source(), path));
+  v1::FileLock* const lock = response->add_locks();
+  lock->set_mount_point(mount_point);
+  lock->set_path(path);
+  lock->set_link(link.prefix);
+  lock->set_target(link.target);
+  return lock;
+}
+
+void ListLocksOf(ServedMount& mount, const std::string& mount_point,
+                 v1::ListLocksResponse* response) {
+  mount.tables().locks().ForEach([&](uint32_t, const state::LockTable::Lock& held) {
+    v1::FileLock* const lock = AddLock(mount, mount_point, held.node, response);
+    const bool is_range = held.kind == static_cast<uint32_t>(vfs::LockKind::kRange);
+    lock->set_kind(is_range ? "fcntl" : "flock");
+    lock->set_type(held.type == static_cast<uint32_t>(vfs::LockType::kShared) ? "shared"
+                                                                              : "exclusive");
+    if (is_range) {
+      lock->set_first(held.first);
+      lock->set_last(held.last);
+    }
+    lock->set_pid(held.pid);
+  });
+  // Until the handle is closed, that is what its program has to know.
+  mount.tables().handles().ForEach(
+      [&](state::FileHandle, const state::HandleTable::Record& record) {
+        if (!vfs::Filesystem::IsLockLost(state::Load(record.flags))) return;
+        AddLock(mount, mount_point, record.node, response)->set_type("lost");
+      });
+}
+
 }  // namespace
 
 Task<absl::Status> Agent::ListOpens(v1::ListOpensRequest request, v1::ListOpensResponse* response,
                                     Deadline deadline) {
-  bool found = request.mount_point().empty();
+  co_return ForMounts(request.mount_point(), [&](ServedMount& mount, const std::string& point) {
+    ListOpensOf(mount, point, response);
+  });
+}
+
+Task<absl::Status> Agent::ListLocks(v1::ListLocksRequest request, v1::ListLocksResponse* response,
+                                    Deadline deadline) {
+  co_return ForMounts(request.mount_point(), [&](ServedMount& mount, const std::string& point) {
+    ListLocksOf(mount, point, response);
+  });
+}
+
+absl::Status Agent::ForMounts(
+    const std::string& wanted,
+    absl::FunctionRef<void(ServedMount&, const std::string& mount_point)> visit) const {
+  bool found = wanted.empty();
   for (const auto& [id, known] : mounts_) {
-    if (!request.mount_point().empty() && known.entry.mount_point != request.mount_point()) {
-      continue;
-    }
+    if (!wanted.empty() && known.entry.mount_point != wanted) continue;
     found = true;
-    if (known.served != nullptr) ListOpensOf(*known.served, known.entry.mount_point, response);
+    if (known.served != nullptr) visit(*known.served, known.entry.mount_point);
   }
-  if (found) co_return absl::OkStatus();
-  co_return WithReason(absl::NotFoundError(absl::StrCat(request.mount_point(),
-                                                        ": nothing of ours is mounted there")),
-                       v1::BAD_MOUNT_POINT);
+  if (found) return absl::OkStatus();
+  return WithReason(absl::NotFoundError(absl::StrCat(wanted, ": nothing of ours is mounted there")),
+                    v1::BAD_MOUNT_POINT);
 }
 
 Task<absl::Status> Agent::SetLogLevel(v1::SetLogLevelRequest request,

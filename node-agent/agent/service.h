@@ -35,6 +35,7 @@ class Service {
   CALL(GetMetrics)               \
   CALL(GetVersion)               \
   CALL(ListOpens)                \
+  CALL(ListLocks)                \
   CALL(SetLogLevel)
     DFSCSI_AGENT_CALLS(DFSCSI_AGENT_CALL)
 #undef DFSCSI_AGENT_CALL

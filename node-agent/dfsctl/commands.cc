@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -338,28 +340,63 @@ absl::Status Cache(const std::vector<std::string>& arguments) {
   return absl::OkStatus();
 }
 
-absl::Status Opens(const std::vector<std::string>& arguments) {
-  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
-  v1::ListOpensRequest request;
+namespace {
+
+// MOUNTPOINT, if it is given, of `opens` and `locks`.
+template <typename Request>
+absl::StatusOr<Request> OfMountPoint(const CommandLine& line) {
+  Request request;
   if (!line.positional.empty()) {
     ASSIGN_OR_RETURN(const std::string mount_point, ResolveMountPoint(line.positional[0]));
     request.set_mount_point(mount_point);
   }
+  return request;
+}
+
+// One line, whatever a name holds.
+std::string ShownPath(const std::string& mount_point, std::string path, bool is_directory) {
+  std::replace_if(
+      path.begin(), path.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
+  if (path.empty() && !is_directory) return absl::StrCat(mount_point, " (removed)");
+  return absl::StrCat(mount_point, path.empty() ? "" : "/", path, is_directory ? "/" : "");
+}
+
+std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
+
+}  // namespace
+
+absl::Status Opens(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
+  ASSIGN_OR_RETURN(const v1::ListOpensRequest request, OfMountPoint<v1::ListOpensRequest>(line));
   v1::ListOpensResponse response;
   RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListOpens, request, &response));
   if (line.json) return PrintJson(response);
   Table table({"MODE", "OPENS", "WRITTEN", "LINK", "TARGET", "FILE"});
   for (const v1::OpenFile& file : response.files()) {
-    std::string path = file.path();
-    // One line each, whatever a name holds.
-    std::replace_if(
-        path.begin(), path.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
     table.Add({file.mode(), absl::StrCat(file.opens()), file.written() ? "yes" : "no",
-               file.link().empty() ? "-" : file.link(), file.target().empty() ? "-" : file.target(),
-               path.empty() && !file.directory()
-                   ? absl::StrCat(file.mount_point(), " (removed)")
-                   : absl::StrCat(file.mount_point(), path.empty() ? "" : "/", path,
-                                  file.directory() ? "/" : "")});
+               OrDash(file.link()), OrDash(file.target()),
+               ShownPath(file.mount_point(), file.path(), file.directory())});
+  }
+  table.Show();
+  return absl::OkStatus();
+}
+
+absl::Status Locks(const std::vector<std::string>& arguments) {
+  ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 0, 1));
+  ASSIGN_OR_RETURN(const v1::ListLocksRequest request, OfMountPoint<v1::ListLocksRequest>(line));
+  v1::ListLocksResponse response;
+  RETURN_IF_ERROR(CallAgent(line.socket_dir, &v1::Agent::Stub::ListLocks, request, &response));
+  if (line.json) return PrintJson(response);
+  Table table({"KIND", "TYPE", "FIRST", "LAST", "PID", "LINK", "TARGET", "FILE"});
+  for (const v1::FileLock& lock : response.locks()) {
+    const bool is_range = lock.kind() == "fcntl";
+    const bool to_the_end = lock.last() >= uint64_t{std::numeric_limits<int64_t>::max()};
+    table.Add({OrDash(lock.kind()), lock.type(), is_range ? absl::StrCat(lock.first()) : "-",
+               !is_range    ? "-"
+               : to_the_end ? "end"
+                            : absl::StrCat(lock.last()),
+               lock.pid() == 0 ? "-" : absl::StrCat(lock.pid()), OrDash(lock.link()),
+               OrDash(lock.target()), ShownPath(lock.mount_point(), lock.path(), false)});
   }
   table.Show();
   return absl::OkStatus();

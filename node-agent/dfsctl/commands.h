@@ -29,6 +29,8 @@ absl::Status Targets(const std::vector<std::string>& arguments);
 absl::Status Cache(const std::vector<std::string>& arguments);
 // opens [MOUNTPOINT] [--json]
 absl::Status Opens(const std::vector<std::string>& arguments);
+// locks [MOUNTPOINT] [--json]
+absl::Status Locks(const std::vector<std::string>& arguments);
 // log-level [LEVEL]
 absl::Status LogLevelOf(const std::vector<std::string>& arguments);
 // metrics

@@ -57,6 +57,10 @@ constexpr Command kCommands[] = {
      "What programs have open in the mounts, how often, and where it is served. WRITTEN: the file "
      "is\n"
      "bound to that server.\n"},
+    {"locks", Locks, "locks [MOUNTPOINT] [--json]",
+     "What programs have locked in the mounts (fcntl, flock), and what of that was lost to "
+     "another\n"
+     "machine: the file answers EIO there until it is closed.\n"},
     {"log-level", LogLevelOf, "log-level [error | warning | info | debug]",
      "Says how much the active agent logs, or changes it until that agent ends. debug names "
      "files.\n"},

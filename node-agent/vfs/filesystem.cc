@@ -203,6 +203,9 @@ absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
 bool Filesystem::IsWritten(uint32_t handle_flags) {
   return (handle_flags & Impl::kHandleWritten) != 0;
 }
+bool Filesystem::IsLockLost(uint32_t handle_flags) {
+  return (handle_flags & Impl::kHandleLockLost) != 0;
+}
 const Filesystem::Counters& Filesystem::counters() const { return impl_->counters(); }
 
 }  // namespace dfscsi::vfs

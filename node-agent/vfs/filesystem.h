@@ -341,6 +341,8 @@ class Filesystem {
 
   // Of a handle's flags in the table: something was written through it.
   static bool IsWritten(uint32_t handle_flags);
+  // The same: a lock was lost that was taken through it.
+  static bool IsLockLost(uint32_t handle_flags);
 
   // For tests and metrics.
   struct Counters {

@@ -181,6 +181,7 @@ class Filesystem::Impl {
 
   // Of a handle's record.
   static constexpr uint32_t kHandleWritten = 1;
+  static constexpr uint32_t kHandleLockLost = 4;  // EIO, for ever.
 
  private:
   // Of a node's flags in the shared table. Set: see ArePagesTrusted().
@@ -249,7 +250,6 @@ class Filesystem::Impl {
 
   // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
-  static constexpr uint32_t kHandleLockLost = 4;       // EIO, for ever.
 
   void SetHandleFlag(state::FileHandle fh, uint32_t flag) {
     if (!tables_.handles().Contains(fh)) return;
