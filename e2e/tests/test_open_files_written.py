@@ -87,6 +87,48 @@ def test_d05_a_write_whose_answer_is_lost_is_eio_once_its_server_does_not_come_b
     assert on_server(lab, 't2') == b'0123456789'
 
 
+REPLAY = pytest.mark.parametrize('app', [',failover_writes=replay'], indirect=True)
+
+
+@REPLAY
+def test_d05_replay_a_write_whose_answer_is_lost_goes_to_the_other_copy(lab, engine, app):
+    open_file(app, 'os.O_RDWR')
+    assert app.do("os.pread(kept['file'], 4, 0)") == b'0123'
+    lab.fail('stop', 't1')
+    assert app.do("os.pwrite(kept['file'], b'def', 3)") == 3
+    assert on_server(lab, 't2') == b'012def6789'
+    assert app.do("os.fsync(kept['file'])") is None
+    assert app.do("os.pwrite(kept['file'], b'ghi', 6)") == 3
+    assert on_server(lab, 't2') == b'012defghi9'
+    assert engine.counter('replayed_writes_total') == 1
+
+
+@REPLAY
+@pytest.mark.parametrize('other', [b'another', b'9876543210', None])
+def test_d05_replay_not_to_a_copy_that_differs(lab, app, other):
+    path = lab.data('t2', 'share/written')
+    open_file(app, 'os.O_RDWR')
+    if other is None:
+        os.unlink(path)
+    else:
+        with open(path, 'wb') as file:  # Of now.
+            file.write(other)
+    lab.fail('stop', 't1')
+    assert app.errno_of("os.pwrite(kept['file'], b'def', 3)") == errno.EIO
+    assert app.errno_of("os.pwrite(kept['file'], b'def', 3)") == errno.ESTALE
+    assert on_server(lab, 't2') == other
+
+
+@REPLAY
+def test_d05_replay_not_beside_what_was_acknowledged(lab, app):
+    """The other copy lacks the first write: with the second it would be neither the old file nor the new one."""
+    open_file(app, 'os.O_RDWR')
+    assert app.do("os.pwrite(kept['file'], b'abc', 0)") == 3
+    lab.fail('stop', 't1')
+    assert app.errno_of("os.pwrite(kept['file'], b'def', 3)") == errno.EIO
+    assert on_server(lab, 't2') == b'0123456789'
+
+
 def test_d06_fsync_is_no_false_success(lab, app):
     open_file(app, 'os.O_RDWR')
     assert app.do("os.pwrite(kept['file'], b'abc', 0)") == 3

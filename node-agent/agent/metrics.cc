@@ -276,6 +276,9 @@ void AddVfs(Page& page, const MetricsSource& source) {
   Each(page, source, "unknown_changes_total",
        "Changes of which it never became known whether they were made: EIO.",
        [](const Mount& m) { return m.filesystem.counters().unknown_changes; });
+  Each(page, source, "replayed_writes_total",
+       "Writes that were lost with their server and sent to another copy (failover_writes=replay).",
+       [](const Mount& m) { return m.filesystem.counters().replayed_writes; });
   Each(page, source, "retaken_locks_total",
        "Locked ranges taken again: takeover, failover, a server's restart.",
        [](const Mount& m) { return m.filesystem.counters().retaken_locks; });

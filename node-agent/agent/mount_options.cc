@@ -132,6 +132,12 @@ absl::Status SetIdentity(const std::string& value, Parsed* parsed) {
   return absl::OkStatus();
 }
 
+absl::Status SetWrites(const std::string& value, Parsed* parsed) {
+  if (value != "error" && value != "replay") return Impossible("must be error or replay");
+  parsed->options.vfs.replay_writes = value == "replay";
+  return absl::OkStatus();
+}
+
 absl::Status SetFailback(const std::string& value, Parsed* parsed) {
   dfs::ClientOptions& dfs = parsed->options.dfs;
   if (value == "never" || value == "referral") {
@@ -271,7 +277,7 @@ const Option kOptions[] = {
        return SetDuration(v, absl::Seconds(1), &p->options.dfs.referral_ttl_max);
      }},
     {"failover_identity", Value::kNeeded, SetIdentity},
-    {"failover_writes", Value::kNeeded, [](auto& v, Parsed*) { return Only("error", v); }},
+    {"failover_writes", Value::kNeeded, SetWrites},
     {"target_policy", Value::kNeeded, [](auto& v, Parsed*) { return Only("referral", v); }},
     {"failback", Value::kNeeded, SetFailback},
     {"site", Value::kNeeded,

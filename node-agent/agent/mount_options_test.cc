@@ -65,6 +65,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "referral_ttl_min=0",
                                       "referral_ttl_max=1h",
                                       "failover_identity=off",
+                                      "failover_writes=replay",
                                       "failback=10m",
                                       "site=Berlin",
                                       "ro",
@@ -74,6 +75,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "rsize=1",
                                       "noserverino"});
   EXPECT_FALSE(options.vfs.locks);
+  EXPECT_TRUE(options.vfs.replay_writes);
   EXPECT_EQ(options.vfs.uid, 1000u);
   EXPECT_EQ(options.vfs.gid, 2000u);
   EXPECT_EQ(options.vfs.file_mode, 0640u);
@@ -131,6 +133,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"vers=", "needs a value"},
       {"ro=1", "takes no value"},
       {"failback=soon", "must be never, referral or a duration"},
+      {"failover_writes=maybe", "must be error or replay"},
       {"sec=krb5", "not implemented yet"},
       {"sec=none", "must be ntlmssp"},
       {"guest", "every mount needs a user"},

@@ -55,6 +55,9 @@ struct Change {
   // Finds out, on the server that it was sent to, and on a session that comes after the lost one.
   // Unset: doing it again does no harm there.
   std::function<runtime::Task<absl::StatusOr<Verdict>>(dfs::Binding)> probe = {};
+  // Asked once its server is lost, and nobody knows whether it was made: true, if it may be made on
+  // another one instead. Unset: it may not.
+  std::function<bool()> replays = {};
   // It makes or removes a name, or sets a time: what a lost session of ours still has open is in
   // its way.
   bool of_names = false;

@@ -51,11 +51,15 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   change->began = runtime::Loop::Current().Now();
   if (change->journal != nullptr) change->sent_before = change->journal->sent_to();
   absl::Status status;
+  bool replayed = false;
   do {
+    replayed = replayed || absl::IsAborted(status);
     status = co_await client_.Run(
         path, [this, change](dfs::Binding binding) { return Attempt(std::move(binding), change); },
         {.held_epoch = change->held_epoch, .movable = false, .repeatable = false}, deadline);
-    if (!change->sent || !absl::IsAborted(status)) co_return status;
+    if (!change->sent || !absl::IsAborted(status)) {
+      co_return replayed ? OutcomeOfReplay(status) : status;
+    }
     ++counters_.lost_answers;
     if (change->can_tell && !dfs::IsLost(status)) {
       status = co_await client_.RunOnOwn(
@@ -64,7 +68,8 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
           deadline);
     }
     // Not that server's business, then: it has done nothing.
-  } while (NtStatusOf(status) == NtStatus::kPathNotCovered);
+  } while (NtStatusOf(status) == NtStatus::kPathNotCovered ||
+           (absl::IsAborted(status) && change->replays != nullptr && change->replays()));
   if (!absl::IsAborted(status)) co_return status;
   ++counters_.unknown_changes;
   co_return ErrnoError(EIO, "its answer was lost, and its server does not say what was done");

@@ -366,6 +366,13 @@ class Filesystem::Impl {
                                         runtime::Deadline deadline);
   runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
   runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
+  // failover_writes=replay: whether what `fh` has under way may go to another server, now that its
+  // own is lost; if so, the file is ready for that. And what became of it: EIO if the file there is
+  // another.
+  bool MayReplay(state::FileHandle fh, OpenFile& file);
+  // What was written through a handle that is closed is missing in other copies, too.
+  void BindOthers(state::NodeId node, const OpenFile& closed);
+  absl::Status OutcomeOfReplay(const absl::Status& status);
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
   // EXDEV: `to` is below a known link that `from` is not below.

@@ -184,6 +184,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
     std::optional<dfs::DfsPath> hidden = HiddenPathOf(node);
     if (!tables_.handles().Close(fh)) return;  // Still shared.
     const auto open = opens_.find(node);
+    if (const auto file = files_.find(fh); file != files_.end()) BindOthers(node, *file->second);
     if (open != opens_.end() && open->second.erase(fh) > 0 && open->second.empty()) {
       opens_.erase(open);
       renewing_.erase(node);

@@ -53,7 +53,8 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   std::optional<absl::Duration> clock_ahead;
   size_t written = 0;
   const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
-    unsettled.Send();
+    NoteServer(fh, *file);  // Whoever takes over looks for it there.
+    unsettled.Send(/*again=*/true);
     change.Sending();
     clock_ahead = tree->session().connection().clock_ahead();
     written = 0;
@@ -66,7 +67,12 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
+  change.replays = [&] {
+    unsettled.Settle();
+    return MayReplay(fh, *file);
+  };
   const absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  if (status.ok() || written > 0) file->NoteWritten();
   NoteServer(fh, *file);
   // A disk that got full in the middle: what fitted is written. Of other errors nobody knows.
   if (!status.ok() && !smb::wire::NtStatusOf(status).has_value()) written = 0;

@@ -58,8 +58,9 @@ uint32_t OpenFile::AccessOf(int flags) {
   return access;
 }
 
-void OpenFile::Unsettled::Send() {
+void OpenFile::Unsettled::Send(bool again) {
   file_.written_ = true;
+  file_.bound_ = file_.bound_ || !again;
   if (!counted_) ++file_.unsettled_;
   counted_ = true;
 }

@@ -49,7 +49,8 @@ class OpenFile {
         access_(AccessOf(flags)),
         server_key_(server_key),
         identity_(identity),
-        written_(written) {}
+        written_(written),
+        bound_(written) {}
   OpenFile(const OpenFile&) = delete;
   // A mount that goes with open files (umount -f) leaves none behind on a server whose session
   // another mount still uses.
@@ -72,7 +73,17 @@ class OpenFile {
   // Something was sent to be written: other copies are not this file any more.
   bool written() const { return written_; }
   // The same, where the change goes another way.
-  void NoteWritten() { written_ = true; }
+  void NoteWritten() {
+    written_ = true;
+    bound_ = true;
+  }
+  // Its server has acknowledged a change of the file, through whichever handle.
+  void NoteAcknowledged() { bound_ = true; }
+  // False once a server has what was written, or may have what cannot be sent anew.
+  bool may_be_replayed() const { return !bound_; }
+  // Its server is lost with all that was sent there, and that will be sent anew: other copies are
+  // the file, if they are as it was before. REQUIRES: may_be_replayed().
+  void GiveUpSent() { written_ = false; }
   const state::NodeIdentity& identity() const { return identity_; }
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
@@ -105,7 +116,8 @@ class OpenFile {
     explicit Unsettled(OpenFile& file) : file_(file) {}
     Unsettled(const Unsettled&) = delete;
     ~Unsettled() { Settle(); }
-    void Send();
+    // `again`: it can be sent anew, to whichever server the handle is open on by then.
+    void Send(bool again = false);
     void Settle();
 
    private:
@@ -167,6 +179,7 @@ class OpenFile {
   ServerAttributes seen_;
   bool stale_ = false;
   bool written_ = false;
+  bool bound_ = false;
   bool sets_time_ = false;
   std::optional<absl::Time> late_write_;
   runtime::Mutex rebinding_;

@@ -26,6 +26,9 @@ struct Options {
   // failover_identity: an open file is taken up on another target only if size and last-write time
   // there are as last seen. Off: whatever has the file's path is taken.
   bool check_identity = true;
+  // failover_writes=replay: data that no server has acknowledged is sent to another target once its
+  // own is lost, if the file there is as it was before this handle wrote.
+  bool replay_writes = false;
   // Inode numbers and directory streams are hashed with it. The same for the life of a volume:
   // inode numbers then survive an unmount, and every agent that takes the mount over must use it.
   SipKey key = {};
