@@ -2,10 +2,13 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 
 from lab import CRYPTO, Application, Trial
+from lab.engine import BIN
+from lab.lab import PASSWORDS
 
 LAB = {'big_mib': 16}
 ROOT = '//root1/dfs'
@@ -26,6 +29,40 @@ def put_passwords_back(lab):
     yield
     for host in ('t1', 't2', 't3'):
         lab.set_password(host, 'dfsuser', 'dfspass')
+
+
+@pytest.fixture(name='asking')
+def dfsctl_at_a_terminal(lab, engine):
+    """Starts dfsctl mount at a terminal of its own and waits until it asks; then types, and says how it ended."""
+    def run(typed):
+        mount = f'{BIN}/dfsctl mount //t1/share {POINT} -o username=dfsuser --state-dir {engine.state_dir}'
+        command = f'mkdir -p {POINT}; trap : INT; stty -a; {mount}; code=$?; stty -a; exit $code'
+        process = lab.popen_in('client', ['script', '-qec', command, '/dev/null'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        shown = b''
+        while b'Password of dfsuser: ' not in shown:
+            piece = os.read(process.stdout.fileno(), 4096)
+            assert piece, shown
+            shown += piece
+        process.stdin.write(typed)
+        process.stdin.flush()
+        rest, _ = process.communicate(timeout=60)
+        return process.returncode, (shown + rest).decode()
+    return run
+
+
+def test_the_password_that_is_typed_is_not_shown(lab, engine, asking):
+    code, shown = asking(PASSWORDS['dfsuser'].encode() + b'\n')
+    assert code == 0 and PASSWORDS['dfsuser'] not in shown, shown
+    assert lab.run_in('client', ['cat', f'{POINT}/who']).stdout == 't1\n'
+    engine.dfsctl('unmount', POINT)
+
+
+def test_interrupt_while_the_password_is_asked_for(lab, asking):
+    code, shown = asking(b'\x03')
+    assert code == 130 and 'dfsctl:' not in shown, shown
+    # The terminal echoes again.
+    assert [' echo ' in settings for settings in shown.split('speed ')[1:]] == [True, True], shown
+    assert not lab.client_mounts()
 
 
 def who(app, name):

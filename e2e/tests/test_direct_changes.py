@@ -85,6 +85,11 @@ def test_put_of_standard_input(lab, dfsctl):
     assert on_server(lab, 'new') == b'what comes in'
 
 
+def test_put_of_a_closed_standard_input(lab, program, credentials):
+    lab.run_in('client', ['sh', '-c', f"{program('dfsctl')} put - {T1}/new --credentials {credentials} <&-"])
+    assert on_server(lab, 'new') == b''
+
+
 def test_put_through_a_link(lab, dfsctl):
     dfsctl('put', on_client(lab, 'local', b'through'), '//root1/dfs/two/put-here')
     found = [host for host in ('t1', 't2', 't3') if os.path.exists(lab.data(host, 'share/put-here'))]

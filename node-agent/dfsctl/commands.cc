@@ -28,6 +28,7 @@
 #include "node-agent/dfsctl/keeper.h"
 #include "node-agent/dfsctl/mount_point.h"
 #include "node-agent/dfsctl/mounter_tool.h"
+#include "node-agent/dfsctl/password_prompt.h"
 #include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
 
@@ -114,11 +115,7 @@ absl::StatusOr<Secret> AskPassword(const std::string& user) {
     return absl::InvalidArgumentError(
         "--credentials FILE is needed (username=, password=, domain=)");
   }
-  char* const typed = getpass(absl::StrCat("Password of ", user, ": ").c_str());
-  if (typed == nullptr) return absl::InvalidArgumentError("no password");
-  Secret password(typed);
-  explicit_bzero(typed, strlen(typed));
-  return password;
+  return AskForPassword(absl::StrCat("Password of ", user, ": "));
 }
 
 absl::StatusOr<smb::Credential> GetCredential(CommandLine* line) {

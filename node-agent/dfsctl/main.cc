@@ -136,14 +136,18 @@ const Command* Find(std::string_view name) {
 }
 
 // What is opened later must not be taken for one of these three where the caller closed it: get
-// would write a file into a connection. Reading finds the end, writing fails.
-void OpenStandardDescriptors() {
+// would write a file into a connection. Reading finds the end, writing fails. Runs before the
+// libraries' own beginnings, which open files, too.
+void OpenStandardDescriptors(int, char**, char**) {
   int fd = -1;
   do {
     fd = open("/dev/null", O_RDONLY);
   } while (fd >= 0 && fd <= STDERR_FILENO);
   if (fd >= 0) close(fd);
 }
+
+[[gnu::section(".preinit_array"),
+  gnu::used]] void (*const open_first)(int, char**, char**) = OpenStandardDescriptors;
 
 // One line, whatever the words on the command line hold.
 void PrintError(absl::string_view message) {
@@ -189,6 +193,5 @@ int Run(int argc, char** argv) {
 }  // namespace dfscsi::dfsctl
 
 int main(int argc, char** argv) {
-  dfscsi::dfsctl::OpenStandardDescriptors();
   return dfscsi::dfsctl::FinishOutput(dfscsi::dfsctl::Run(argc, argv));
 }
