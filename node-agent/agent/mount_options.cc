@@ -222,6 +222,11 @@ const Option kOptions[] = {
        p->options.vfs.mf_symlinks = true;
        return absl::OkStatus();
      }},
+    {"nolease", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.leases = false;
+       return absl::OkStatus();
+     }},
     {"nobrl", Value::kNone,
      [](auto&, Parsed* p) {
        p->options.vfs.locks = false;

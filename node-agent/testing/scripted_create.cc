@@ -235,6 +235,12 @@ void ScriptedConnection::Create(Call& call) {
   }
   const uint32_t access = AccessOf(request->desired_access, share.writable);
   const bool exists = found.status == NtStatus::kSuccess;
+  if (request->lease.has_value() && server_.options_.leases) {
+    const ScriptedLease* const known = server_.opens_->FindLease(client(), request->lease->key);
+    if (known != nullptr && known->file != found.file) {
+      return ReplyError(call, NtStatus::kInvalidParameter);  // A key is one file's.
+    }
+  }
   if (exists) {
     server_.opens_->DropDurable(*found.file, access, request->share_access);
     if (WaitsForLeases(call, *request, *found.file)) {

@@ -361,6 +361,7 @@ class Filesystem {
     int64_t hidden_files = 0;        // Open files that got another name when theirs was removed.
     int64_t retaken_locks = 0;       // Ranges, after a takeover, a failover or a server's restart.
     int64_t lost_locks = 0;          // Of them, those that another machine had by then.
+    int64_t lease_breaks = 0;        // Leases that a server took down, in part or as a whole.
   };
   const Counters& counters() const;
 

@@ -44,6 +44,7 @@ Task<absl::Status> Filesystem::Impl::WriteAtEnd(state::FileHandle fh,
   if (appender == nullptr) {
     appender = std::make_shared<OpenFile>(file->path(), O_WRONLY | O_APPEND, file->identity(),
                                           file->server_key(), /*written=*/true);
+    appender->UseLease(file->lease());
     appenders_[fh] = appender;
   }
   appender->SetPath(file->path());

@@ -211,6 +211,8 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
     if (is_root || client_.IsKnownLink(path) || absl::IsCancelled(reply.status())) co_return reply;
     // The name is gone, or something else has taken the link's place.
   }
+  co_await AskForReadAgain(node, deadline);
+  const uint64_t leases_lost = ReadLeasesLost(node);
   absl::StatusOr<Sight> sight = absl::UnknownError("");
   if (was_link) {
     sight = co_await LookAtName(path, deadline);
@@ -224,10 +226,12 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
                               .timeout = absl::ZeroDuration()};
   }
   const absl::Time looked = runtime::Loop::Current().Now();
-  attributes_.Put(parent, name, sight->attributes, sight->epoch, looked, looked);
+  // Told to be outdated while it was on its way: it is the answer, and is not believed for a time.
+  const bool is_news = ReadLeasesLost(node) == leases_lost;
+  if (is_news) attributes_.Put(parent, name, sight->attributes, sight->epoch, looked, looked);
   NoteSeen(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
-                            .timeout = BelievedFor(node, believed),
+                            .timeout = is_news ? BelievedFor(node, believed) : absl::ZeroDuration(),
                             .born = BornOf(sight->attributes)};
 }
 

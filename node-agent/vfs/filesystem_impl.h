@@ -36,6 +36,7 @@
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/change.h"
 #include "node-agent/vfs/directory_stream.h"
+#include "node-agent/vfs/file_lease.h"
 #include "node-agent/vfs/file_locks.h"
 #include "node-agent/vfs/filesystem.h"
 #include "node-agent/vfs/hard_links.h"
@@ -281,6 +282,27 @@ class Filesystem::Impl {
   // bound to this copy from now on. nullopt: by its name.
   std::optional<state::FileHandle> HandleToCut(state::NodeId node);
 
+  // --- Leases: filesystem_leases.cc
+
+  // The lease that all handles of a node share, made if there is none; of node 0: a new one. Null:
+  // this mount asks for none.
+  std::shared_ptr<FileLease> LeaseOf(state::NodeId node);
+  // Null: the node has none.
+  std::shared_ptr<FileLease> FindLease(state::NodeId node) const;
+  // What was opened with it is a handle of this node.
+  void NoteLeaseOf(state::NodeId node, const std::shared_ptr<FileLease>& lease);
+  // Nobody else has the file open, and its server would ask us first: what is written may wait.
+  // False from the moment on at which the server wants the lease back, or its session is of no use.
+  bool HoldsWriteLease(state::NodeId node) const;
+  // How often the node's R lease was lost: what was asked before the last time is no news.
+  uint64_t ReadLeasesLost(state::NodeId node) const;
+  void OnLeaseBroken(const FileLease& lease, std::shared_ptr<LeaseTenure> tenure,
+                     const smb::LeaseBreak& broken);
+  runtime::Task<void> AnswerBreak(state::NodeId node, std::shared_ptr<LeaseTenure> tenure,
+                                  smb::LeaseBreak broken);
+  // Before what is seen of an open file, whose lease was broken, is believed for a time.
+  runtime::Task<void> AskForReadAgain(state::NodeId node, runtime::Deadline deadline);
+
   // --- Locks: filesystem_locks.cc
 
   struct LockCall;
@@ -463,7 +485,11 @@ class Filesystem::Impl {
   // Beside handles that were set to append after they were opened: the same file, to append.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> appenders_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
-  absl::btree_map<state::NodeId, std::shared_ptr<FileLocks>> locks_;              // Of open files.
+  absl::flat_hash_map<state::NodeId, std::weak_ptr<FileLease>> leases_;           // Of open files.
+  // Called when a W lease is taken back, before that is acknowledged; the server, and who waits for
+  // it, wait until it returns. It must end by the deadline. Null: nothing is written behind.
+  std::function<runtime::Task<void>(state::NodeId, runtime::Deadline)> before_acknowledging_;
+  absl::btree_map<state::NodeId, std::shared_ptr<FileLocks>> locks_;  // Of open files.
   absl::flat_hash_map<state::NodeId, int> locked_in_;     // Directories: how many of locks_.
   absl::flat_hash_set<state::NodeId> read_beside_locks_;  // Of nodes that the kernel holds.
   absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.

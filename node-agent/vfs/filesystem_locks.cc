@@ -77,6 +77,7 @@ std::shared_ptr<FileLocks> Filesystem::Impl::MakeLocks(state::NodeId node, const
   if (locks == nullptr) {
     auto holder = std::make_shared<OpenFile>(file.path(), options_.read_only ? O_RDONLY : O_RDWR,
                                              file.identity(), file.server_key(), file.written());
+    holder->UseLease(file.lease());
     locks = std::make_shared<FileLocks>(
         std::move(holder), [this, node](LockRange range) { NoteLocksLost(node, range); });
     if (tables_.inodes().Contains(node)) locks->directory = tables_.inodes().Get(node).parent();
@@ -252,6 +253,7 @@ Task<absl::Status> Filesystem::Impl::OnHolder(state::NodeId node, std::shared_pt
       // This user only reads it.
       locks->holder = std::make_shared<OpenFile>(holder->path(), O_RDONLY, holder->identity(),
                                                  holder->server_key(), holder->written());
+      locks->holder->UseLease(holder->lease());
       again = true;
       status = absl::OkStatus();
     }

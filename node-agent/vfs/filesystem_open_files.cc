@@ -25,6 +25,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   // Who truncates writes.
   if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
   auto file = std::make_shared<OpenFile>(path, flags);
+  file->UseLease(LeaseOf(node));
   CO_RETURN_IF_ERROR(co_await client_.Run(
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
@@ -73,6 +74,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
   }
   reply.fh = *fh;
+  NoteLeaseOf(node, file->lease());
   opens_[node].insert(*fh);
   files_[*fh] = std::move(file);
   return reply;
@@ -121,6 +123,7 @@ absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHa
   auto file = std::make_shared<OpenFile>(*path, static_cast<int>(record.open_flags),
                                          record.identity.Get(), Load(record.server_key),
                                          (Load(record.flags) & kHandleWritten) != 0);
+  file->UseLease(LeaseOf(record.node));
   files_[fh] = file;
   return file;
 }
@@ -189,6 +192,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
       opens_.erase(open);
       renewing_.erase(node);
       last_writes_.erase(node);
+      leases_.erase(node);
       if (!tables_.inodes().Contains(node)) own_changes_.erase(node);
       if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
     }

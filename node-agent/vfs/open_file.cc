@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "node-agent/base/status_macros.h"
+#include "node-agent/runtime/loop.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 
@@ -71,6 +72,55 @@ void OpenFile::Unsettled::Settle() {
   if (--file_.unsettled_ == 0) file_.settled_.NotifyAll();
 }
 
+Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding binding,
+                                                             wire::CreateRequest create,
+                                                             bool looks_at_directory,
+                                                             std::shared_ptr<LeaseTenure>* tenure,
+                                                             Deadline deadline) {
+  if (lease_ != nullptr && LeaseStateFor(access_) != 0) *tenure = lease_->On(binding.tree);
+  if (*tenure != nullptr) {
+    wire::CreateRequest leased = create;
+    leased.lease = (*tenure)->ToAsk(access_);
+    absl::StatusOr<smb::OpenedFile> opened = co_await binding.tree->Create(
+        std::move(leased), deadline,
+        {.observer = *tenure, .looks_at_directory = looks_at_directory});
+    if (opened.ok()) {
+      const std::optional<wire::Lease>& granted = opened->response.lease;
+      (*tenure)->NoteAnswer(granted.has_value() ? granted->state : 0,
+                            runtime::Loop::Current().Now());
+      co_return opened;
+    }
+    if (!IsLeaseRefused(opened.status())) co_return opened.status();
+    *tenure = nullptr;
+  }
+  co_return co_await binding.tree->Create(std::move(create), deadline,
+                                          {.looks_at_directory = looks_at_directory});
+}
+
+Task<absl::Status> OpenFile::AskForReadAgainOn(dfs::Binding binding, Deadline deadline) {
+  const std::shared_ptr<LeaseTenure> tenure = tenure_;
+  if (tenure == nullptr || &tenure->tree() != binding.tree.get()) co_return absl::OkStatus();
+  const absl::StatusOr<runtime::Mutex::Guard> guard = co_await tenure->asking().Lock(deadline);
+  if (!guard.ok() || !tenure->IsReadLost(runtime::Loop::Current().Now())) {
+    co_return absl::OkStatus();
+  }
+  // One more handle of the same key: what is granted is all of theirs.
+  wire::CreateRequest create;
+  create.desired_access = access_;
+  create.options = wire::kOptionNonDirectory;
+  create.name = binding.path;
+  create.lease = tenure->ToAsk(access_);
+  const absl::StatusOr<smb::OpenedFile> opened =
+      co_await binding.tree->Create(std::move(create), deadline, {.observer = tenure});
+  uint32_t granted = 0;
+  if (opened.ok()) {
+    if (opened->response.lease.has_value()) granted = opened->response.lease->state;
+    binding.tree->CloseLater(opened->file_id);
+  }
+  tenure->NoteAnswer(granted, runtime::Loop::Current().Now());
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disposition,
                                     std::optional<ServerAttributes>* directory, Deadline deadline) {
   wire::CreateRequest create;
@@ -79,10 +129,12 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.query_on_disk_id = true;
-  CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
-                      co_await binding.tree->Create(std::move(create), deadline,
-                                                    {.looks_at_directory = directory != nullptr}));
+  std::shared_ptr<LeaseTenure> tenure;
+  CO_ASSIGN_OR_RETURN(
+      const smb::OpenedFile opened,
+      co_await CreateLeased(binding, std::move(create), directory != nullptr, &tenure, deadline));
   CloseLater();
+  tenure_ = std::move(tenure);
   server_key_ = ServerKeyOf(binding);
   tree_ = std::move(binding.tree);
   file_id_ = opened.file_id;
@@ -180,6 +232,10 @@ Task<absl::Status> OpenFile::ReadOn(dfs::Binding binding, uint64_t offset, absl:
       *result = ErrnoError(ESTALE, "another file has taken this one's place");
       co_return absl::OkStatus();
     }
+    if (IsReadLeaseLost(runtime::Loop::Current().Now())) {
+      (void)co_await AskForReadAgainOn(binding, deadline);
+      if (!IsOpenOn(binding)) continue;
+    }
     const std::shared_ptr<smb::Tree> tree = tree_;
     const wire::FileId used = file_id_;
     absl::StatusOr<size_t> n =
@@ -274,12 +330,15 @@ Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(smb::Tree& 
 
 void OpenFile::Lose(const smb::Tree& tree, const wire::FileId& file_id) {
   // Another call may have opened it anew since.
-  if (tree_.get() == &tree && file_id_ == file_id) tree_ = nullptr;
+  if (tree_.get() != &tree || file_id_ != file_id) return;
+  tree_ = nullptr;
+  tenure_ = nullptr;
 }
 
 void OpenFile::CloseLater() {
   if (tree_ != nullptr) tree_->CloseLater(file_id_);
   tree_ = nullptr;
+  tenure_ = nullptr;
 }
 
 }  // namespace dfscsi::vfs

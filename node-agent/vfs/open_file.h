@@ -19,6 +19,7 @@
 #include "node-agent/state/inode_table.h"
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/change.h"
+#include "node-agent/vfs/file_lease.h"
 #include "node-agent/vfs/filesystem.h"
 
 namespace dfscsi::vfs {
@@ -55,6 +56,13 @@ class OpenFile {
   // A mount that goes with open files (umount -f) leaves none behind on a server whose session
   // another mount still uses.
   ~OpenFile() { CloseLater(); }
+
+  // Asks for a lease whenever it is opened from now on; null: for none.
+  void UseLease(std::shared_ptr<FileLease> lease) { lease_ = std::move(lease); }
+  const std::shared_ptr<FileLease>& lease() const { return lease_; }
+  bool IsReadLeaseLost(absl::Time now) const {
+    return tenure_ != nullptr && tenure_->IsReadLost(now);
+  }
 
   const dfs::DfsPath& path() const { return path_; }
   // It, or a directory above it, was renamed.
@@ -148,6 +156,10 @@ class OpenFile {
                                      bool check_identity, absl::StatusOr<uint64_t>* result,
                                      Filesystem::Counters* counters, runtime::Deadline deadline);
 
+  // Where the lease was broken: asks for R again, so that what is read then is told if it is
+  // outdated. Of no avail if it is not open on this binding; OK always.
+  runtime::Task<absl::Status> AskForReadAgainOn(dfs::Binding binding, runtime::Deadline deadline);
+
   void CloseLater();
 
  private:
@@ -155,6 +167,13 @@ class OpenFile {
   runtime::Task<absl::Status> Create(dfs::Binding binding, smb::wire::Disposition disposition,
                                      std::optional<ServerAttributes>* directory,
                                      runtime::Deadline deadline);
+  // The same, with a lease, and without one where the server refuses that. `*tenure` is the
+  // lease's, null if none was granted.
+  runtime::Task<absl::StatusOr<smb::OpenedFile>> CreateLeased(dfs::Binding binding,
+                                                              smb::wire::CreateRequest create,
+                                                              bool looks_at_directory,
+                                                              std::shared_ptr<LeaseTenure>* tenure,
+                                                              runtime::Deadline deadline);
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
   // Whether what was just opened is still the file.
   bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
@@ -173,6 +192,8 @@ class OpenFile {
   const uint32_t access_;
   std::shared_ptr<smb::Tree> tree_;  // Null: not open anywhere.
   smb::wire::FileId file_id_;
+  std::shared_ptr<FileLease> lease_;     // Null: it asks for none.
+  std::shared_ptr<LeaseTenure> tenure_;  // Null: the open has none.
   uint64_t epoch_ = 0;
   uint64_t server_key_ = 0;  // 0: never open, or not known after a takeover.
   state::NodeIdentity identity_;

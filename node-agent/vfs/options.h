@@ -20,6 +20,7 @@ struct Options {
   bool user_xattr = true;    // user_xattr: user.* are the server's extended attributes.
   bool locks = true;         // Off (nobrl): the kernel keeps them to itself.
   bool pages = true;         // cache=none: false, every read and write goes to the server.
+  bool leases = true;        // Off (nolease): none is asked for. Without pages neither.
   bool mf_symlinks = false;  // mfsymlinks: files that stand for symbolic links are links.
   // How long attributes and names are believed, by us and by the kernel.
   absl::Duration actimeo = absl::Seconds(1);

@@ -1,0 +1,250 @@
+// Leases of open files: what is asked for, what a break takes away, what outlives nothing.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "node-agent/vfs/filesystem_test_lab.h"
+
+namespace dfscsi::vfs {
+namespace {
+
+using smb::wire::Command;
+using smb::wire::kLeaseRead;
+using smb::wire::NtStatus;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+// A mount of t1's share with one file in it.
+class LeasesTest : public ::testing::Test {
+ protected:
+  LeasesTest() {
+    lab_.share("t1").writable = true;
+    lab_.share("t1").AddText("file", "before");
+  }
+  void Mount(Options options = {}) {
+    // So that what is asked again is asked for the sake of a lease.
+    if (options.actimeo == absl::Seconds(1)) options.actimeo = absl::Hours(1);
+    lab_.Mount("//t1/share", std::move(options));
+    node_ = lab_.Walk("file");
+  }
+  std::vector<uint32_t> leases() { return lab_.server("t1").leases("share", "file"); }
+  void Break(uint32_t to) {
+    lab_.lab().process("t1").RunNow([&] { lab_.server("t1").BreakLeases("share", "file", to); });
+    lab_.RunFor(absl::Milliseconds(100));
+  }
+  // Another machine writes, as its server does it: leases are broken first.
+  void WriteElsewhere(const std::string& text) {
+    testing::ScriptedFile& file = *lab_.share("t1").Find("file");
+    lab_.lab().process("t1").RunNow([&] {
+      lab_.server("t1").BreakLeases("share", "file", 0);
+      file.Resize(0);
+      file.Write(0, FilesystemLab::BytesOf(text));
+    });
+    lab_.RunFor(absl::Milliseconds(100));
+  }
+  state::FileHandle Open(int flags = O_RDONLY) {
+    const absl::StatusOr<OpenReply> open = lab_.Open(node_, flags);
+    EXPECT_TRUE(open.ok()) << open.status();
+    return open.ok() ? open->fh : 0;
+  }
+
+  FilesystemLab lab_;
+  state::NodeId node_ = 0;
+};
+
+TEST_F(LeasesTest, HandlesOfOneFileShareALeaseAndTheLastOneEndsIt) {
+  Mount();
+  const state::FileHandle reads = Open();
+  const state::FileHandle writes = Open(O_RDWR);
+  const state::FileHandle appends = Open(O_WRONLY | O_APPEND);
+  EXPECT_THAT(leases(), ElementsAre(kLeaseRead));
+  EXPECT_EQ(lab_.Write(writes, 0, "BEFORE"), absl::OkStatus());
+  EXPECT_EQ(lab_.Write(appends, 6, "+"), absl::OkStatus());
+  EXPECT_EQ(lab_.WriteAtEnd(writes, "+"), absl::OkStatus());
+  EXPECT_EQ(lab_.Read(reads, 0, 100).value_or("?"), "BEFORE++");
+  EXPECT_THAT(leases(), ElementsAre(kLeaseRead)) << "nothing of ours breaks it";
+  EXPECT_EQ(lab_.counters().lease_breaks, 0);
+  for (const state::FileHandle fh : {reads, writes, appends}) lab_.filesystem().Release(fh);
+  lab_.RunFor(absl::Seconds(1));
+  EXPECT_THAT(leases(), IsEmpty());
+}
+
+TEST_F(LeasesTest, AFileThatIsMadeOrOpenedAnewHasALeaseOfItsOwn) {
+  Mount();
+  const absl::StatusOr<CreateReply> made = lab_.Create(state::kRootNode, "made");
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kLeaseRead));
+  const absl::StatusOr<OpenReply> second = lab_.Open(made->entry.node);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kLeaseRead));
+  // The same name is another file's now: its handles' key is not that of the first one's.
+  EXPECT_EQ(lab_.Rename(state::kRootNode, "file", state::kRootNode, "moved"), absl::OkStatus());
+  lab_.share("t1").AddText("file", "another");
+  const state::NodeId other = lab_.Walk("file");
+  ASSERT_TRUE(lab_.Open(other).ok());
+  ASSERT_TRUE(lab_.Open(lab_.Walk("moved")).ok());
+  EXPECT_THAT(leases(), ElementsAre(kLeaseRead));
+  EXPECT_THAT(lab_.server("t1").leases("share", "moved"), ElementsAre(kLeaseRead));
+}
+
+TEST_F(LeasesTest, AnOpenCostsNoFrameMoreThanWithoutLeases) {
+  int64_t frames[2] = {};
+  for (const bool leases : {false, true}) {
+    FilesystemLab lab;
+    lab.share("t1").writable = true;
+    lab.share("t1").AddText("file", "text");
+    lab.Mount("//t1/share", {.leases = leases});
+    const state::NodeId node = lab.Walk("file");
+    const int64_t before = lab.frames();
+    const absl::StatusOr<OpenReply> open = lab.Open(node, O_RDWR);
+    ASSERT_TRUE(open.ok());
+    EXPECT_TRUE(lab.Read(open->fh, 0, 10).ok());
+    lab.filesystem().Release(open->fh);
+    lab.RunFor(absl::Seconds(1));
+    frames[leases ? 1 : 0] = lab.frames() - before;
+  }
+  EXPECT_EQ(frames[0], 3);
+  EXPECT_EQ(frames[1], frames[0]);
+}
+
+TEST_F(LeasesTest, AnotherMachinesWriteIsSeenAtOnceAndAgain) {
+  Mount();
+  const state::FileHandle fh = Open();
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_EQ(lab_.GetAttributes(node_)->attributes.st_size, 6);
+  for (int i = 0; i < 3; ++i) {
+    const std::string text(static_cast<size_t>(10 + i), 'x');
+    const int told = lab_.invalidation().changed[node_];
+    WriteElsewhere(text);
+    EXPECT_GT(lab_.invalidation().changed[node_], told) << i;
+    EXPECT_THAT(leases(), ElementsAre(0u)) << i;
+    const absl::StatusOr<AttributesReply> now = lab_.GetAttributes(node_);
+    EXPECT_EQ(now->attributes.st_size, 10 + i);
+    // Who looked has asked for it again: the next write is told, too.
+    EXPECT_THAT(leases(), ElementsAre(kLeaseRead)) << i;
+    EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), text);
+  }
+  WriteElsewhere("by reading alone");
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "by reading alone");
+  EXPECT_THAT(leases(), ElementsAre(kLeaseRead));
+  EXPECT_EQ(lab_.server("t1").opens(), 1) << "what asked for it is closed";
+}
+
+TEST_F(LeasesTest, PagesThatWereReadBeforeABreakAreNotKept) {
+  Mount();
+  const state::FileHandle fh = Open();
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_TRUE(lab_.Open(node_)->keep_cache);
+  Break(0);  // The same content, size and time.
+  const absl::StatusOr<OpenReply> renews = lab_.Open(node_);
+  EXPECT_FALSE(renews->keep_cache);
+  // A break before it is used: the pages that it was to renew are outdated again.
+  Break(0);
+  EXPECT_EQ(lab_.Read(renews->fh, 0, 100).value_or("?"), "before");
+  const absl::StatusOr<OpenReply> again = lab_.Open(node_);
+  EXPECT_FALSE(again->keep_cache);
+  EXPECT_EQ(lab_.Read(again->fh, 0, 100).value_or("?"), "before");
+  EXPECT_TRUE(lab_.Open(node_)->keep_cache);
+}
+
+TEST_F(LeasesTest, ABreakThatOvertakesTheAnswerToAnOpenLeavesNoLease) {
+  Mount();
+  // The answer waits; the break does not.
+  lab_.server("t1").AddRule({.command = Command::kCreate,
+                             .path = "file",
+                             .times = 1,
+                             .action = {.delay = absl::Seconds(2)}});
+  lab_.lab().world().After(absl::Seconds(1), [&] {
+    lab_.lab().process("t1").RunNow([&] { lab_.server("t1").BreakLeases("share", "file", 0); });
+  });
+  const state::FileHandle fh = Open();
+  EXPECT_THAT(leases(), ElementsAre(0u));
+  const int told = lab_.invalidation().changed[node_];
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_THAT(leases(), ElementsAre(kLeaseRead)) << "it was known to be lost, and asked for again";
+  WriteElsewhere("after");
+  EXPECT_GT(lab_.invalidation().changed[node_], told);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "after");
+}
+
+TEST_F(LeasesTest, WhatWasSeenBeforeABreakIsNotBelievedAfterIt) {
+  Mount();
+  const state::FileHandle fh = Open();
+  lab_.RunFor(absl::Hours(2));
+  lab_.server("t1").AddRule(
+      {.command = Command::kClose, .times = 1, .action = {.delay = absl::Seconds(2)}});
+  // The look is one frame: its answer leaves when its last part does.
+  lab_.lab().world().After(absl::Seconds(1), [&] { Break(0); });
+  const absl::StatusOr<AttributesReply> old = lab_.GetAttributes(node_);
+  ASSERT_TRUE(old.ok());
+  EXPECT_EQ(old->timeout, absl::ZeroDuration());
+  const int64_t misses = lab_.counters().attribute_misses;
+  ASSERT_TRUE(lab_.GetAttributes(node_).ok());
+  EXPECT_EQ(lab_.counters().attribute_misses, misses + 1);
+  lab_.filesystem().Release(fh);
+}
+
+TEST_F(LeasesTest, AServerThatRefusesLeasesIsAskedWithoutOne) {
+  for (const NtStatus refusal : {NtStatus::kInvalidParameter, NtStatus::kNotSupported}) {
+    FilesystemLab lab;
+    lab.share("t1").AddText("file", "text");
+    lab.server("t1").set_script(
+        [&](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
+          if (request.header.command != Command::kCreate) return std::nullopt;
+          const auto create = smb::wire::DecodeCreateRequest(request.body);
+          if (!create.ok() || !create->lease.has_value()) return std::nullopt;
+          return testing::Action{.status = refusal};
+        });
+    lab.Mount("//t1/share");
+    const absl::StatusOr<OpenReply> open = lab.Open(lab.Walk("file"));
+    ASSERT_TRUE(open.ok()) << open.status();
+    EXPECT_EQ(lab.Read(open->fh, 0, 10).value_or("?"), "text");
+    EXPECT_THAT(lab.server("t1").leases("share", "file"), IsEmpty());
+    lab.server("t1").set_script(nullptr);
+  }
+}
+
+TEST_F(LeasesTest, OthersWhoHaveTheKeyOfAnotherFileAreOpenedWithoutALease) {
+  // Another machine renamed what is open, and put another file in its place.
+  Mount();
+  const state::FileHandle fh = Open();
+  const std::shared_ptr<testing::ScriptedFile> root = lab_.share("t1").root();
+  testing::ScriptedShare::Move(root->children.begin()->second, root, u"moved");
+  lab_.share("t1").AddText("file", "another");
+  const absl::StatusOr<OpenReply> open = lab_.Open(node_);
+  ASSERT_TRUE(open.ok()) << open.status();
+  EXPECT_EQ(lab_.Read(open->fh, 0, 10).value_or("?"), "another");
+  EXPECT_EQ(lab_.Read(fh, 0, 10).value_or("?"), "before");
+  EXPECT_THAT(leases(), IsEmpty());
+  EXPECT_THAT(lab_.server("t1").leases("share", "moved"), ElementsAre(kLeaseRead));
+}
+
+TEST_F(LeasesTest, WithoutPagesOrWithNoleaseNoneIsAskedFor) {
+  for (const Options& options : {Options{.pages = false}, Options{.leases = false}}) {
+    FilesystemLab lab;
+    lab.share("t1").AddText("file", "text");
+    lab.Mount("//t1/share", options);
+    ASSERT_TRUE(lab.Open(lab.Walk("file")).ok());
+    EXPECT_THAT(lab.server("t1").leases("share", "file"), IsEmpty());
+  }
+}
+
+TEST_F(LeasesTest, ALeaseIsAskedForAgainAfterTheDeathOfTheAgent) {
+  Mount();
+  const state::FileHandle fh = Open();
+  lab_.TakeOver();
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_THAT(leases(), Each(kLeaseRead));
+  WriteElsewhere("after");
+  EXPECT_EQ(lab_.invalidation().changed[node_], 1);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "after");
+}
+
+}  // namespace
+}  // namespace dfscsi::vfs
