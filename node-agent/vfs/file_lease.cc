@@ -51,10 +51,10 @@ wire::Lease LeaseTenure::ToAsk(uint32_t access) const {
   return {.key = key_, .state = LeaseStateFor(access)};
 }
 
-void LeaseTenure::NoteAnswer(uint32_t granted, absl::Time now) {
+void LeaseTenure::NoteAnswer(uint32_t granted, uint64_t breaks, absl::Time now) {
   if ((granted & wire::kLeaseRead) != 0) {
     read_lost_ = false;
-  } else {
+  } else if (breaks == breaks_) {  // Else it was granted, and taken down on its way.
     ask_again_at_ = now + kAskAgainAfter;
   }
 }
@@ -64,6 +64,7 @@ bool LeaseTenure::IsReadLost(absl::Time now) const {
 }
 
 void LeaseTenure::OnLeaseBreak(const smb::LeaseBreak& broken) {
+  ++breaks_;
   if ((broken.to & wire::kLeaseRead) == 0) read_lost_ = true;
   on_broken_(shared_from_this(), broken);
 }

@@ -55,8 +55,9 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
 
   // To be put into a CREATE of this node's file on tree(), with this as its observer.
   smb::wire::Lease ToAsk(uint32_t access) const;
-  // What came of it; `granted`: LeaseState bits.
-  void NoteAnswer(uint32_t granted, absl::Time now);
+  // What came of it; `granted`: LeaseState bits; `breaks`: breaks() before it was asked.
+  void NoteAnswer(uint32_t granted, uint64_t breaks, absl::Time now);
+  uint64_t breaks() const { return breaks_; }
 
   // R was granted before and is not held now: whoever is to read may ask for it again, for what he
   // reads is not told to be outdated else. False for a while after it was asked for in vain.
@@ -71,6 +72,7 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   const OnBroken on_broken_;
   smb::wire::LeaseKey key_ = {};
   bool read_lost_ = false;
+  uint64_t breaks_ = 0;
   absl::Time ask_again_at_ = absl::InfinitePast();
   runtime::Mutex asking_;
 };

@@ -215,7 +215,8 @@ TEST_F(LeasesTest, OthersWhoHaveTheKeyOfAnotherFileAreOpenedWithoutALease) {
   Mount();
   const state::FileHandle fh = Open();
   const std::shared_ptr<testing::ScriptedFile> root = lab_.share("t1").root();
-  testing::ScriptedShare::Move(root->children.begin()->second, root, u"moved");
+  const std::shared_ptr<testing::ScriptedFile> file = root->children.begin()->second;
+  testing::ScriptedShare::Move(file, root, u"moved");
   lab_.share("t1").AddText("file", "another");
   const absl::StatusOr<OpenReply> open = lab_.Open(node_);
   ASSERT_TRUE(open.ok()) << open.status();

@@ -81,12 +81,13 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
   if (*tenure != nullptr) {
     wire::CreateRequest leased = create;
     leased.lease = (*tenure)->ToAsk(access_);
+    const uint64_t breaks = (*tenure)->breaks();
     absl::StatusOr<smb::OpenedFile> opened = co_await binding.tree->Create(
         std::move(leased), deadline,
         {.observer = *tenure, .looks_at_directory = looks_at_directory});
     if (opened.ok()) {
       const std::optional<wire::Lease>& granted = opened->response.lease;
-      (*tenure)->NoteAnswer(granted.has_value() ? granted->state : 0,
+      (*tenure)->NoteAnswer(granted.has_value() ? granted->state : 0, breaks,
                             runtime::Loop::Current().Now());
       co_return opened;
     }
@@ -110,6 +111,7 @@ Task<absl::Status> OpenFile::AskForReadAgainOn(dfs::Binding binding, Deadline de
   create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.lease = tenure->ToAsk(access_);
+  const uint64_t breaks = tenure->breaks();
   const absl::StatusOr<smb::OpenedFile> opened =
       co_await binding.tree->Create(std::move(create), deadline, {.observer = tenure});
   uint32_t granted = 0;
@@ -117,7 +119,7 @@ Task<absl::Status> OpenFile::AskForReadAgainOn(dfs::Binding binding, Deadline de
     if (opened->response.lease.has_value()) granted = opened->response.lease->state;
     binding.tree->CloseLater(opened->file_id);
   }
-  tenure->NoteAnswer(granted, runtime::Loop::Current().Now());
+  tenure->NoteAnswer(granted, breaks, runtime::Loop::Current().Now());
   co_return absl::OkStatus();
 }
 
