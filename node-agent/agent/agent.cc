@@ -35,6 +35,9 @@ constexpr absl::Duration kGrowAgainAfter = absl::Seconds(1);
 constexpr absl::Duration kMounterTime = absl::Seconds(10);
 // LOGOFF and CLOSE are on their way; nobody waits for their answers.
 constexpr absl::Duration kGoodbyeTime = absl::Milliseconds(100);
+// How long writes that were acknowledged may outlive their mount, and how often that is looked at.
+constexpr absl::Duration kLeavingTime = absl::Seconds(60);
+constexpr absl::Duration kLeavingPause = absl::Milliseconds(100);
 
 // The same for every agent of this node, and nowhere else.
 std::array<uint8_t, 32> IdentityKeyOf(const state::LogonGuard& guard) {
@@ -322,10 +325,34 @@ Task<void> Agent::RemoveUnfinished(uint32_t mount_id) {
 void Agent::Forget(uint32_t mount_id) {
   // Drain() walks the mounts and waits for their requests; it gives up all of them.
   if (draining_) return;
-  if (mounts_.erase(mount_id) == 0) return;
+  auto gone = mounts_.extract(mount_id);
+  if (gone.empty()) return;
+  if (gone.mapped().served != nullptr && gone.mapped().served->session().acknowledged() > 0) {
+    leaving_.insert(std::move(gone));
+    tasks_.Spawn(EndLeaving(mount_id));
+    return;
+  }
+  gone.mapped().served.reset();
   if (generation_ != 0) memory_->arena->FreeMount(mount_id);
   busy_at_ = loop_.Now();
   trim_due_ = true;
+}
+
+Task<void> Agent::EndLeaving(uint32_t mount_id) {
+  const absl::Time end = loop_.Now() + kLeavingTime;
+  while (true) {
+    (void)co_await runtime::Sleep(kLeavingPause, Deadline::Never());
+    const auto found = leaving_.find(mount_id);
+    if (found == leaving_.end()) co_return;  // Drained.
+    const size_t left = found->second.served->session().acknowledged();
+    if (left > 0 && loop_.Now() < end) continue;
+    if (left > 0) LogError("mount ", mount_id, ": unmounted, and ", left, " writes are lost");
+    leaving_.erase(found);
+    memory_->arena->FreeMount(mount_id);
+    busy_at_ = loop_.Now();
+    trim_due_ = true;
+    co_return;
+  }
 }
 
 Task<void> Agent::StartService() {
@@ -484,6 +511,7 @@ Task<void> Agent::DrainAndStop() {
     if (engine_->CacheChanged()) co_await engine_->SaveCache(deadline);
     engine_->sessions.ForgetSessions();
     for (auto& [id, known] : mounts_) known.served.reset();
+    leaving_.clear();
     generation_ = 0;
   }
   mounts_.clear();

@@ -145,6 +145,8 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   absl::Status TryTakeOver(KnownMount& known, const std::vector<state::RequestSlot>& adopted);
   runtime::Task<void> RemoveUnfinished(uint32_t mount_id);
   void Forget(uint32_t mount_id);
+  // Ends what is left of a mount that is gone, once what it has acknowledged is written.
+  runtime::Task<void> EndLeaving(uint32_t mount_id);
   void AskToGrow();
   runtime::Task<void> Grow();
   void TakeStep(const state::StepGranted& step);
@@ -178,6 +180,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   std::optional<Memory> memory_;
   std::map<uint32_t, KnownMount> mounts_;
   bool list_complete_ = false;
+  std::map<uint32_t, KnownMount> leaving_;  // Unmounted, with writes that no server has yet.
 
   // While active.
   uint32_t generation_ = 0;

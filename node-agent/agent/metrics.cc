@@ -111,6 +111,8 @@ void AddNode(Page& page, const MetricsSource& source) {
       .Add(usage.parked.slots);
   page.Gauge("parked_request_bytes", "Memory that they take.")
       .Add(static_cast<double>(usage.parked.bytes));
+  page.Gauge("acknowledged_writes", "Writes that were answered and that no server has yet.")
+      .Add(usage.acknowledged);
   page.Counter("parked_full_total",
                "Times a mount was not read because parked requests had reached their limit.")
       .Add(source.engine.room.stops());

@@ -53,7 +53,10 @@ void OnWrite(fuse_req_t request, fuse_ino_t, const char* bytes, size_t size, off
   // Flags as they are now. What mapped pages hold has its place in the file.
   const bool pages = file->writepage != 0;
   const bool at_end = (file->flags & O_APPEND) != 0 && !pages;
-  session.Spawn(RunWrite(&session.filesystem(), WriteReply(session, request), file->fh,
+  WriteReply reply(session, request);
+  constexpr int kWaits = O_APPEND | O_DIRECT | O_DSYNC | O_SYNC;
+  if (!pages && (file->flags & kWaits) == 0) reply.AllowEarly();
+  session.Spawn(RunWrite(&session.filesystem(), std::move(reply), file->fh,
                          static_cast<uint64_t>(offset), from, at_end, pages));
 }
 

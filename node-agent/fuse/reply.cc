@@ -23,7 +23,7 @@ Reply::~Reply() {
 
 void Reply::Send(const absl::Status& status) {
   const int error = vfs::ErrnoOf(status);
-  if (error != 0) session_->CountError(error);
+  if (error != 0 && !request_->acknowledged()) session_->CountError(error);
   Answer([error](fuse_req* request) { return fuse_reply_err(request, error); });
 }
 

@@ -43,7 +43,6 @@ class Reply {
     return session_->Answer(std::move(request_), reply);
   }
 
- private:
   Session* session_;
   std::unique_ptr<Request> request_;
 };
@@ -88,6 +87,8 @@ struct CreateReply : Reply {
 struct WriteReply : Reply {
   using Reply::Reply;
   using Reply::Send;
+  // It may be acknowledged before its server has it (vfs::ChangeJournal::Acknowledge).
+  void AllowEarly() { request_->may_answer_early = true; }
   bool Send(size_t bytes);
 };
 

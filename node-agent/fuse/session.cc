@@ -173,7 +173,7 @@ void Session::Start() {
 void Session::StopReading() { reading_.reset(); }
 
 runtime::Task<absl::Status> Session::WaitUntilIdle(runtime::Deadline deadline) {
-  while (!requests_.empty()) CO_RETURN_IF_ERROR(co_await idle_.WaitForNotify(deadline));
+  while (!IsIdle()) CO_RETURN_IF_ERROR(co_await idle_.WaitForNotify(deadline));
   co_return absl::OkStatus();
 }
 
@@ -236,7 +236,15 @@ Session::ReadSomeResult Session::ReadSome() {
 
 void Session::Adopt(const std::vector<RequestSlot>& slots) {
   for (const RequestSlot slot : slots) {
-    if (slot.state() == SlotState::kDone) {
+    if (slot.state() != SlotState::kAcknowledged) continue;
+    ++counters_.adopted_requests;
+    (void)WriteAnswer(slot.unique(), 0, slot.reply());  // As below.
+    Process(slot);
+  }
+  for (const RequestSlot slot : slots) {
+    if (slot.state() == SlotState::kAcknowledged) {
+      continue;
+    } else if (slot.state() == SlotState::kDone) {
       ++counters_.adopted_answers;
       // ENOENT: the kernel has it already.
       (void)WriteAnswer(slot.unique(), slot.error(), slot.reply());
@@ -255,7 +263,8 @@ void Session::Process(RequestSlot slot) {
     ProcessInterrupt(slot);
     return;
   }
-  if (IsOwnRequest(header.pid) && header.opcode != FUSE_FORGET &&
+  const bool acknowledged = slot.state() == SlotState::kAcknowledged;
+  if (!acknowledged && IsOwnRequest(header.pid) && header.opcode != FUSE_FORGET &&
       header.opcode != FUSE_BATCH_FORGET) {
     // A thread of ours that waits for an answer of ours waits for ever.
     ++counters_.own_requests;
@@ -292,6 +301,14 @@ void Request::NoteSent(uint64_t server_key, uint64_t offset) {
   arena->MarkStarted(slot, GuidOf(offset), server_key);
 }
 
+uint64_t Request::held_bytes() const {
+  // Parked ones are of a server that is away, or too many.
+  if (!may_answer_early || slot.parked()) return 0;
+  return slot.big() ? state::kBigPayloadBytes : state::kSmallPayloadBytes;
+}
+
+void Request::Acknowledge() { session->AnswerEarly(*this); }
+
 absl::Duration Request::age() const {
   return absl::Nanoseconds(static_cast<int64_t>(state::ArenaNowNs() - slot.arrived_ns()));
 }
@@ -299,14 +316,21 @@ absl::Duration Request::age() const {
 std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {
   auto request = std::make_unique<Request>();
   request->libfuse = libfuse;
+  request->session = this;
   request->arena = &room_.arena();
   request->slot = decoding_;
-  if (decoding_.state() == SlotState::kStarted) {
+  request->answered_early = decoding_.state() == SlotState::kAcknowledged;
+  if (decoding_.state() == SlotState::kStarted || request->answered_early) {
     request->sent_before = decoding_.server();
     request->offset_before = OffsetOf(decoding_.create_guid());
   }
   if (config_.moves) request->moves_before = config_.moves();
   taken_ = true;
+  if (request->answered_early) {
+    ++acknowledged_;
+    fuse_reply_none(std::exchange(request->libfuse, nullptr));
+    return request;
+  }
   requests_[request->slot.unique()] = request.get();
   TakeEarlyInterrupt(*request);
   return request;
@@ -326,7 +350,29 @@ void Session::RunForget(fuse_req* libfuse, absl::FunctionRef<void()> apply) {
   room_.Free(decoding_);
 }
 
+void Session::AnswerEarly(Request& request) {
+  fuse_write_out answer = {};
+  const char* const body = request.slot.request().data() + sizeof(fuse_in_header);
+  answer.size = reinterpret_cast<const fuse_write_in*>(body)->size;
+  const absl::Span<const char> bytes(reinterpret_cast<const char*>(&answer), sizeof(answer));
+  room_.arena().MarkAcknowledged(request.slot, bytes);
+  request.answered_early = true;
+  requests_.erase(request.slot.unique());
+  ++acknowledged_;
+  ++counters_.answers;
+  ++counters_.early_answers;
+  if (WriteAnswer(request.slot.unique(), 0, bytes) != 0) ++counters_.undelivered;
+  fuse_reply_none(std::exchange(request.libfuse, nullptr));
+  if (request.interrupt) room_.Free(std::exchange(request.interrupt, RequestSlot()));
+}
+
 bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply) {
+  if (request->answered_early) {
+    room_.Free(request->slot);
+    --acknowledged_;
+    if (IsIdle()) idle_.NotifyAll();
+    return true;
+  }
   if (request->age() > config_.slow) TellSlow(*request, /*answered=*/true);
   answering_ = request.get();
   write_error_ = 0;
@@ -336,7 +382,7 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   requests_.erase(request->slot.unique());
   room_.Free(request->slot);
   if (request->interrupt) room_.Free(request->interrupt);
-  if (requests_.empty()) idle_.NotifyAll();
+  if (IsIdle()) idle_.NotifyAll();
   return write_error_ == 0;
 }
 
@@ -364,6 +410,7 @@ void Session::CountError(int error) {
 }
 
 void Session::Abandon(std::unique_ptr<Request> request) {
+  if (request->answered_early) return;
   fuse_reply_none(request->libfuse);
   requests_.erase(request->slot.unique());
 }

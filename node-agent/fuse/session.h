@@ -51,18 +51,27 @@ class Filesystem;
 
 namespace dfscsi::fuse {
 
-// One request between its reading and its answer. Owned by the Reply that will answer it.
+class Session;
+
+// One request between its reading and its answer, or, of a WRITE that is acknowledged early, its
+// end. Owned by the Reply that will answer it.
 struct Request : vfs::ChangeJournal {
   void NoteSent(uint64_t server_key, uint64_t offset) override;
   uint64_t sent_to() const override { return sent_before; }
   uint64_t sent_offset() const override { return offset_before; }
   absl::Duration age() const override;
+  uint64_t held_bytes() const override;
+  void Acknowledge() override;
+  bool acknowledged() const override { return answered_early; }
 
+  Session* session = nullptr;
   state::RequestArena* arena = nullptr;
   fuse_req* libfuse = nullptr;
   state::RequestSlot slot;
   int64_t moves_before = 0;  // Config::moves() when it came.
   bool slow_reported = false;
+  bool may_answer_early = false;        // A WRITE that nothing in its flags forbids it.
+  bool answered_early = false;          // libfuse has forgotten it.
   std::optional<absl::Time> born = {};  // For the answer to STATX.
   uint64_t sent_before = 0;             // By a dead agent, to this server.
   uint64_t offset_before = vfs::kNoOffset;
@@ -95,6 +104,7 @@ struct SessionCounters {
   int64_t own_requests = 0;      // Of this process: refused.
   int64_t adopted_requests = 0;  // Run again for a dead predecessor.
   int64_t adopted_answers = 0;   // Answers sent again for it.
+  int64_t early_answers = 0;     // WRITEs acknowledged before their server had them.
   int64_t dropped_forgets = 0;
   int64_t malformed = 0;  // Not what a kernel sends.
 };
@@ -130,13 +140,13 @@ class Session {
   ~Session();
 
   // Takes over what RequestArena::Adopt() found of this mount, oldest first: sends answers that are
-  // known, runs the rest. Before Start().
+  // known, runs the rest; WRITEs that were acknowledged before all others. Before Start().
   void Adopt(const std::vector<state::RequestSlot>& slots);
 
   // Reads requests from now on.
   void Start();
   void StopReading();
-  // OK: every request that was read is answered.
+  // OK: every request that was read is answered, and every WRITE that was acknowledged has ended.
   runtime::Task<absl::Status> WaitUntilIdle(runtime::Deadline deadline);
 
   // Tells of operations that have become slow since the last call.
@@ -145,6 +155,8 @@ class Session {
   int fuse_fd() const { return config_.fuse_fd.get(); }
   uint32_t mount_id() const { return config_.mount_id; }
   size_t in_flight() const { return requests_.size(); }
+  // WRITEs that were answered, and whose server does not have them yet.
+  size_t acknowledged() const { return acknowledged_; }
   const SessionCounters& counters() const { return counters_; }
 
   // ---- For operations.cc and reply.h ----
@@ -161,6 +173,8 @@ class Session {
   // Answers by one of libfuse's fuse_reply_…(). False: the kernel did not take it, so what it would
   // have told the kernel is not known there.
   bool Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply);
+  // Answers a WRITE, which goes on. Its Answer() then only gives its slot back.
+  void AnswerEarly(Request& request);
   void CountError(int error);
   void CountUnanswered() { ++counters_.unanswered; }
   // True in the destructor: requests are let go unanswered.
@@ -189,6 +203,7 @@ class Session {
   // While the mount is not read: requests of threads that have been killed.
   void CancelKilled();
   bool IsOwnRequest(uint32_t pid) const;
+  bool IsIdle() const { return requests_.empty() && acknowledged_ == 0; }
   // Writes a bare answer of ours. Returns 0 or the errno of the write.
   int WriteAnswer(uint64_t unique, int error, absl::Span<const char> body);
 
@@ -209,6 +224,7 @@ class Session {
 
   absl::flat_hash_map<uint64_t, Request*> requests_;  // In flight, by unique.
   std::deque<EarlyInterrupt> early_interrupts_;
+  size_t acknowledged_ = 0;  // Not in requests_: no signal ends them.
   runtime::Condition idle_;
   SessionCounters counters_;
 

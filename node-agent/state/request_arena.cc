@@ -20,6 +20,8 @@ constexpr uint64_t kMagic = 0x616e657261736664;  // "dfsarena"
 constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kSmallSlotBytes = sizeof(SlotDescriptor) + kSmallPayloadBytes;
 static_assert(kBigPayloadBytes % kPageBytes == 0);
+// In step 0's kind: no kind that an agent of layout 2 knows.
+constexpr uint32_t kHoldsAcknowledged = 0x100;
 
 struct Geometry {
   int big;
@@ -75,9 +77,9 @@ void SetArenaClockForTest(uint64_t (*now_ns)()) {
 
 struct RequestArena::Header {
   std::atomic<uint64_t> magic;  // Stored last; 0: blank.
-  uint32_t layout_version;
+  std::atomic<uint32_t> layout_version;
   std::atomic<uint32_t> generation;
-  std::atomic<uint32_t> kinds[kArenaSteps];  // StepKind
+  std::atomic<uint32_t> kinds[kArenaSteps];  // StepKind, and kHoldsAcknowledged
   std::atomic<uint32_t> parked_used;         // ParkedSlots
 };
 
@@ -127,10 +129,11 @@ absl::StatusOr<std::unique_ptr<RequestArena>> RequestArena::Map(int fd) {
   const Header* header = arena->header();
   const uint64_t magic = Load(header->magic);
   if (magic == 0) return arena;  // Blank: the first Adopt() writes the header.
-  if (magic != kMagic || header->layout_version != kArenaLayoutVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("request arena of layout ", header->layout_version, ", this program reads ",
-                     kArenaLayoutVersion));
+  const uint32_t layout = Load(header->layout_version);
+  if (magic != kMagic || layout < kArenaLayoutVersion || layout > kArenaLayoutAcknowledged) {
+    return absl::FailedPreconditionError(absl::StrCat("request arena of layout ", layout,
+                                                      ", this program reads ", kArenaLayoutVersion,
+                                                      " to ", kArenaLayoutAcknowledged));
   }
   return arena;
 }
@@ -149,7 +152,7 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
   RETURN_IF_ERROR(Prepare(granted));
   Header* const head = header();
   if (Load(head->magic) == 0) {
-    Fill(head->layout_version, kArenaLayoutVersion);
+    Store(head->layout_version, kArenaLayoutVersion);
     Store(head->magic, kMagic);
   }
   Store(head->generation, generation);
@@ -159,7 +162,7 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
   absl::MutexLock lock(&mutex_);
   for (int step = 0; step < kArenaSteps; ++step) {
     steps_[step].granted = granted >> step & 1;
-    StepKind kind = static_cast<StepKind>(Load(head->kinds[step]));
+    StepKind kind = static_cast<StepKind>(Load(head->kinds[step]) & ~kHoldsAcknowledged);
     if (kind > StepKind::kSmall) {
       return absl::FailedPreconditionError("request arena: a step of an unknown kind");
     }
@@ -198,6 +201,12 @@ absl::StatusOr<std::vector<RequestSlot>> RequestArena::Adopt(uint32_t generation
       (big ? free_big_ : free_small_).push_back(slot);
     }
   }
+  acknowledged_ =
+      static_cast<int>(std::count_if(unique.begin(), unique.end(), [](const RequestSlot& slot) {
+        return slot.state() == SlotState::kAcknowledged;
+      }));
+  // It may have died before it had said so, or after the last was free.
+  SetHoldsAcknowledged(acknowledged_ > 0);
   std::sort(unique.begin(), unique.end(), [](const RequestSlot& a, const RequestSlot& b) {
     return std::pair(a.arrived_ns(), a.unique()) < std::pair(b.arrived_ns(), b.unique());
   });
@@ -411,7 +420,40 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
 void RequestArena::MarkStarted(RequestSlot slot, const Guid& create_guid, uint64_t server) {
   Fill(slot.descriptor_->create_guid, create_guid);
   Fill(slot.descriptor_->server, server);
+  if (slot.state() == SlotState::kAcknowledged) return;
   Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kStarted));
+}
+
+// Stores: no server, if there was none; error, length, reply; the header; state = acknowledged.
+void RequestArena::MarkAcknowledged(RequestSlot slot, absl::Span<const char> reply) {
+  if (reply.size() > kReplyJournalBytes) abort();
+  SlotDescriptor* const d = slot.descriptor_;
+  if (slot.state() == SlotState::kFilled) Fill(d->server, uint64_t{0});
+  Fill(d->error, 0);
+  Fill(d->reply_length, static_cast<uint32_t>(reply.size()));
+  FillBytes(d->reply, reply.data(), reply.size());
+  {
+    absl::MutexLock lock(&mutex_);
+    if (acknowledged_++ == 0) SetHoldsAcknowledged(true);
+  }
+  Store(d->state, static_cast<uint32_t>(SlotState::kAcknowledged));
+}
+
+// Only what differs is stored. Stores: layout, kind; or, where there are none, the other way round.
+void RequestArena::SetHoldsAcknowledged(bool holds) {
+  Header* const head = header();
+  const uint32_t layout = holds ? kArenaLayoutAcknowledged : kArenaLayoutVersion;
+  const uint32_t before = Load(head->kinds[0]);
+  const uint32_t kind = holds ? before | kHoldsAcknowledged : before & ~kHoldsAcknowledged;
+  if (holds && Load(head->layout_version) != layout) Store(head->layout_version, layout);
+  if (before != kind) Store(head->kinds[0], kind);
+  if (!holds && Load(head->layout_version) != layout) Store(head->layout_version, layout);
+}
+
+void RequestArena::NoteFreed(SlotState before) {
+  if (before != SlotState::kAcknowledged) return;
+  absl::MutexLock lock(&mutex_);
+  if (--acknowledged_ == 0) SetHoldsAcknowledged(false);
 }
 
 // Stores: error, length, reply, state = done.
@@ -432,8 +474,10 @@ void RequestArena::GiveBack(RequestSlot slot) {
 }
 
 void RequestArena::Free(RequestSlot slot) {
+  const SlotState before = slot.state();
   if (slot.parked()) {
     Store(slot.descriptor_->state, static_cast<uint32_t>(SlotState::kFree));
+    NoteFreed(before);
     parked_.Give(parked_.IndexOf(slot.descriptor_), slot.descriptor_->length);
     return;
   }
@@ -444,6 +488,7 @@ void RequestArena::Free(RequestSlot slot) {
     --big_kept_;
   }
   GiveBack(slot);
+  NoteFreed(before);
 }
 
 void RequestArena::FreeMount(uint32_t mount_id) {
@@ -474,6 +519,7 @@ RequestArena::Usage RequestArena::GetUsage() const {
   }
   usage.big_free = static_cast<int>(free_big_.size());
   usage.small_free = static_cast<int>(free_small_.size());
+  usage.acknowledged = acknowledged_;
   usage.parked = parked_.GetUsage();
   return usage;
 }

@@ -27,6 +27,11 @@
 //                          others are verified on the server by their CreateGuid; a FORGET is
 //                          dropped (its count may have been taken already; one too few only leaks a
 //                          record).
+//   filled, started -> acknowledged
+//                          a WRITE is answered before its server has it; the answer is in the
+//                          journal, and the request stays here until the server has it. Found: send
+//                          the answer again, and run the WRITE, before any other request of the
+//                          mount and without another answer.
 //   started   -> done      the answer is in the journal. Found: send it. If the kernel already has
 //   it, it says
 //                          ENOENT, which is harmless.
@@ -36,6 +41,10 @@
 // unique). So is a large one to a parked slot, where its mount has more than its share of the big
 // ones. The order of the single stores stands at each function in request_arena.cc;
 // request_arena_test.cc dies after every one of them.
+//
+// While an acknowledged slot exists the header says layout 3, which an agent that knows only 2 does
+// not take over: it would run the WRITE beside requests that came after its answer. An agent that
+// has mapped the arena before sees it in step 0's kind. Without such a slot the layout is 2.
 //
 // Who writes. One agent at a time, the active one: the mounter activates an agent only when its
 // predecessor's connection has hung up, which is after all of its threads are gone. A standby maps
@@ -65,6 +74,8 @@
 namespace dfscsi::state {
 
 inline constexpr uint32_t kArenaLayoutVersion = 2;
+// While there are acknowledged slots.
+inline constexpr uint32_t kArenaLayoutAcknowledged = 3;
 inline constexpr uint64_t kArenaHeaderBytes = 4096;
 inline constexpr uint64_t kArenaStepBytes = 8 << 20;
 inline constexpr int kArenaSteps = 16;
@@ -81,7 +92,14 @@ inline constexpr uint32_t kParkedSlots = 4096;
 
 using Guid = std::array<uint8_t, 16>;
 
-enum class SlotState : uint32_t { kFree = 0, kReading = 1, kFilled = 2, kStarted = 3, kDone = 4 };
+enum class SlotState : uint32_t {
+  kFree = 0,
+  kReading = 1,
+  kFilled = 2,
+  kStarted = 3,
+  kDone = 4,
+  kAcknowledged = 5,
+};
 
 // Shared layout. All fields but `state` are valid only as the state says.
 struct SlotDescriptor {
@@ -94,7 +112,7 @@ struct SlotDescriptor {
   uint32_t reserved;
   uint64_t arrived_ns;  // CLOCK_BOOTTIME, so that op_timeout goes on over a takeover.
   Guid create_guid;     // From `started` on; all zero for an operation that has none.
-  int32_t error;        // From `done` on: 0 or a positive errno.
+  int32_t error;        // From `done` or `acknowledged` on: 0 or a positive errno.
   uint32_t reply_length;
   uint64_t server;  // From `started` on: the key of the server it was sent to, or 0.
   char reply[kReplyJournalBytes];
@@ -168,8 +186,9 @@ class RequestArena {
 
   // Takes the arena over: the caller became the active agent, and its predecessor is dead. Rebuilds
   // the free lists and returns every request that was delivered and not freed, oldest first, each
-  // exactly once, in state filled, started or done. Granted steps that were not in use are cut as
-  // kMixed (step 0) or left for AddStep. To be called once, before the first ReadRequest().
+  // exactly once, in state filled, started, acknowledged or done. Granted steps that were not in
+  // use are cut as kMixed (step 0) or left for AddStep. To be called once, before the first
+  // ReadRequest().
   absl::StatusOr<std::vector<RequestSlot>> Adopt(uint32_t generation, uint64_t granted);
 
   // Cuts a step that the mounter granted (STEP_GRANTED) into slots.
@@ -213,7 +232,11 @@ class RequestArena {
   // will know the operation by. Cheap enough for every request; idempotent ones need it not.
   // For what has no such name, it is the layer above's: an append keeps its offset there. `server`:
   // a key, of the layer above, of the server that it is sent to.
+  // An acknowledged slot stays one.
   void MarkStarted(RequestSlot slot, const Guid& create_guid = {}, uint64_t server = 0);
+  // The answer is about to be written to the fd, and the request goes on until its server has it.
+  // `reply`: as of MarkDone. The slot is then given back by Free() alone.
+  void MarkAcknowledged(RequestSlot slot, absl::Span<const char> reply);
   // The answer is known: before it is written to the fd. `reply` is the body (without
   // fuse_out_header), at most kReplyJournalBytes; a longer one (a READ's data) belongs to an
   // idempotent request, which needs none.
@@ -227,6 +250,7 @@ class RequestArena {
     int steps = 0;
     int big_total = 0, big_free = 0;
     int small_total = 0, small_free = 0;
+    int acknowledged = 0;
     ParkedSlots::Usage parked;
   };
   Usage GetUsage() const;
@@ -254,6 +278,10 @@ class RequestArena {
   bool IsFull(uint32_t mount_id) const;
   // It has, or too few big slots are left for reading.
   bool MustPark(uint32_t mount_id) const;
+  // Says in the header whether there are acknowledged slots.
+  void SetHoldsAcknowledged(bool holds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The slot is being freed, or is free.
+  void NoteFreed(SlotState before);
   // Of a slot that a dead agent left: it holds a request, and is published as filled at least.
   bool Recover(RequestSlot slot, uint64_t now_ns);
   int StepOf(RequestSlot slot) const;
@@ -268,6 +296,7 @@ class RequestArena {
   std::vector<RequestSlot> free_small_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint32_t, int> big_of_mount_ ABSL_GUARDED_BY(mutex_);  // Not 0.
   int big_kept_ ABSL_GUARDED_BY(mutex_) = 0;  // By requests of all mounts.
+  int acknowledged_ ABSL_GUARDED_BY(mutex_) = 0;
   struct StepUse {
     StepKind kind = StepKind::kNone;
     bool granted = false;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
@@ -91,6 +92,31 @@ class RequestArenaTest : public testing::Test {
   UniqueFd memory_;
   uint32_t generation_ = 0;
 };
+
+// What the previous agent answered is free or may be found once (its reply was on its way); what it
+// did not answer is found exactly once; nothing else is found.
+void CheckFound(const std::vector<RequestSlot>& found, FakeDevice& device,
+                const std::set<uint64_t>& answered, const std::string& where) {
+  const std::set<uint64_t> undelivered = device.Undelivered();
+  std::map<uint64_t, int> times;
+  for (RequestSlot slot : found) {
+    ++times[slot.unique()];
+    EXPECT_EQ(slot.mount_id(), kMount) << where;
+    EXPECT_NE(slot.state(), SlotState::kReading) << where;
+    EXPECT_EQ(std::string(slot.request().data(), slot.request().size()),
+              FakeDevice::Request(slot.unique(), slot.opcode(), slot.request().size()))
+        << where;
+  }
+  for (const uint64_t unique : device.queued()) {
+    const int want = undelivered.contains(unique) ? 0 : 1;
+    if (answered.contains(unique)) {
+      EXPECT_LE(times[unique], 1) << where << " unique " << unique;
+    } else {
+      EXPECT_EQ(times[unique], want) << where << " unique " << unique;
+    }
+  }
+  for (const auto& [unique, n] : times) EXPECT_TRUE(device.queued().contains(unique)) << where;
+}
 
 TEST_F(RequestArenaTest, AnEmptyArenaHasNothingToAdopt) {
   auto arena = MapArena();
@@ -341,6 +367,145 @@ TEST_F(RequestArenaTest, TheJournalSurvives) {
   EXPECT_EQ(std::string(found[2].reply().data(), found[2].reply().size()), reply);
 }
 
+TEST_F(RequestArenaTest, AnAcknowledgedRequestStaysSoWhateverIsSentForIt) {
+  auto arena = MapArena();
+  Adopt(*arena);
+  FakeDevice device;
+  for (const uint64_t unique : {2, 4, 6}) device.Queue(unique, FUSE_WRITE, 5'000);
+  const RequestSlot sent = arena->ReadRequest(device.fd(), kMount).slot;
+  const RequestSlot unsent = arena->ReadRequest(device.fd(), kMount).slot;
+  const RequestSlot before = arena->ReadRequest(device.fd(), kMount).slot;
+  arena->MarkAcknowledged(sent, std::string("size"));
+  arena->MarkStarted(sent, {}, 77);
+  arena->MarkStarted(before, {}, 78);
+  arena->MarkAcknowledged(before, std::string("size"));
+  // What the slot was sent to in an earlier life is not this request's.
+  arena->Free(unsent);
+  device.Queue(8, FUSE_WRITE, 5'000);
+  const RequestSlot used_before = arena->ReadRequest(device.fd(), kMount).slot;
+  arena->MarkStarted(used_before, {}, 79);
+  arena->Free(used_before);
+  device.Queue(10, FUSE_WRITE, 5'000);
+  const RequestSlot used_again = arena->ReadRequest(device.fd(), kMount).slot;
+  ASSERT_EQ(used_again, used_before);
+  arena->MarkAcknowledged(used_again, std::string("size"));
+  EXPECT_EQ(arena->GetUsage().acknowledged, 3);
+
+  auto next = MapArena();
+  const std::vector<RequestSlot> found = Adopt(*next);
+  ASSERT_EQ(found.size(), 3u);
+  const uint64_t servers[] = {77, 78, 0};
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].state(), SlotState::kAcknowledged);
+    EXPECT_EQ(found[i].error(), 0);
+    EXPECT_EQ(std::string(found[i].reply().data(), found[i].reply().size()), "size");
+    EXPECT_EQ(found[i].server(), servers[i]);
+  }
+  EXPECT_EQ(next->GetUsage().acknowledged, 3);
+  next->FreeMount(kMount);
+  EXPECT_EQ(next->GetUsage().acknowledged, 0);
+  EXPECT_EQ(next->GetUsage().big_free, 6);
+}
+
+// As an agent that knows layout 2 alone looks at the header: when it maps the arena, and, if it had
+// mapped it before, when it adopts.
+bool CanBeMappedByLayout2(const SharedMemory& raw) {
+  uint32_t layout;
+  memcpy(&layout, raw.data() + 8, sizeof(layout));
+  return layout == 2;
+}
+bool CanBeAdoptedByLayout2(const SharedMemory& raw) {
+  uint32_t kinds[kArenaSteps];
+  memcpy(kinds, raw.data() + 16, sizeof(kinds));
+  return std::all_of(std::begin(kinds), std::end(kinds),
+                     [](uint32_t kind) { return kind <= static_cast<uint32_t>(StepKind::kSmall); });
+}
+
+TEST_F(RequestArenaTest, AnAgentOfLayout2TakesOverWhatHasNoAcknowledgedRequest) {
+  auto arena = MapArena();
+  Adopt(*arena);
+  const auto raw = SharedMemory::Map(memory_.get(), kArenaBytes);
+  ASSERT_TRUE(raw.ok());
+  const auto expect = [&](bool can) {
+    EXPECT_EQ(CanBeMappedByLayout2(*raw), can);
+    EXPECT_EQ(CanBeAdoptedByLayout2(*raw), can);
+  };
+  expect(true);
+  FakeDevice device;
+  for (const uint64_t unique : {2, 4, 6}) device.Queue(unique, FUSE_WRITE, 5'000);
+  const RequestSlot first = arena->ReadRequest(device.fd(), kMount).slot;
+  const RequestSlot second = arena->ReadRequest(device.fd(), kMount).slot;
+  const RequestSlot other = arena->ReadRequest(device.fd(), kMount).slot;
+  expect(true);
+  arena->MarkAcknowledged(first, {});
+  expect(false);
+  arena->MarkAcknowledged(second, {});
+  arena->Free(first);
+  arena->Free(other);
+  expect(false);
+  // This program reads both.
+  auto next = MapArena();
+  const std::vector<RequestSlot> found = Adopt(*next);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(next->GetUsage().big_total, 6);
+  expect(false);
+  next->Free(found[0]);
+  expect(true);
+  auto last = MapArena();
+  EXPECT_TRUE(Adopt(*last).empty());
+  EXPECT_EQ(last->GetUsage().big_total, 6);
+}
+
+TEST_F(RequestArenaTest, DeathAfterEveryStoreOfAcknowledging) {
+  const auto raw = SharedMemory::Map(memory_.get(), kArenaBytes);
+  ASSERT_TRUE(raw.ok());
+  bool ended = false;
+  int seen_acknowledged = 0;
+  for (long stores = 0; !ended; ++stores) {
+    auto arena = MapArena();
+    for (RequestSlot slot : Adopt(*arena)) arena->Free(slot);
+    FakeDevice device;
+    device.Queue(2, FUSE_WRITE, 5'000);
+    device.Queue(4, FUSE_WRITE, 5'000);
+    std::set<uint64_t> freed, acknowledged;
+    ended = RunUntilStore(stores, [&] {
+      const RequestSlot first = arena->ReadRequest(device.fd(), kMount).slot;
+      const RequestSlot second = arena->ReadRequest(device.fd(), kMount).slot;
+      for (const RequestSlot slot : {first, second}) {
+        arena->MarkAcknowledged(slot, std::string("size"));
+        acknowledged.insert(slot.unique());
+        arena->MarkStarted(slot, {}, 77);
+      }
+      freed.insert(2);
+      arena->Free(first);
+      freed.insert(4);
+      arena->Free(second);
+    });
+    const bool readable = CanBeMappedByLayout2(*raw) && CanBeAdoptedByLayout2(*raw);
+    auto next = MapArena();
+    const std::vector<RequestSlot> found = Adopt(*next);
+    const std::string where = "store " + std::to_string(stores);
+    CheckFound(found, device, freed, where);
+    int count = 0;
+    for (const RequestSlot slot : found) {
+      const bool is = slot.state() == SlotState::kAcknowledged;
+      count += is ? 1 : 0;
+      if (acknowledged.contains(slot.unique())) {
+        EXPECT_TRUE(is) << where;
+        EXPECT_EQ(slot.reply().size(), 4u) << where;
+      }
+    }
+    // Never is one left to an agent that does not know what it is.
+    if (count > 0) EXPECT_FALSE(readable) << where;
+    EXPECT_EQ(next->GetUsage().acknowledged, count) << where;
+    EXPECT_EQ(CanBeMappedByLayout2(*raw), count == 0) << where;
+    EXPECT_EQ(CanBeAdoptedByLayout2(*raw), count == 0) << where;
+    seen_acknowledged = std::max(seen_acknowledged, count);
+    if (HasFailure()) return;
+  }
+  EXPECT_EQ(seen_acknowledged, 2);
+}
+
 TEST_F(RequestArenaTest, AnUnmountedDeviceIsGoneAndHoldsNoSlot) {
   // A real /dev/fuse says ENODEV; a closed socket says end of file, which no device does.
   auto arena = MapArena();
@@ -363,31 +528,6 @@ TEST_F(RequestArenaTest, RefusesWhatItCannotRead) {
   raw->data()[8] ^= 0x40;  // The layout version.
   EXPECT_EQ(RequestArena::Map(memory_.get()).status().code(),
             absl::StatusCode::kFailedPrecondition);
-}
-
-// What the previous agent answered is free or may be found once (its reply was on its way); what it
-// did not answer is found exactly once; nothing else is found.
-void CheckFound(const std::vector<RequestSlot>& found, FakeDevice& device,
-                const std::set<uint64_t>& answered, const std::string& where) {
-  const std::set<uint64_t> undelivered = device.Undelivered();
-  std::map<uint64_t, int> times;
-  for (RequestSlot slot : found) {
-    ++times[slot.unique()];
-    EXPECT_EQ(slot.mount_id(), kMount) << where;
-    EXPECT_NE(slot.state(), SlotState::kReading) << where;
-    EXPECT_EQ(std::string(slot.request().data(), slot.request().size()),
-              FakeDevice::Request(slot.unique(), slot.opcode(), slot.request().size()))
-        << where;
-  }
-  for (const uint64_t unique : device.queued()) {
-    const int want = undelivered.contains(unique) ? 0 : 1;
-    if (answered.contains(unique)) {
-      EXPECT_LE(times[unique], 1) << where << " unique " << unique;
-    } else {
-      EXPECT_EQ(times[unique], want) << where << " unique " << unique;
-    }
-  }
-  for (const auto& [unique, n] : times) EXPECT_TRUE(device.queued().contains(unique)) << where;
 }
 
 TEST_F(RequestArenaTest, DeathAfterEveryStore) {
@@ -492,7 +632,7 @@ TEST_F(RequestArenaTest, RandomDeaths) {
     std::set<uint64_t> answered;
     RunUntilStore(random() % 600, [&] {
       for (;;) {
-        switch (random() % 5) {
+        switch (random() % 6) {
           case 0:
           case 1: {
             device.Queue(unique += 2, FUSE_READ, random() % 8 == 0 ? 4'000 : 80);
@@ -504,8 +644,18 @@ TEST_F(RequestArenaTest, RandomDeaths) {
             if (!open.empty()) arena->MarkStarted(open[random() % open.size()]);
             break;
           case 3:
-            if (!open.empty()) arena->MarkDone(open[random() % open.size()], 0, "x");
+            if (!open.empty() && open.back().state() != SlotState::kAcknowledged) {
+              arena->MarkDone(open.back(), 0, "x");
+            }
             break;
+          case 4: {
+            const auto is_new = [](const RequestSlot& slot) {
+              return slot.state() == SlotState::kFilled || slot.state() == SlotState::kStarted;
+            };
+            const auto one = std::find_if(open.begin(), open.end(), is_new);
+            if (one != open.end()) arena->MarkAcknowledged(*one, std::string("y"));
+            break;
+          }
           default:
             if (open.empty()) break;
             std::swap(open[random() % open.size()], open.back());

@@ -198,6 +198,9 @@ Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint
                                      ChangeJournal* journal, Deadline deadline,
                                      size_t* written_bytes) {
   *written_bytes = 0;
+  server->begun.emplace_back(from.begin(), from.end());
+  const bool early = server->early && !journal->acknowledged() && journal->held_bytes() != 0;
+  if (early) journal->Acknowledge();
   CO_RETURN_IF_ERROR(co_await Change("write", journal, deadline));
   const size_t fits = std::min(from.size(), server->room);
   server->written.assign(from.begin(), from.begin() + static_cast<ptrdiff_t>(fits));
@@ -207,6 +210,7 @@ Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint
 }
 
 Task<absl::Status> Filesystem::Sync(FileHandle, Deadline deadline) {
+  server->begun.emplace_back("fsync");
   co_return co_await Enter("fsync", deadline);
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "node-agent/runtime/wait.h"
 #include "node-agent/vfs/filesystem.h"
@@ -40,6 +41,9 @@ struct FakeServer {
   uint64_t offset = ~uint64_t{0};  // What changes note as theirs.
   std::string written;             // By the last WRITE.
   size_t room = SIZE_MAX;          // For one WRITE.
+  bool early = false;              // WRITEs are acknowledged before they wait, if they may be.
+  std::vector<std::string> begun =
+      {};  // What each WRITE had to write, in the order of their start.
 
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.

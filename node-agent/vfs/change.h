@@ -31,6 +31,18 @@ class ChangeJournal {
   virtual uint64_t sent_offset() const = 0;
   // Since the kernel asked for it.
   virtual absl::Duration age() const = 0;
+
+  // --- A WRITE that is answered before its server has it.
+
+  // What its bytes keep until then, of the memory that requests are read into; 0: it must not be
+  // answered early.
+  virtual uint64_t held_bytes() const { return 0; }
+  // Answers now that all of it is written. How the operation ends is then told to nobody; if this
+  // agent dies before that end the next one runs it again, as one that is acknowledged.
+  // REQUIRES: held_bytes() != 0, and nobody has given it up.
+  virtual void Acknowledge() {}
+  // It was answered: by this agent, or by a dead one, from the beginning.
+  virtual bool acknowledged() const { return false; }
 };
 
 // Which server, and which of its shares, a binding leads to: never 0, and the same in every agent.

@@ -1,0 +1,199 @@
+// WRITEs that are acknowledged before their server has them: their answers, and what the next agent
+// makes of them.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/fuse.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "node-agent/fuse/session_test_lab.h"
+
+namespace dfscsi::fuse {
+namespace {
+
+using ::testing::ElementsAre;
+
+class SessionEarlyTest : public SessionTest {
+ protected:
+  SessionEarlyTest() {
+    server_.early = true;
+    server_.parked = true;
+  }
+
+  static std::string WriteOf(const std::string& bytes, uint32_t flags = 0,
+                             uint32_t write_flags = 0) {
+    fuse_write_in write = {};
+    write.fh = 9;
+    write.size = static_cast<uint32_t>(bytes.size());
+    write.flags = flags;
+    write.write_flags = write_flags;
+    return std::string(testing::BytesOf(write)) + bytes;
+  }
+  uint64_t SendWrite(const std::string& bytes) {
+    return kernel_.Send(FUSE_WRITE, 3, WriteOf(bytes));
+  }
+  void ExpectWritten(uint64_t unique, uint32_t size) {
+    const FakeFuseKernel::Answer answer = Receive();
+    EXPECT_EQ(answer.unique, unique);
+    EXPECT_EQ(answer.error, 0);
+    EXPECT_EQ(As<fuse_write_out>(answer.body).size, size);
+  }
+  int acknowledged() const { return agent_->arena->GetUsage().acknowledged; }
+};
+
+TEST_F(SessionEarlyTest, AnAcknowledgedWriteKeepsItsSlotUntilTheServerHasIt) {
+  const uint64_t first = SendWrite("first");
+  ExpectWritten(first, 5);
+  const std::string big(100'000, 'b');
+  const uint64_t second = SendWrite(big);
+  ExpectWritten(second, 100'000);
+  RunUntil([&] { return server_.waiting == 2; });
+  EXPECT_EQ(acknowledged(), 2);
+  EXPECT_EQ(agent_->session->acknowledged(), 2u);
+  EXPECT_EQ(agent_->session->in_flight(), 0u);
+  EXPECT_EQ(agent_->counters().early_answers, 2);
+  server_.released.Set();
+  RunUntil([&] { return agent_->session->acknowledged() == 0; });
+  EXPECT_EQ(acknowledged(), 0);
+  EXPECT_EQ(server_.written, big);
+  ExpectNoAnswer();
+  ExpectAllSlotsFree();
+}
+
+TEST_F(SessionEarlyTest, WhatTheCallerWaitsForIsNotAnsweredEarly) {
+  struct {
+    const char* name;
+    uint32_t flags;
+    uint32_t write_flags;
+  } const kCases[] = {
+      {"O_APPEND", O_APPEND, 0},
+      {"O_DIRECT", O_DIRECT, 0},
+      {"O_DSYNC", O_DSYNC, 0},
+      {"O_SYNC", O_SYNC, 0},
+      {"mapped pages", 0, FUSE_WRITE_CACHE},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.name);
+    const int waiting = server_.waiting;
+    kernel_.Send(FUSE_WRITE, 3, WriteOf("bytes", c.flags, c.write_flags));
+    RunUntil([&] { return server_.waiting == waiting + 1; });
+    ExpectNoAnswer();
+    EXPECT_EQ(acknowledged(), 0);
+  }
+  // Nor is one whose bytes had to be parked: its mount has enough of them.
+  for (int step = 1; step < 5; ++step) {
+    ASSERT_TRUE(agent_->arena->AddStep(step, RequestArena::StepKind::kMixed).ok());
+  }
+  const std::string big(5'000, 'b');
+  for (int i = 0; i < RequestArena::kMostBigOfMount; ++i) SendWrite(big);
+  for (int i = 0; i < RequestArena::kMostBigOfMount; ++i) EXPECT_EQ(Receive().error, 0);
+  SendWrite(big);
+  RunUntil([&] { return agent_->arena->GetUsage().parked.slots == 1; });
+  ExpectNoAnswer();
+}
+
+TEST_F(SessionEarlyTest, HowAnAcknowledgedWriteEndsIsToldToNobody) {
+  server_.room = 3;
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  RunUntil([&] { return server_.waiting == 1; });
+  server_.released.Set();
+  RunUntil([&] { return agent_->session->acknowledged() == 0; });
+  ExpectNoAnswer();
+  EXPECT_EQ(agent_->counters().error_answers, 0);
+  ExpectAllSlotsFree();
+}
+
+TEST_F(SessionEarlyTest, ASignalDoesNotEndAnAcknowledgedWrite) {
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  kernel_.SendInterrupt(unique);
+  RunUntil([&] { return agent_->counters().interrupts == 1; });
+  const absl::Time end = absl::Now() + Session::kInterruptGrace + absl::Milliseconds(50);
+  RunUntil([end] { return absl::Now() > end; });
+  EXPECT_EQ(server_.waiting, 1);
+  EXPECT_EQ(acknowledged(), 1);
+  server_.released.Set();
+  RunUntil([&] { return agent_->session->acknowledged() == 0; });
+  EXPECT_EQ(server_.written, "bytes");
+}
+
+TEST_F(SessionEarlyTest, TheNextAgentWritesItAgainAndAnswersNothingNew) {
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  RunUntil([&] { return server_.waiting == 1; });
+  StartAgent();
+  RunUntil([&] { return server_.waiting == 1; });
+  // The kernel may not have had it: a store comes before the answer.
+  ExpectWritten(unique, 5);
+  EXPECT_EQ(server_.sent_before, FakeServer::kServerKey);
+  EXPECT_EQ(acknowledged(), 1);
+  server_.released.Set();
+  RunUntil([&] { return agent_->session->acknowledged() == 0; });
+  EXPECT_EQ(server_.written, "bytes");
+  ExpectNoAnswer();
+  ExpectAllSlotsFree();
+}
+
+TEST_F(SessionEarlyTest, AcknowledgedWritesAreRunBeforeWhatElseWasLeft) {
+  // Read, and not begun with, when the agent dies.
+  agent_->session->StopReading();
+  const fuse_fsync_in sync = {};
+  kernel_.Send(FUSE_FSYNC, 3, testing::BytesOf(sync));
+  std::vector<uint64_t> writes;
+  for (const char* bytes : {"1", "2", "3", "4"}) writes.push_back(SendWrite(bytes));
+  const auto read = [&] {
+    const RequestArena::Read read = agent_->arena->ReadRequest(agent_->session->fuse_fd(), kMount);
+    EXPECT_EQ(read.result, RequestArena::ReadResult::kRequest);
+    return read.slot;
+  };
+  read();
+  std::vector<RequestSlot> slots;
+  for (int i = 0; i < 4; ++i) slots.push_back(read());
+  const fuse_write_out one = {.size = 1};
+  const std::string body(testing::BytesOf(one));
+  agent_->arena->MarkAcknowledged(slots[3], body);
+  agent_->arena->MarkAcknowledged(slots[1], body);
+  server_.begun.clear();
+  StartAgent();
+  RunUntil([&] { return server_.waiting == 5; });
+  EXPECT_THAT(server_.begun, ElementsAre("2", "4", "fsync", "1", "3"));
+  // Those of the dead one again; the others as they would have been.
+  std::map<uint64_t, int> answers;
+  for (int i = 0; i < 4; ++i) ++answers[Receive().unique];
+  for (const uint64_t unique : writes) EXPECT_EQ(answers[unique], 1);
+  server_.released.Set();
+  EXPECT_EQ(Receive().error, 0);  // FSYNC
+  ExpectNoAnswer();
+  ExpectAllSlotsFree();
+}
+
+TEST_F(SessionEarlyTest, DrainWaitsForAcknowledgedWritesOrLeavesThem) {
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  agent_->session->StopReading();
+  absl::Status drained = absl::UnknownError("");
+  struct Drain {
+    static Task<void> Run(Session* session, absl::Duration most, absl::Status* status) {
+      *status = co_await session->WaitUntilIdle(Deadline::After(most));
+    }
+  };
+  loop_.RunUntilDone(Drain::Run(agent_->session.get(), absl::Milliseconds(10), &drained));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(drained));
+  // It goes over as it is.
+  StartAgent();
+  ExpectWritten(unique, 5);
+  EXPECT_EQ(acknowledged(), 1);
+  server_.released.Set();
+  loop_.RunUntilDone(Drain::Run(agent_->session.get(), kTooLong, &drained));
+  EXPECT_TRUE(drained.ok());
+  EXPECT_EQ(acknowledged(), 0);
+}
+
+}  // namespace
+}  // namespace dfscsi::fuse
