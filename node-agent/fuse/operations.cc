@@ -213,8 +213,18 @@ void OnFsync(fuse_req_t request, fuse_ino_t, int, fuse_file_info* file) {
   session.Spawn(RunSync(&session.filesystem(), StatusReply(session, request), file->fh));
 }
 
+Task<void> RunRelease(vfs::Filesystem* filesystem, StatusReply reply, FileHandle fh) {
+  // Nobody waits for the answer; who dies before it releases again.
+  const absl::Status written = co_await filesystem->AwaitWritten(fh, reply.deadline());
+  filesystem->Release(fh);
+  reply.Send(absl::OkStatus());
+}
 void OnRelease(fuse_req_t request, fuse_ino_t, fuse_file_info* file) {
   Session& session = SessionOf(request);
+  if (session.filesystem().HasUnwritten(file->fh)) {
+    session.Spawn(RunRelease(&session.filesystem(), StatusReply(session, request), file->fh));
+    return;
+  }
   session.filesystem().Release(file->fh);
   StatusReply(session, request).Send(absl::OkStatus());
 }

@@ -17,6 +17,10 @@ Reply::~Reply() {
     return;
   }
   session_->CountUnanswered();
+  if (request_->acknowledged()) {
+    session_->LoseEarly(std::move(request_));
+    return;
+  }
   session_->CountError(EIO);
   Answer([](fuse_req* request) { return fuse_reply_err(request, EIO); });
 }
@@ -24,6 +28,7 @@ Reply::~Reply() {
 void Reply::Send(const absl::Status& status) {
   const int error = vfs::ErrnoOf(status);
   if (error != 0 && !request_->acknowledged()) session_->CountError(error);
+  if (vfs::Filesystem::IsKeptError(status)) request_->kept_error = error;
   Answer([error](fuse_req* request) { return fuse_reply_err(request, error); });
 }
 

@@ -24,6 +24,7 @@
 #include "node-agent/fuse/statx.h"
 #include "node-agent/state/logon_guard.h"
 #include "node-agent/vfs/errno.h"
+#include "node-agent/vfs/filesystem.h"
 
 namespace dfscsi::fuse {
 namespace {
@@ -63,12 +64,13 @@ bool NeedsJournal(uint32_t opcode, int error) {
     case FUSE_LISTXATTR:
     case FUSE_LSEEK:
     case FUSE_GETLK:
-    case FUSE_FSYNC:
     case FUSE_FSYNCDIR:
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR:
     case kFuseStatx:
       return false;
+    case FUSE_FSYNC:  // It may tell of an earlier write, and does so once.
+      return error != 0;
     default:
       return true;
   }
@@ -76,6 +78,19 @@ bool NeedsJournal(uint32_t opcode, int error) {
 
 const fuse_in_header& HeaderOf(RequestSlot slot) {
   return *reinterpret_cast<const fuse_in_header*>(slot.request().data());
+}
+
+// WRITE, FLUSH and FSYNC begin with it.
+uint64_t HandleOf(RequestSlot slot) {
+  uint64_t fh = 0;
+  if (slot.request().size() >= sizeof(fuse_in_header) + sizeof(fh)) {
+    memcpy(&fh, slot.request().data() + sizeof(fuse_in_header), sizeof(fh));
+  }
+  return fh;
+}
+
+bool MayTellKeptError(uint32_t opcode) {
+  return opcode == FUSE_WRITE || opcode == FUSE_FLUSH || opcode == FUSE_FSYNC;
 }
 
 // Where an append is to be written is all that the next agent needs to know it by: its name.
@@ -246,6 +261,9 @@ void Session::Adopt(const std::vector<RequestSlot>& slots) {
       continue;
     } else if (slot.state() == SlotState::kDone) {
       ++counters_.adopted_answers;
+      if (slot.error() != 0 && MayTellKeptError(slot.opcode())) {
+        filesystem_.NoteErrorTold(HandleOf(slot), slot.error());
+      }
       // ENOENT: the kernel has it already.
       (void)WriteAnswer(slot.unique(), slot.error(), slot.reply());
       room_.Free(slot);
@@ -380,6 +398,10 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   answering_ = nullptr;
   ++counters_.answers;
   requests_.erase(request->slot.unique());
+  // The answer is in the journal, and the slot not free yet: the next agent tells it once, too.
+  if (request->kept_error != 0) {
+    filesystem_.NoteErrorTold(HandleOf(request->slot), request->kept_error);
+  }
   room_.Free(request->slot);
   if (request->interrupt) room_.Free(request->interrupt);
   if (IsIdle()) idle_.NotifyAll();
@@ -407,6 +429,11 @@ void Session::ReportSlow() {
 void Session::CountError(int error) {
   ++counters_.error_answers;
   if (error == EIO) ++counters_.eio_answers;
+}
+
+void Session::LoseEarly(std::unique_ptr<Request> request) {
+  filesystem_.LoseWrite(HandleOf(request->slot));
+  (void)Answer(std::move(request), [](fuse_req*) { return 0; });
 }
 
 void Session::Abandon(std::unique_ptr<Request> request) {

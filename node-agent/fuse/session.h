@@ -72,6 +72,7 @@ struct Request : vfs::ChangeJournal {
   bool slow_reported = false;
   bool may_answer_early = false;        // A WRITE that nothing in its flags forbids it.
   bool answered_early = false;          // libfuse has forgotten it.
+  int kept_error = 0;                   // Of an earlier write of the handle: told by the answer.
   std::optional<absl::Time> born = {};  // For the answer to STATX.
   uint64_t sent_before = 0;             // By a dead agent, to this server.
   uint64_t offset_before = vfs::kNoOffset;
@@ -176,6 +177,8 @@ class Session {
   // Answers a WRITE, which goes on. Its Answer() then only gives its slot back.
   void AnswerEarly(Request& request);
   void CountError(int error);
+  // A WRITE that was acknowledged has ended without a word.
+  void LoseEarly(std::unique_ptr<Request> request);
   void CountUnanswered() { ++counters_.unanswered; }
   // True in the destructor: requests are let go unanswered.
   bool closing() const { return closing_; }

@@ -9,6 +9,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "node-agent/fuse/session_test_lab.h"
@@ -193,6 +194,71 @@ TEST_F(SessionEarlyTest, DrainWaitsForAcknowledgedWritesOrLeavesThem) {
   loop_.RunUntilDone(Drain::Run(agent_->session.get(), kTooLong, &drained));
   EXPECT_TRUE(drained.ok());
   EXPECT_EQ(acknowledged(), 0);
+}
+
+// ---- Errors of acknowledged writes ----
+
+TEST_F(SessionEarlyTest, AnErrorOfAnEarlierWriteIsToldOnceWhoeverDies) {
+  server_.parked = false;
+  server_.early = false;
+  struct {
+    const char* name;
+    uint32_t opcode;
+    std::string body;
+  } const kCases[] = {
+      {"WRITE", FUSE_WRITE, WriteOf("bytes")},
+      {"FLUSH", FUSE_FLUSH, std::string(testing::BytesOf(fuse_flush_in{.fh = 9}))},
+      {"FSYNC", FUSE_FSYNC, std::string(testing::BytesOf(fuse_fsync_in{.fh = 9}))},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.name);
+    server_.kept_error = ENOSPC;
+    server_.told.clear();
+    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, ENOSPC);
+    EXPECT_THAT(server_.told, ElementsAre(std::pair(uint64_t{9}, ENOSPC)));
+    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, 0);
+    // The agent dies with the answer in the journal, before it has noted that it is told.
+    server_.kept_error = ENOSPC;
+    server_.told.clear();
+    agent_->session->StopReading();
+    const uint64_t unique = kernel_.Send(c.opcode, 3, c.body);
+    const RequestArena::Read read = agent_->arena->ReadRequest(agent_->session->fuse_fd(), kMount);
+    ASSERT_EQ(read.result, RequestArena::ReadResult::kRequest);
+    agent_->arena->MarkDone(read.slot, ENOSPC, {});
+    StartAgent();
+    const FakeFuseKernel::Answer answer = Receive();
+    EXPECT_EQ(answer.unique, unique);
+    EXPECT_EQ(answer.error, ENOSPC);
+    EXPECT_THAT(server_.told, ElementsAre(std::pair(uint64_t{9}, ENOSPC)));
+    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, 0);
+    ExpectAllSlotsFree();
+  }
+}
+
+TEST_F(SessionEarlyTest, AReleaseWaitsForWhatItsHandleWrote) {
+  server_.unwritten = true;
+  const fuse_release_in release = {.fh = 9};
+  kernel_.Send(FUSE_RELEASE, 3, testing::BytesOf(release));
+  RunUntil([&] { return server_.waiting == 1; });
+  EXPECT_EQ(server_.calls["release"], 0);
+  // Who dies in between releases it again.
+  StartAgent();
+  RunUntil([&] { return server_.waiting == 1; });
+  server_.released.Set();
+  EXPECT_EQ(Receive().error, 0);
+  EXPECT_EQ(server_.calls["release"], 1);
+  ExpectAllSlotsFree();
+}
+
+TEST_F(SessionEarlyTest, AnAcknowledgedWriteThatEndsWithoutAWordIsAnErrorOfItsHandle) {
+  server_.throws = true;
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  RunUntil([&] { return !server_.lost_writes.empty(); });
+  EXPECT_THAT(server_.lost_writes, ElementsAre(9u));
+  EXPECT_EQ(agent_->counters().unanswered, 1);
+  ExpectNoAnswer();
+  ExpectAllSlotsFree();
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <new>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
@@ -34,6 +35,14 @@ Task<absl::Status> Enter(std::string operation, Deadline deadline) {
     ~Waiting() { --server->waiting; }
   } waiting;
   co_return co_await server->released.WaitUntilSet(deadline);
+}
+
+constexpr char kKeptUrl[] = "kept";
+absl::Status Kept() {
+  if (server->kept_error == 0) return absl::OkStatus();
+  absl::Status status = ErrnoError(server->kept_error, "kept");
+  status.SetPayload(kKeptUrl, absl::Cord());
+  return status;
 }
 
 struct stat AttributesOf(NodeId node) {
@@ -112,6 +121,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Seek(FileHandle, uint64_t offset, int
 
 Task<absl::Status> Filesystem::Flush(FileHandle, uint64_t owner, Deadline deadline) {
   server->flushed_by = owner;
+  CO_RETURN_IF_ERROR(Kept());
   co_return co_await Enter("flush", deadline);
 }
 
@@ -125,6 +135,19 @@ Task<absl::StatusOr<FileLock>> Filesystem::GetLock(FileLock wanted, Deadline dea
   wanted.type = LockType::kShared;
   wanted.pid = 77;
   co_return wanted;
+}
+
+bool Filesystem::IsKeptError(const absl::Status& status) {
+  return status.GetPayload(kKeptUrl).has_value();
+}
+void Filesystem::NoteErrorTold(FileHandle fh, int error) {
+  server->told.emplace_back(fh, error);
+  if (error == server->kept_error) server->kept_error = 0;
+}
+void Filesystem::LoseWrite(FileHandle fh) { server->lost_writes.push_back(fh); }
+bool Filesystem::HasUnwritten(FileHandle) const { return server->unwritten; }
+Task<absl::Status> Filesystem::AwaitWritten(FileHandle, Deadline deadline) {
+  co_return co_await Enter("await written", deadline);
 }
 
 void Filesystem::OpenDelivered(NodeId, const OpenReply&) {}
@@ -201,6 +224,7 @@ Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint
   server->begun.emplace_back(from.begin(), from.end());
   const bool early = server->early && !journal->acknowledged() && journal->held_bytes() != 0;
   if (early) journal->Acknowledge();
+  CO_RETURN_IF_ERROR(Kept());
   CO_RETURN_IF_ERROR(co_await Change("write", journal, deadline));
   const size_t fits = std::min(from.size(), server->room);
   server->written.assign(from.begin(), from.begin() + static_cast<ptrdiff_t>(fits));
@@ -211,6 +235,7 @@ Task<absl::Status> Filesystem::Write(FileHandle, uint64_t, absl::Span<const uint
 
 Task<absl::Status> Filesystem::Sync(FileHandle, Deadline deadline) {
   server->begun.emplace_back("fsync");
+  CO_RETURN_IF_ERROR(Kept());
   co_return co_await Enter("fsync", deadline);
 }
 

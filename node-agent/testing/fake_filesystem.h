@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "node-agent/runtime/wait.h"
@@ -38,10 +39,14 @@ struct FakeServer {
   bool sends = true;         // Changes are noted as sent before they wait.
   uint64_t sent_before = 0;  // What the last change's journal said.
   uint64_t offset_before = 0;
-  uint64_t offset = ~uint64_t{0};  // What changes note as theirs.
-  std::string written;             // By the last WRITE.
-  size_t room = SIZE_MAX;          // For one WRITE.
-  bool early = false;              // WRITEs are acknowledged before they wait, if they may be.
+  uint64_t offset = ~uint64_t{0};                   // What changes note as theirs.
+  std::string written;                              // By the last WRITE.
+  size_t room = SIZE_MAX;                           // For one WRITE.
+  int kept_error = 0;                               // FLUSH, FSYNC and WRITE tell it.
+  bool unwritten = false;                           // RELEASE waits for `released`.
+  std::vector<std::pair<uint64_t, int>> told = {};  // By NoteErrorTold().
+  std::vector<uint64_t> lost_writes = {};           // Handles of WRITEs that were ended.
+  bool early = false;  // WRITEs are acknowledged before they wait, if they may be.
   std::vector<std::string> begun =
       {};  // What each WRITE had to write, in the order of their start.
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "node-agent/base/status_macros.h"
 #include "node-agent/vfs/errno.h"
@@ -60,38 +61,43 @@ void Filesystem::ResumeInvalidations() {
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::Lookup(state::NodeId parent, std::string name,
                                                     Deadline deadline) {
-  return impl_->Lookup(parent, std::move(name), std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  return impl_->After(std::move(nodes), impl_->Lookup(parent, std::move(name), deadline), deadline);
 }
 void Filesystem::Forget(state::NodeId node, uint64_t lookups) { impl_->Forget(node, lookups); }
 Task<absl::StatusOr<AttributesReply>> Filesystem::GetAttributes(state::NodeId node,
                                                                 Deadline deadline) {
-  return impl_->GetAttributes(node, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node), impl_->GetAttributes(node, deadline), deadline);
 }
 Task<absl::StatusOr<std::string>> Filesystem::ReadLink(state::NodeId node, Deadline deadline) {
   return impl_->ReadLink(node, std::move(deadline));
 }
 Task<absl::StatusOr<OpenReply>> Filesystem::Open(state::NodeId node, int flags,
                                                  ChangeJournal* journal, Deadline deadline) {
-  return impl_->Open(node, flags, journal, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node), impl_->Open(node, flags, journal, deadline),
+                      deadline);
 }
 Task<absl::Status> Filesystem::Write(state::FileHandle fh, uint64_t offset,
                                      absl::Span<const uint8_t> from, ChangeJournal* journal,
                                      Deadline deadline, size_t* written_bytes) {
-  return impl_->Write(fh, offset, from, journal, std::move(deadline), written_bytes);
+  return impl_->WriteOrBehind(fh, offset, from, journal, std::move(deadline), written_bytes);
 }
 Task<absl::Status> Filesystem::Sync(state::FileHandle fh, Deadline deadline) {
-  return impl_->Sync(fh, std::move(deadline));
+  return impl_->TellingKept(fh, impl_->Sync(fh, deadline), deadline);
 }
 Task<absl::StatusOr<CreateReply>> Filesystem::Create(state::NodeId parent, std::string name,
                                                      int flags, ChangeJournal* journal,
                                                      Deadline deadline) {
-  return impl_->Create(parent, std::move(name), flags, journal, std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  return impl_->After(std::move(nodes),
+                      impl_->Create(parent, std::move(name), flags, journal, deadline), deadline);
 }
 Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(state::NodeId node,
                                                                 AttributesChange change,
                                                                 ChangeJournal* journal,
                                                                 Deadline deadline) {
-  return impl_->SetAttributes(node, std::move(change), journal, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node),
+                      impl_->SetAttributes(node, std::move(change), journal, deadline), deadline);
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent, std::string name,
                                                            ChangeJournal* journal,
@@ -101,7 +107,10 @@ Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent,
 }
 Task<absl::Status> Filesystem::Unlink(state::NodeId parent, std::string name,
                                       ChangeJournal* journal, Deadline deadline) {
-  return impl_->Remove(parent, std::move(name), smb::FileType::kFile, journal, std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  return impl_->After(
+      std::move(nodes),
+      impl_->Remove(parent, std::move(name), smb::FileType::kFile, journal, deadline), deadline);
 }
 Task<absl::Status> Filesystem::RemoveDirectory(state::NodeId parent, std::string name,
                                                ChangeJournal* journal, Deadline deadline) {
@@ -111,37 +120,56 @@ Task<absl::Status> Filesystem::RemoveDirectory(state::NodeId parent, std::string
 Task<absl::Status> Filesystem::Rename(state::NodeId parent, std::string name,
                                       state::NodeId new_parent, std::string new_name,
                                       uint32_t flags, ChangeJournal* journal, Deadline deadline) {
-  return impl_->Rename(parent, std::move(name), new_parent, std::move(new_name), flags, journal,
-                       std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindRename(parent, name, new_parent, new_name);
+  return impl_->After(std::move(nodes),
+                      impl_->Rename(parent, std::move(name), new_parent, std::move(new_name), flags,
+                                    journal, deadline),
+                      deadline);
 }
 void Filesystem::OpenDelivered(state::NodeId node, const OpenReply& reply) {
   impl_->OpenDelivered(node, reply);
 }
 Task<absl::StatusOr<size_t>> Filesystem::Read(state::FileHandle fh, uint64_t offset,
                                               absl::Span<uint8_t> into, Deadline deadline) {
-  return impl_->Read(fh, offset, into, std::move(deadline));
+  return impl_->After(impl_->BehindHandle(fh), impl_->Read(fh, offset, into, deadline), deadline);
 }
 Task<absl::StatusOr<uint64_t>> Filesystem::Seek(state::FileHandle fh, uint64_t offset, int whence,
                                                 Deadline deadline) {
-  return impl_->Seek(fh, offset, whence, std::move(deadline));
+  return impl_->After(impl_->BehindHandle(fh), impl_->Seek(fh, offset, whence, deadline), deadline);
 }
 Task<absl::Status> Filesystem::Flush(state::FileHandle fh, uint64_t owner, Deadline deadline) {
-  return impl_->Flush(fh, owner, std::move(deadline));
+  return impl_->TellingKept(fh, impl_->Flush(fh, owner, deadline), deadline);
 }
 Task<absl::Status> Filesystem::SetLock(FileLock wanted, bool wait, Deadline deadline) {
-  return impl_->SetLock(wanted, wait, std::move(deadline));
+  return impl_->After(impl_->BehindHandle(wanted.fh), impl_->SetLock(wanted, wait, deadline),
+                      deadline);
 }
 Task<absl::StatusOr<FileLock>> Filesystem::GetLock(FileLock wanted, Deadline deadline) {
-  return impl_->GetLock(wanted, std::move(deadline));
+  return impl_->After(impl_->BehindHandle(wanted.fh), impl_->GetLock(wanted, deadline), deadline);
 }
 void Filesystem::Release(state::FileHandle fh) { impl_->Release(fh); }
+bool Filesystem::HasUnwritten(state::FileHandle fh) const {
+  return !impl_->BehindHandle(fh).empty();
+}
+Task<absl::Status> Filesystem::AwaitWritten(state::FileHandle fh, Deadline deadline) {
+  return impl_->behind().AwaitEnd(impl_->BehindHandle(fh), std::move(deadline));
+}
+Task<absl::Status> Filesystem::AwaitNodeWritten(state::NodeId node, Deadline deadline) {
+  return impl_->behind().AwaitEnd(impl_->BehindNode(node), std::move(deadline));
+}
+void Filesystem::NoteErrorTold(state::FileHandle fh, int error) { impl_->NoteErrorTold(fh, error); }
+void Filesystem::LoseWrite(state::FileHandle fh) { impl_->LoseWrite(fh); }
+void Filesystem::SetWriteLeases(std::function<bool(state::NodeId)> holds) {
+  impl_->SetWriteLeases(std::move(holds));
+}
 Task<absl::StatusOr<state::FileHandle>> Filesystem::OpenDirectory(state::NodeId node,
                                                                   Deadline deadline) {
   return impl_->OpenDirectory(node, std::move(deadline));
 }
 Task<absl::Status> Filesystem::ReadDirectory(state::FileHandle fh, uint64_t offset, bool plus,
                                              DirectorySink* sink, Deadline deadline) {
-  return impl_->ReadDirectory(fh, offset, plus, sink, std::move(deadline));
+  return impl_->After(impl_->BehindListing(fh),
+                      impl_->ReadDirectory(fh, offset, plus, sink, deadline), deadline);
 }
 void Filesystem::ReleaseDirectory(state::FileHandle fh) { impl_->ReleaseDirectory(fh); }
 Task<absl::StatusOr<struct statvfs>> Filesystem::GetStatistics(state::NodeId node,
@@ -151,53 +179,72 @@ Task<absl::StatusOr<struct statvfs>> Filesystem::GetStatistics(state::NodeId nod
 absl::Status Filesystem::Access(state::NodeId node, int mask) const { return impl_->Access(mask); }
 Task<absl::StatusOr<std::string>> Filesystem::GetXattr(state::NodeId node, std::string name,
                                                        Deadline deadline) {
-  return impl_->GetXattr(node, std::move(name), std::move(deadline));
+  return impl_->After(impl_->BehindNode(node), impl_->GetXattr(node, std::move(name), deadline),
+                      deadline);
 }
 Task<absl::StatusOr<std::string>> Filesystem::ListXattrs(state::NodeId node, Deadline deadline) {
-  return impl_->ListXattrs(node, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node), impl_->ListXattrs(node, deadline), deadline);
 }
 Task<absl::Status> Filesystem::SetXattr(state::NodeId node, std::string name, std::string value,
                                         int flags, ChangeJournal* journal, Deadline deadline) {
   CO_RETURN_IF_ERROR(impl_->MayChange());
   if (value.empty()) co_return ErrnoError(EOPNOTSUPP, "an empty value");
-  co_return co_await impl_->ChangeXattr(node, std::move(name), std::move(value), flags, journal,
-                                        std::move(deadline));
+  co_return co_await impl_->After(
+      impl_->BehindNode(node),
+      impl_->ChangeXattr(node, std::move(name), std::move(value), flags, journal, deadline),
+      deadline);
 }
 Task<absl::Status> Filesystem::RemoveXattr(state::NodeId node, std::string name,
                                            ChangeJournal* journal, Deadline deadline) {
-  return impl_->ChangeXattr(node, std::move(name), "", 0, journal, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node),
+                      impl_->ChangeXattr(node, std::move(name), "", 0, journal, deadline),
+                      deadline);
 }
 Task<absl::Status> Filesystem::Allocate(state::FileHandle fh, int mode, uint64_t offset,
                                         uint64_t length_bytes, ChangeJournal* journal,
                                         Deadline deadline) {
-  return impl_->Allocate(fh, mode, offset, length_bytes, journal, std::move(deadline));
+  return impl_->After(impl_->BehindHandle(fh),
+                      impl_->Allocate(fh, mode, offset, length_bytes, journal, deadline), deadline);
 }
 Task<absl::StatusOr<uint64_t>> Filesystem::CopyRange(state::FileHandle from, uint64_t from_offset,
                                                      state::FileHandle to, uint64_t to_offset,
                                                      uint64_t length_bytes, ChangeJournal* journal,
                                                      Deadline deadline) {
-  return impl_->CopyRange(from, from_offset, to, to_offset, length_bytes, journal,
-                          std::move(deadline));
+  return impl_->After(
+      impl_->BehindHandles(from, to),
+      impl_->CopyRange(from, from_offset, to, to_offset, length_bytes, journal, deadline),
+      deadline);
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(state::NodeId parent, std::string name,
                                                          std::string target, ChangeJournal* journal,
                                                          Deadline deadline) {
-  return impl_->MakeSymlink(parent, std::move(name), std::move(target), journal,
-                            std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  return impl_->After(
+      std::move(nodes),
+      impl_->MakeSymlink(parent, std::move(name), std::move(target), journal, deadline), deadline);
 }
 Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
                                           ChangeJournal* journal, Deadline deadline,
                                           size_t* written_bytes) {
-  return impl_->WriteAtEnd(fh, from, journal, std::move(deadline), written_bytes);
+  if (written_bytes != nullptr) *written_bytes = 0;
+  CO_RETURN_IF_ERROR(impl_->KeptError(fh));
+  co_return co_await impl_->After(impl_->BehindHandle(fh),
+                                  impl_->WriteAtEnd(fh, from, journal, deadline, written_bytes),
+                                  deadline);
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(state::NodeId parent, std::string name,
                                                       ChangeJournal* journal, Deadline deadline) {
-  return impl_->Make(parent, std::move(name), smb::FileType::kFile, journal, std::move(deadline));
+  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  return impl_->After(std::move(nodes),
+                      impl_->Make(parent, std::move(name), smb::FileType::kFile, journal, deadline),
+                      deadline);
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::NodeId new_parent,
                                                   std::string new_name, ChangeJournal* journal,
                                                   Deadline deadline) {
-  return impl_->Link(node, new_parent, std::move(new_name), journal, std::move(deadline));
+  return impl_->After(impl_->BehindNode(node),
+                      impl_->Link(node, new_parent, std::move(new_name), journal, deadline),
+                      deadline);
 }
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
 bool Filesystem::IsWritten(uint32_t handle_flags) {

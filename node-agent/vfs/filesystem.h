@@ -27,6 +27,7 @@
 #include <sys/statvfs.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -206,7 +207,8 @@ class Filesystem {
   // EROFS (the mount, or the server's medium, is read-only); EIO (above); EBUSY (a DFS link is no
   // thing of this file system); ENOSPC, EDQUOT.
 
-  // WRITE: all of `from`, acknowledged by the server. `from` must live as long as the journal.
+  // WRITE: all of `from`, on the server when this returns; the journal may have acknowledged it
+  // before. `from` must live as long as the journal.
   // Where the handle appends, `offset` is not looked at. EBADF: the handle does not write.
   // `written_bytes` (null: not wanted; as long-lived as `from`): after an error of the server's how
   // much of `from` is there all the same, from its beginning, and is to be told instead; else 0.
@@ -258,14 +260,31 @@ class Filesystem {
                                                  std::string new_name, ChangeJournal* journal,
                                                  runtime::Deadline deadline);
 
-  // FLUSH, by `owner`: its fcntl locks of the file are given back. Every WRITE was acknowledged
-  // before it was answered: without locks, at once.
+  // FLUSH, by `owner`: its fcntl locks of the file are given back. Without locks, and with every
+  // WRITE on its server, at once.
   runtime::Task<absl::Status> Flush(state::FileHandle fh, uint64_t owner,
                                     runtime::Deadline deadline);
 
   // RELEASE. At once; the server is told afterwards, also of the locks that were taken through it.
   // An fh that is not open does no harm (a request that is run again after a takeover).
+  // REQUIRES: AwaitWritten() has ended, where HasUnwritten() says that there is something.
   void Release(state::FileHandle fh);
+
+  // --- WRITEs that were acknowledged, by `journal`, before their server had them: where the file's
+  // node has a write lease, nothing is locked, and the server answers. Every other call on the file
+  // waits for them. An error of one is kept and is the error of the next Write, WriteAtEnd, Sync or
+  // Flush by its handle: IsKeptError(). NoteErrorTold() says that the kernel has that (or will,
+  // whoever dies); `error` as it was told.
+  bool HasUnwritten(state::FileHandle fh) const;
+  runtime::Task<absl::Status> AwaitWritten(state::FileHandle fh, runtime::Deadline deadline);
+  // Of the node's file, for who gives a lease back.
+  runtime::Task<absl::Status> AwaitNodeWritten(state::NodeId node, runtime::Deadline deadline);
+  static bool IsKeptError(const absl::Status& status);
+  void NoteErrorTold(state::FileHandle fh, int error);
+  // The operation of an acknowledged WRITE by this handle was ended by an exception.
+  void LoseWrite(state::FileHandle fh);
+  // Which nodes have a write lease; unset: none.
+  void SetWriteLeases(std::function<bool(state::NodeId)> holds);
 
   // --- Locks (filesystem_locks.cc). They are held on the server, where other machines see them.
   // Errors of both: EIO: the handle's locks were lost, another machine may have had them. ENOLCK.
@@ -362,6 +381,8 @@ class Filesystem {
     int64_t retaken_locks = 0;       // Ranges, after a takeover, a failover or a server's restart.
     int64_t lost_locks = 0;          // Of them, those that another machine had by then.
     int64_t lease_breaks = 0;        // Leases that a server took down, in part or as a whole.
+    int64_t early_writes = 0;        // Acknowledged before their server had them.
+    int64_t early_failures = 0;      // Of those, and of a dead agent's: what failed later.
   };
   const Counters& counters() const;
 

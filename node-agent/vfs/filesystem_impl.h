@@ -43,6 +43,7 @@
 #include "node-agent/vfs/link_sights.h"
 #include "node-agent/vfs/open_file.h"
 #include "node-agent/vfs/options.h"
+#include "node-agent/vfs/write_behind.h"
 
 namespace dfscsi::vfs {
 
@@ -180,6 +181,41 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<struct statvfs>> GetStatistics(state::NodeId node,
                                                               runtime::Deadline deadline);
 
+  // --- Writes behind their acknowledgment: filesystem_behind.cc
+
+  // Write(), acknowledged early where that is allowed.
+  runtime::Task<absl::Status> WriteOrBehind(state::FileHandle fh, uint64_t offset,
+                                            absl::Span<const uint8_t> from, ChangeJournal* journal,
+                                            runtime::Deadline deadline, size_t* written_bytes);
+  // Nodes of which something is pending: the file of a node, of one or two handles, of a name; of
+  // what a rename moves or replaces; of what a listing shows.
+  std::vector<state::NodeId> BehindNode(state::NodeId node) const;
+  std::vector<state::NodeId> BehindHandle(state::FileHandle fh) const;
+  std::vector<state::NodeId> BehindHandles(state::FileHandle one, state::FileHandle other) const;
+  std::vector<state::NodeId> BehindName(state::NodeId parent, std::string_view name) const;
+  std::vector<state::NodeId> BehindRename(state::NodeId parent, std::string_view name,
+                                          state::NodeId new_parent,
+                                          std::string_view new_name) const;
+  std::vector<state::NodeId> BehindListing(state::FileHandle fh) const;
+  // `call`, once nothing of these nodes is pending.
+  template <class T>
+  runtime::Task<T> After(std::vector<state::NodeId> nodes, runtime::Task<T> call,
+                         runtime::Deadline deadline) {
+    if (nodes.empty()) return call;
+    return AfterEnd(std::move(nodes), std::move(call), std::move(deadline));
+  }
+  // A call that tells an error of an earlier write of its handle, if there is one.
+  runtime::Task<absl::Status> TellingKept(state::FileHandle fh, runtime::Task<absl::Status> call,
+                                          runtime::Deadline deadline);
+  // OK: there is none.
+  absl::Status KeptError(state::FileHandle fh) const;
+  void NoteErrorTold(state::FileHandle fh, int error);
+  void LoseWrite(state::FileHandle fh);
+  void SetWriteLeases(std::function<bool(state::NodeId)> holds) {
+    holds_write_lease_ = std::move(holds);
+  }
+  WriteBehind& behind() { return behind_; }
+
   // Of a handle's record.
   static constexpr uint32_t kHandleWritten = 1;
   static constexpr uint32_t kHandleLockLost = 4;  // EIO, for ever.
@@ -251,6 +287,9 @@ class Filesystem::Impl {
 
   // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
+  // The errno of an acknowledged write that failed, until it is told.
+  static constexpr uint32_t kHandleErrorShift = 24;
+  static constexpr uint32_t kHandleErrorMask = uint32_t{0xff} << kHandleErrorShift;
 
   void SetHandleFlag(state::FileHandle fh, uint32_t flag) {
     if (!tables_.handles().Contains(fh)) return;
@@ -380,6 +419,23 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> TrimSoon(state::NodeId node, std::shared_ptr<FileLocks> locks,
                                        runtime::Deadline deadline);
 
+  // --- Writes behind their acknowledgment
+
+  // So many names below the path.
+  std::vector<state::NodeId> BehindPath(const absl::StatusOr<dfs::DfsPath>& path,
+                                        size_t least_below, size_t most_below) const;
+  absl::StatusOr<dfs::DfsPath> PathOfName(state::NodeId parent, std::string_view name) const;
+  bool MayWriteBehind(state::NodeId node, const OpenFile& file, const ChangeJournal* journal,
+                      const runtime::Deadline& deadline) const;
+  void KeepError(state::FileHandle fh, const absl::Status& status);
+  template <class T>
+  runtime::Task<T> AfterEnd(std::vector<state::NodeId> nodes, runtime::Task<T> call,
+                            runtime::Deadline deadline) {
+    const absl::Status ended = co_await behind_.AwaitEnd(std::move(nodes), std::move(deadline));
+    if (!ended.ok()) co_return ended;
+    co_return co_await std::move(call);
+  }
+
   // --- Changes
 
   // Runs a change until it is applied, once, or an error says why not, or that nobody knows.
@@ -501,6 +557,8 @@ class Filesystem::Impl {
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
+  std::function<bool(state::NodeId)> holds_write_lease_;
+  WriteBehind behind_;
   // Of the root and of links that the kernel holds. Its looks use all of the above.
   LinkSights sights_;
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.

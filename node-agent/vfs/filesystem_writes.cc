@@ -61,7 +61,10 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     return tree->Write(file_id, offset, {from.data(), from.size()}, deadline,
                        {.written_bytes = &written});
   };
+  const bool acknowledged = journal != nullptr && journal->acknowledged();
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
+    // Its own server is waited for also where nothing was sent: nobody else is to write it.
+    if (acknowledged) change.sent = true;
     const absl::Status status =
         co_await ActThrough(fh, file, std::move(binding), write, &change, deadline);
     if (!IsAnswerLost(status)) unsettled.Settle();

@@ -9,6 +9,7 @@
 
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
+#include "node-agent/smb/session.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 
@@ -328,6 +329,10 @@ Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(smb::Tree& 
   }
   if (data) co_return std::nullopt;
   co_return std::min(at, size);
+}
+
+bool OpenFile::IsHealthy() const {
+  return tree_ != nullptr && !stale_ && tree_->usable() && !tree_->session().connection().suspect();
 }
 
 void OpenFile::Lose(const smb::Tree& tree, const wire::FileId& file_id) {

@@ -96,6 +96,8 @@ class OpenFile {
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
   const ServerAttributes& seen() const { return seen_; }
+  // It is open, and its server answers.
+  bool IsHealthy() const;
   // A server sets the last-write time when a handle that has written is closed, but for one that
   // has set it itself: NoteTimeSet(). What is written by it then is of late_write(), and nobody but
   // us tells the server. [MS-FSA] 2.1.5.14.2
