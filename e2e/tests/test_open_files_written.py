@@ -214,3 +214,29 @@ def test_c28_a_change_whose_answer_was_lost_is_eio_and_not_made_elsewhere(lab, a
     lab.heal('t1')
     for host in ('t1', 't2'):
         os.unlink(lab.data(host, 'share/other'))
+
+
+def told(engine):
+    return [line for line in engine.log_text().splitlines() if 'older than what this mount has written' in line]
+
+
+@pytest.mark.parametrize('app', ['', ',failover_identity=strict'], indirect=True)
+def test_a_copy_that_is_older_than_what_was_written_is_counted_or_refused(lab, engine, app, request):
+    strict = 'strict' in request.node.callspec.params['app']
+    open_file(app, 'os.O_RDWR')
+    assert app.do("os.pwrite(kept['file'], b'abc', 0)") == 3
+    app.do("os.close(kept['file'])")
+    move(lab, app)
+    before = told(engine)
+    for count in (1, 2):
+        number = app.errno_of(f"read('{FOLDER}/written')")
+        assert number == (errno.ESTALE if strict else 0)
+        counted = engine.counter('older_copies_opened_total')
+        assert counted == count or strict and counted > count  # Told ESTALE, the kernel opens once more.
+    after = told(engine)
+    assert len(after) == len(before) + 1 and 'three' not in after[-1]
+    # Once it is there, it is what was written.
+    on_server(lab, 't2', b'abc3456789')
+    os.utime(lab.data('t2', 'share/written'))
+    assert app.do(f"read('{FOLDER}/written')") == b'abc3456789'
+    assert engine.counter('older_copies_opened_total') == counted

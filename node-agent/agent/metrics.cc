@@ -281,6 +281,9 @@ void AddVfs(Page& page, const MetricsSource& source) {
   Each(page, source, "replayed_writes_total",
        "Writes that were lost with their server and sent to another copy (failover_writes=replay).",
        [](const Mount& m) { return m.filesystem.counters().replayed_writes; });
+  Each(page, source, "older_copies_opened_total",
+       "Files opened on a target whose copy is older than what this mount has written on another.",
+       [](const Mount& m) { return m.filesystem.counters().older_copies; });
   Each(page, source, "retaken_locks_total",
        "Locked ranges taken again: takeover, failover, a server's restart.",
        [](const Mount& m) { return m.filesystem.counters().retaken_locks; });

@@ -126,9 +126,11 @@ absl::Status SetCache(const std::string& value, Parsed* parsed) {
 }
 
 absl::Status SetIdentity(const std::string& value, Parsed* parsed) {
-  if (value == "strict") return Impossible("is not implemented yet");
-  if (value != "on" && value != "off") return Impossible("must be on or off");
-  parsed->options.vfs.check_identity = value == "on";
+  if (value != "on" && value != "off" && value != "strict") {
+    return Impossible("must be on, off or strict");
+  }
+  parsed->options.vfs.check_identity = value != "off";
+  parsed->options.vfs.refuse_older = value == "strict";
   return absl::OkStatus();
 }
 

@@ -134,6 +134,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"ro=1", "takes no value"},
       {"failback=soon", "must be never, referral or a duration"},
       {"failover_writes=maybe", "must be error or replay"},
+      {"failover_identity=maybe", "must be on, off or strict"},
       {"sec=krb5", "not implemented yet"},
       {"sec=none", "must be ntlmssp"},
       {"guest", "every mount needs a user"},

@@ -166,6 +166,14 @@ class Client::Impl {
     return link == nullptr || !link->bound() ? 0 : link->epoch;
   }
 
+  absl::Duration GetTtl(const DfsPath& path) const {
+    const std::shared_ptr<Link> link = links_.Find(path);
+    if (link == nullptr || !link->entry_prefix.has_value()) return absl::ZeroDuration();
+    const ReferralCache::Entry entry = cache_.GetExact(
+        *link->entry_prefix, link->entry_prefix->size(), account_, runtime::Loop::Current().Now());
+    return entry == nullptr ? options_.referral_ttl_min : entry->ttl;
+  }
+
   const DfsPath& source() const { return source_; }
 
   std::vector<BoundLink> ListLinks() const {
@@ -581,6 +589,7 @@ bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(
 void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
 void Client::ForgetLink(const DfsPath& path) { impl_->ForgetLink(path); }
 uint64_t Client::GetEpoch(const DfsPath& path) const { return impl_->GetEpoch(path); }
+absl::Duration Client::GetTtl(const DfsPath& path) const { return impl_->GetTtl(path); }
 const DfsPath& Client::source() const { return impl_->source(); }
 std::vector<Client::BoundLink> Client::ListLinks() const { return impl_->ListLinks(); }
 ClientCounters Client::counters() const { return impl_->counters(); }

@@ -157,6 +157,10 @@ class Client {
   // The epoch under which `path` is bound now; 0 if it is not. No I/O.
   uint64_t GetEpoch(const DfsPath& path) const;
 
+  // How long the referral is good for that lists the targets of what serves `path`; zero: there are
+  // no others. No I/O.
+  absl::Duration GetTtl(const DfsPath& path) const;
+
   const DfsPath& source() const;
 
   // For people and metrics.

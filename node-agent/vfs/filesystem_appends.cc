@@ -145,6 +145,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   if (written > 0 && at != kNoOffset) {
     file->NoteSize(std::max(file->seen().file.end_of_file, at + written));
   }
+  if (written > 0) NoteInRecord(*file);
   if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;
 }

@@ -301,6 +301,7 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   ForgetName(parent, name);
   NoteChangeIn(parent);
   if (!status.ok()) co_return status;
+  written_.NoteRemoved(path.Key());
   if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
   if (!hides) {
     tables_.inodes().Unlink(node);
@@ -406,6 +407,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   NoteChangeIn(parent);
   NoteChangeIn(new_parent);
   if (!status.ok()) co_return status;
+  if (!same_name) written_.NoteRenamed(path.Key(), target.Key());
   if (hides) CO_RETURN_IF_ERROR(NoteHidden(replaced, new_parent, hidden));
   if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
   if (!tables_.inodes().Rename(node, new_parent, new_name).ok()) {

@@ -44,6 +44,7 @@
 #include "node-agent/vfs/open_file.h"
 #include "node-agent/vfs/options.h"
 #include "node-agent/vfs/write_behind.h"
+#include "node-agent/vfs/written_record.h"
 
 namespace dfscsi::vfs {
 
@@ -451,6 +452,12 @@ class Filesystem::Impl {
   // What was written through a handle that is closed is missing in other copies, too.
   void BindOthers(state::NodeId node, const OpenFile& closed);
   absl::Status OutcomeOfReplay(const absl::Status& status);
+  // What was written is to be found by who opens the file elsewhere: filesystem_written_record.cc
+  void NoteInRecord(const OpenFile& file);
+  void NoteInRecord(const dfs::DfsPath& path, uint64_t server_key, uint64_t size_bytes,
+                    absl::Duration clock_ahead);
+  // Of what was just opened. ESTALE: it is older than that, and the mount is strict.
+  absl::Status CheckNotOlder(OpenFile& file);
   // The path of a name, which is to be changed. EBUSY: it is a link.
   absl::StatusOr<dfs::DfsPath> ChangeablePath(state::NodeId parent, std::string_view name) const;
   // EXDEV: `to` is below a known link that `from` is not below.
@@ -551,6 +558,7 @@ class Filesystem::Impl {
   absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.
   // Opened with renews_pages, and not used yet.
   absl::flat_hash_map<state::NodeId, state::FileHandle> renewing_;
+  WrittenRecord written_;
   absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
   absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;

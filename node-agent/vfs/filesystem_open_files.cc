@@ -30,6 +30,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
       {}, deadline));
+  CO_RETURN_IF_ERROR(CheckNotOlder(*file));
   // Nothing stands in the tables before it can be answered: who dies in between leaves nothing.
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
   if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));

@@ -81,6 +81,7 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   if (!status.ok() && !smb::wire::NtStatusOf(status).has_value()) written = 0;
   if (written > 0) {
     file->NoteSize(std::max(file->seen().file.end_of_file, offset + written));
+    NoteInRecord(*file);
     if (written_bytes != nullptr && !status.ok()) *written_bytes = written;
   }
   if (tables_.handles().Contains(fh)) {
@@ -156,6 +157,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     };
   }
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
+  CO_RETURN_IF_ERROR(CheckNotOlder(*file));
   // As in Open().
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
   if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
@@ -200,7 +202,10 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     co_return status;
   };
   const absl::Status status = co_await RunChange(file->path(), &change, deadline);
-  if (status.ok()) file->NoteSize(size_bytes);
+  if (status.ok()) {
+    file->NoteSize(size_bytes);
+    NoteInRecord(*file);
+  }
   if (fh != kNoHandle && tables_.handles().Contains(fh)) {
     NoteOwnChange(tables_.handles().Get(fh).node);
   }
@@ -263,6 +268,9 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
       change.Sending();
       CO_RETURN_IF_ERROR(
           co_await binding.tree->Truncate(binding.path, *wanted.size_bytes, deadline));
+      NoteInRecord(
+          path, ServerKeyOf(binding), *wanted.size_bytes,
+          binding.tree->session().connection().clock_ahead().value_or(absl::ZeroDuration()));
     }
     smb::wire::BasicInformation basic;
     if (wanted.mode.has_value()) {
@@ -287,6 +295,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
     change.Sending();
     CO_RETURN_IF_ERROR(co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline));
     if (!wanted.modified.has_value()) co_return absl::OkStatus();
+    written_.NoteTimeSet(path.Key(), ServerKeyOf(binding), *wanted.modified);
     co_return co_await SetTimeOfWriters(node, binding.tree, *wanted.modified, deadline);
   };
   if (node != state::kRootNode) CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));

@@ -335,6 +335,11 @@ bool OpenFile::IsHealthy() const {
   return tree_ != nullptr && !stale_ && tree_->usable() && !tree_->session().connection().suspect();
 }
 
+absl::Duration OpenFile::clock_ahead() const {
+  if (tree_ == nullptr) return absl::ZeroDuration();
+  return tree_->session().connection().clock_ahead().value_or(absl::ZeroDuration());
+}
+
 void OpenFile::Lose(const smb::Tree& tree, const wire::FileId& file_id) {
   // Another call may have opened it anew since.
   if (tree_.get() != &tree || file_id_ != file_id) return;

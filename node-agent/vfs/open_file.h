@@ -98,6 +98,8 @@ class OpenFile {
   const ServerAttributes& seen() const { return seen_; }
   // It is open, and its server answers.
   bool IsHealthy() const;
+  // Of the server's clock, before ours; zero: it is not open.
+  absl::Duration clock_ahead() const;
   // A server sets the last-write time when a handle that has written is closed, but for one that
   // has set it itself: NoteTimeSet(). What is written by it then is of late_write(), and nobody but
   // us tells the server. [MS-FSA] 2.1.5.14.2

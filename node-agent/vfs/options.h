@@ -27,6 +27,9 @@ struct Options {
   // failover_identity: an open file is taken up on another target only if size and last-write time
   // there are as last seen. Off: whatever has the file's path is taken.
   bool check_identity = true;
+  // failover_identity=strict: nor is a file newly opened there that is older than what this mount
+  // has written elsewhere.
+  bool refuse_older = false;
   // failover_writes=replay: data that no server has acknowledged is sent to another target once its
   // own is lost, if the file there is as it was before this handle wrote.
   bool replay_writes = false;

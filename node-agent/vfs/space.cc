@@ -97,7 +97,10 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
   };
   absl::Status status = co_await RunChange(file->path(), &change, deadline);
   NoteServer(fh, *file);
-  if (status.ok()) file->NoteSize(size);
+  if (status.ok()) {
+    file->NoteSize(size);
+    NoteInRecord(*file);
+  }
   if (IsNotThere(status)) status = ErrnoError(EOPNOTSUPP, "the server does not have it");
   if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;
@@ -141,6 +144,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::CopyRange(
   };
   const absl::Status status = co_await RunChange(target->path(), &change, deadline);
   NoteServer(to, *target);
+  if (status.ok()) NoteInRecord(*target);
   if (tables_.handles().Contains(to)) NoteOwnChange(tables_.handles().Get(to).node);
   // The kernel then copies itself; also what is locked, which is read through another handle.
   if (IsNotThere(status) || IsLockRefused(status))
