@@ -7,9 +7,13 @@ and at last `state JSON`: what was acknowledged, and so must be on the server's 
 blocks, direct   writes a block, fsync, reads another one back; buffered, and with O_DIRECT
 append           lines of its own to one file that others append to, too
 names            makes, fills, cuts, renames and removes, and knows every result
+opened           replaces, removes and cuts what it has open, and reads what it has open
+locks            adds one to the number in a file, under a lock; several do
+records          writes records and says how many an fsync has acknowledged
 """
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -112,7 +116,78 @@ def change_names(folder, _):
     return {'rounds': rounds}
 
 
-MODES = {'blocks': write_blocks, 'direct': write_blocks, 'append': append_lines, 'names': change_names}
+def must_read(fd, expected, what):
+    found = must(f'read of {what}', os.pread, fd, 64, 0)
+    if found not in (None, expected):
+        say(time.monotonic(), 'wrong', f'{what}: {found!r} instead of {expected!r}')
+
+
+def change_opened(folder, _):
+    rounds = 0
+    one, other = f'{folder}/opened', f'{folder}/opened-next'
+    while goes_on():
+        first, second = b'first %08d' % rounds, b'second %08d' % rounds
+        # From the second round on there is something to be cut.
+        old = must('open and cut', os.open, one, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
+        new = must('create', os.open, other, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        if old is None or new is None:
+            break
+        must_read(old, b'', 'a file that was cut')
+        must('write', os.pwrite, old, first, 0)
+        must('write', os.pwrite, new, second, 0)
+        must('rename', os.rename, other, one)
+        must_read(old, first, 'a file that was replaced while it was open')
+        must('close', os.close, old)
+        must('unlink', os.unlink, one)
+        refused('stat of what was removed', errno.ENOENT, os.stat, one)
+        must_read(new, second, 'a file that was removed while it was open')
+        must('close', os.close, new)
+        left = must('create', os.open, one, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        if left is None:
+            break
+        must('write', os.pwrite, left, second, 0)
+        must('close', os.close, left)
+        rounds += 1
+    return {'rounds': rounds}
+
+
+def add_under_lock(folder, _):
+    fd = os.open(f'{folder}/number', os.O_CREAT | os.O_RDWR, 0o644)
+    added = 0
+    while goes_on():
+        must('lock', fcntl.lockf, fd, fcntl.LOCK_EX, 16, 0)
+        number = must('read', os.pread, fd, 16, 0)
+        if number is not None and must('write', os.pwrite, fd, b'%016d' % (int(number or b'0') + 1), 0) == 16:
+            added += 1
+        must('unlock', fcntl.lockf, fd, fcntl.LOCK_UN, 16, 0)
+    os.close(fd)
+    return {'added': added}
+
+
+RECORD = 64
+
+
+def record(number):
+    return f'record {number}'.ljust(RECORD - 1, '.').encode() + b'\n'
+
+
+def write_records(folder, _):
+    fd = os.open(f'{folder}/records', os.O_CREAT | os.O_RDWR, 0o644)
+    written = 0
+    while goes_on():
+        for _ in range(4):
+            if must('write', os.pwrite, fd, record(written), written * RECORD) != RECORD:
+                return {'synced': -1}
+            written += 1
+        begin = time.monotonic()
+        os.fsync(fd)
+        say(begin, 'ok', f'synced {written}')
+    os.close(fd)
+    return {'synced': written}
+
+
+MODES = {'blocks': write_blocks, 'direct': write_blocks, 'append': append_lines, 'names': change_names,
+         'opened': change_opened, 'locks': add_under_lock, 'records': write_records}
 
 if __name__ == '__main__':
     STATE = MODES[sys.argv[1]](sys.argv[2], sys.argv[1])

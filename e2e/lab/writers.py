@@ -84,6 +84,18 @@ class Writers:
     def all_got_on(self, since):
         return all(any(begin >= since for begin, _, _, _ in list(operations)) for operations in self._operations)
 
+    def last(self, word):
+        """The number behind the last `word` that a writer said; 0: none yet."""
+        return max([int(what.split()[-1]) for operations in self._operations
+                    for _, _, outcome, what in list(operations)[-64:] if outcome == 'ok' and what.startswith(word)],
+                   default=0)
+
+    def under_way(self):
+        """What each writer did last, and how long ago, in seconds: for messages."""
+        now = time.monotonic()
+        return [f'{mode}: {operations[-1][3]}, {now - operations[-1][1]:.1f}' if operations else f'{mode}: nothing'
+                for mode, operations in zip(self._modes, self._operations)]
+
     def end(self, timeout=60):
         """Lets them finish what they are at. Returns what each was told: (mode, state)."""
         for process in self._processes:

@@ -14,6 +14,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/blocking.h"
 #include "node-agent/smb/credential.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/state/mount_tables.h"
 
 namespace dfscsi::agent {
@@ -244,6 +245,7 @@ absl::Status Agent::BecomeActive(uint32_t generation) {
   const absl::Time began = absl::Now();
   ASSIGN_OR_RETURN(const std::vector<RequestSlot> left,
                    memory_->arena->Adopt(generation, memory_->granted_steps));
+  state::Pass(state::DeathPoint::kAdoptionBegun);
   generation_ = generation;
   active_since_ = loop_.Now();
   engine_ = std::make_unique<Engine>(Engine::Outside{

@@ -28,6 +28,7 @@
 #include "node-agent/base/log.h"
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/runtime/real_loop.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/state/parked_slots.h"
 
 ABSL_FLAG(std::string, socket_dir, "", "folder of mounter.sock; agent.sock is made there");
@@ -41,6 +42,8 @@ ABSL_FLAG(
     "memory for large requests that wait for a server; at most a quarter of what the container"
     " may have");
 ABSL_FLAG(bool, exit_when_idle, false, "end when nothing has been mounted for some seconds");
+ABSL_FLAG(std::string, die_at, "",
+          "for tests: NAME[:N], the instant at which it kills itself; list: prints all names");
 
 namespace dfscsi::agent {
 namespace {
@@ -151,6 +154,17 @@ int main(int argc, char** argv) {
   };
   absl::SetFlagsUsageConfig(config);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  const std::string die_at = absl::GetFlag(FLAGS_die_at);
+  if (die_at == "list") {
+    for (const std::string_view name : dfscsi::state::kDeathPointNames) {
+      if (!name.empty()) puts(name.data());
+    }
+    return 0;
+  }
+  if (const absl::Status armed = dfscsi::state::ArmDeath(die_at); !armed.ok()) {
+    fprintf(stderr, "--die_at: %s\n", std::string(armed.message()).c_str());
+    return 2;
+  }
   dfscsi::agent::AgentFlags flags;
   flags.socket_dir = absl::GetFlag(FLAGS_socket_dir);
   flags.state_dir = absl::GetFlag(FLAGS_state_dir);

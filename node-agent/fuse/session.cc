@@ -22,6 +22,7 @@
 #include "node-agent/fuse/killed_process.h"
 #include "node-agent/fuse/operations.h"
 #include "node-agent/fuse/statx.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/state/logon_guard.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem.h"
@@ -230,6 +231,7 @@ Session::ReadSomeResult Session::ReadSome() {
         room_.arena().ReadRequest(config_.fuse_fd.get(), config_.mount_id);
     switch (read.result) {
       case RequestArena::ReadResult::kRequest:
+        state::Pass(state::DeathPoint::kRequestFilled);
         if ((read.slot.big() || read.slot.parked()) && room_.arena().IsShort()) room_.AskToGrow();
         Process(read.slot);
         break;
@@ -266,10 +268,12 @@ void Session::Adopt(const std::vector<RequestSlot>& slots) {
       }
       // ENOENT: the kernel has it already.
       (void)WriteAnswer(slot.unique(), slot.error(), slot.reply());
+      state::Pass(state::DeathPoint::kAdoptedAnswerSent);
       room_.Free(slot);
     } else {
       ++counters_.adopted_requests;
       Process(slot);
+      state::Pass(state::DeathPoint::kAdoptedRequestRun);
     }
   }
 }
@@ -316,7 +320,9 @@ bool Session::IsOwnRequest(uint32_t pid) const {
 // ---- Requests in flight ----
 
 void Request::NoteSent(uint64_t server_key, uint64_t offset) {
+  state::Pass(state::DeathPoint::kChangeUnmarked);
   arena->MarkStarted(slot, GuidOf(offset), server_key);
+  state::Pass(state::DeathPoint::kChangeMarked);
 }
 
 uint64_t Request::held_bytes() const {
@@ -362,7 +368,9 @@ void Session::RunForget(fuse_req* libfuse, absl::FunctionRef<void()> apply) {
     ++counters_.dropped_forgets;
   } else {
     room_.arena().MarkStarted(decoding_);
+    state::Pass(state::DeathPoint::kForgetStarted);
     apply();
+    state::Pass(state::DeathPoint::kForgetApplied);
   }
   fuse_reply_none(libfuse);
   room_.Free(decoding_);
@@ -397,6 +405,7 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   (void)reply(request->libfuse);
   answering_ = nullptr;
   ++counters_.answers;
+  state::Pass(state::DeathPoint::kAnswerWritten);
   requests_.erase(request->slot.unique());
   // The answer is in the journal, and the slot not free yet: the next agent tells it once, too.
   if (request->kept_error != 0) {
@@ -582,7 +591,9 @@ void Session::Journal(const Request& request, const iovec* parts, int count) {
           ? absl::MakeConstSpan(static_cast<const char*>(parts[1].iov_base), parts[1].iov_len)
           : absl::Span<const char>();
   if (count > 2 || body.size() > state::kReplyJournalBytes) return;  // None of ours is longer.
+  state::Pass(state::DeathPoint::kAnswerKnown);
   room_.arena().MarkDone(request.slot, -header.error, body);
+  state::Pass(state::DeathPoint::kAnswerRecorded);
 }
 
 }  // namespace dfscsi::fuse

@@ -22,6 +22,10 @@ struct Connection::CallState {
   runtime::Event done;
 };
 
+// For state/death_points.h: a frame of these requests was given to TCP; all its answers have come.
+void PassSent(const std::vector<Request>& frame);
+void PassAnswered(const std::vector<Request>& frame);
+
 }  // namespace dfscsi::smb
 
 #endif  // NODE_AGENT_SMB_CONNECTION_INTERNAL_H_

@@ -11,6 +11,7 @@
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/io.h"
+#include "node-agent/state/death_points.h"
 
 namespace dfscsi::smb {
 namespace {
@@ -363,7 +364,9 @@ void Connection::Finish(uint64_t message_id, Response response) {
   }
   CallState& call = *pending.call;
   call.responses[pending.index] = std::move(response);
-  if (--call.remaining == 0) call.done.Set();
+  if (--call.remaining != 0) return;
+  if (state::IsDeathArmed()) PassAnswered(call.requests);
+  call.done.Set();
 }
 
 }  // namespace dfscsi::smb

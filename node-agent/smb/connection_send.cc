@@ -8,6 +8,7 @@
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/session.h"
+#include "node-agent/state/death_points.h"
 
 namespace dfscsi::smb {
 namespace {
@@ -175,7 +176,9 @@ bool Connection::WriteSome() {
       const size_t here = std::min(written, left);
       frame.written += here;
       written -= here;
-      if (here == left) outgoing_.pop_front();
+      if (here < left) continue;
+      if (state::IsDeathArmed() && frame.call != nullptr) PassSent(frame.call->requests);
+      outgoing_.pop_front();
     }
   }
   return true;

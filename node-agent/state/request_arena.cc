@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/state/death_points.h"
 
 namespace dfscsi::state {
 namespace {
@@ -389,6 +390,7 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
     // ENOENT: the request was interrupted while it was being handed out; there may be more.
   } while (n < 0 && (errno == EINTR || errno == ENOENT));
   StoreDone();  // The kernel's.
+  if (n > 0) Pass(DeathPoint::kRequestDelivered);
   const int error = n < 0 ? errno : 0;
   if (n < static_cast<ssize_t>(sizeof(fuse_in_header))) {
     GiveBack(slot);
@@ -412,7 +414,10 @@ RequestArena::Read RequestArena::ReadRequest(int fuse_fd, uint32_t mount_id) {
   Fill(t->arrived_ns, ArenaNowNs());
   Fill(t->create_guid, Guid{});
   Store(t->state, static_cast<uint32_t>(SlotState::kFilled));
-  if (!target.big()) GiveBack(slot);
+  if (!target.big()) {
+    Pass(DeathPoint::kRequestMoved);
+    GiveBack(slot);
+  }
   return {ReadResult::kRequest, target};
 }
 

@@ -13,6 +13,7 @@
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/smb/wire/utf16.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/change_probe.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
@@ -111,6 +112,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
 // On the server that it was sent to.
 Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change) {
   change->where = binding;
+  state::Pass(state::DeathPoint::kProbeBegun);
   if (change->probe != nullptr) {
     const absl::StatusOr<Verdict> verdict = co_await change->probe(binding);
     if (!verdict.ok()) {
@@ -127,6 +129,7 @@ Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change
       co_return absl::OkStatus();
     }
   }
+  state::Pass(state::DeathPoint::kProbeEnded);
   change->sent_before = 0;
   change->sent = false;
   const absl::Status status = co_await change->attempt(std::move(binding));
@@ -307,6 +310,7 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
     tables_.inodes().Unlink(node);
     co_return absl::OkStatus();
   }
+  state::Pass(state::DeathPoint::kUnlinkHidden);
   co_return NoteHidden(node, parent, hidden);
 }
 
@@ -316,6 +320,11 @@ absl::Status Filesystem::Impl::NoteHidden(state::NodeId node, state::NodeId pare
   if (!tables_.inodes().Contains(node)) return absl::OkStatus();
   if (!tables_.inodes().Rename(node, parent, hidden).ok()) {
     return ErrnoError(ENFILE, "the inode table is full");
+  }
+  // Whoever dies in between leaves a record too many, until the unmount.
+  if ((tables_.inodes().Get(node).flags() & kNodeKept) == 0) {
+    tables_.inodes().AddLookup(node);
+    SetNodeFlag(node, kNodeKept, true);
   }
   SetNodeFlag(node, kNodeHidden, true);
   // Its last handle may have gone meanwhile.
@@ -335,19 +344,27 @@ std::optional<dfs::DfsPath> Filesystem::Impl::HiddenPathOf(state::NodeId node) c
 
 void Filesystem::Impl::RemoveHiddenLater(state::NodeId node) {
   if (const std::optional<dfs::DfsPath> path = HiddenPathOf(node))
-    tasks_.Spawn(RemoveHidden(*path));
+    tasks_.Spawn(RemoveHidden(node, *path));
 }
 
-Task<void> Filesystem::Impl::RemoveHidden(dfs::DfsPath path) {
+Task<void> Filesystem::Impl::RemoveHidden(state::NodeId node, dfs::DfsPath path) {
   const Deadline deadline = Deadline::After(absl::Minutes(5));
   Removal removal;
   Change change{.attempt = {}, .of_names = true, .in_pieces = true};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     change.Sending();
+    state::Pass(state::DeathPoint::kHiddenLeft);
     co_return co_await RemoveOn(std::move(binding), &removal, deadline);
   };
-  // The name is nobody else's: removing it again does no harm. If it fails, the file stays.
-  (void)co_await RunChange(path, &change, deadline);
+  // The name is nobody else's: removing it again does no harm. If it fails, the file stays, and the
+  // next agent tries.
+  const absl::Status status = co_await RunChange(path, &change, deadline);
+  if (!status.ok() && ErrnoOf(status) != ENOENT) co_return;
+  if (!tables_.inodes().Contains(node)) co_return;
+  if ((tables_.inodes().Get(node).flags() & kNodeKept) == 0) co_return;
+  SetNodeFlag(node, kNodeHidden, false);
+  SetNodeFlag(node, kNodeKept, false);
+  Forget(node, 1);
 }
 
 // --- RENAME
@@ -387,6 +404,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
           deadline);
       // Not there: an attempt before this one has hidden it.
       if (!hid.ok() && ErrnoOf(hid) != ENOENT) co_return hid;
+      state::Pass(state::DeathPoint::kRenameHid);
     }
     const absl::Status status = co_await binding.tree->RenamePath(
         binding.path, {.replace = replace && !same_name, .target = *wire_target}, deadline);

@@ -138,6 +138,36 @@ TEST_F(ChangesTest, AnOpenFileOutlivesARenameOverIt) {
   EXPECT_EQ(lab.share("t1").root()->children.size(), names - 1);
 }
 
+TEST_F(ChangesTest, AHiddenFileGoesWithTheNextAgentThoughTheKernelHasForgottenIt) {
+  lab.Mount("//t1/share");
+  const state::NodeId file = lab.Walk("file");
+  const state::FileHandle fh = lab.OpenPath("file");
+  EXPECT_EQ(lab.Unlink(kRoot, "file"), absl::OkStatus());
+  const size_t names = lab.share("t1").root()->children.size();
+  lab.lab().agent().RunNow([&] {
+    lab.filesystem().Release(fh);
+    lab.filesystem().Forget(file, 2);
+  });
+  lab.TakeOver();  // Nothing was sent yet.
+  EXPECT_EQ(lab.share("t1").root()->children.size(), names);
+  lab.lab().agent().RunNow([&] { lab.filesystem().ResumeInvalidations(); });
+  lab.RunFor(absl::Seconds(10));
+  EXPECT_EQ(lab.share("t1").root()->children.size(), names - 1);
+  EXPECT_EQ(lab.tables().inodes().size(), 1u) << "but for the root nothing is known any more";
+}
+
+TEST_F(ChangesTest, AHiddenFileThatTheKernelStillKnowsIsNotForgottenForIt) {
+  lab.Mount("//t1/share");
+  const state::NodeId file = lab.Walk("file");
+  const state::FileHandle fh = lab.OpenPath("file");
+  EXPECT_EQ(lab.Unlink(kRoot, "file"), absl::OkStatus());
+  lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+  lab.RunFor(absl::Seconds(10));
+  EXPECT_TRUE(lab.tables().inodes().Contains(file));
+  lab.filesystem().Forget(file, 2);
+  EXPECT_FALSE(lab.tables().inodes().Contains(file));
+}
+
 TEST_F(ChangesTest, AHiddenFileGoesWithTheNextAgentIfTheLastHandleIsGone) {
   lab.Mount("//t1/share");
   const state::FileHandle fh = lab.OpenPath("file");

@@ -226,8 +226,11 @@ class Filesystem::Impl {
   static constexpr uint32_t kPagesNotTrusted = uint32_t{1} << 16;
   // Its name was removed while it was open; it goes with its last handle.
   static constexpr uint32_t kNodeHidden = uint32_t{1} << 17;
-  static_assert(((kPagesNotTrusted | kNodeHidden) & ~state::kNodeUserFlags) == 0);
-  static_assert((kPagesNotTrusted & kNodeHidden) == 0);
+  // One of its lookups is ours: until the hidden file is removed, the next agent must find it.
+  static constexpr uint32_t kNodeKept = uint32_t{1} << 18;
+  static_assert(((kPagesNotTrusted | kNodeHidden | kNodeKept) & ~state::kNodeUserFlags) == 0);
+  static_assert((kPagesNotTrusted ^ kNodeHidden ^ kNodeKept) ==
+                (kPagesNotTrusted | kNodeHidden | kNodeKept));
 
   // STATFS does not wait longer: kubelet, node-exporter and df touch every mount. Nor does one look
   // at a link for its target.
@@ -509,7 +512,8 @@ class Filesystem::Impl {
   // Where a hidden file is; nullopt: the node is none.
   std::optional<dfs::DfsPath> HiddenPathOf(state::NodeId node) const;
   void RemoveHiddenLater(state::NodeId node);
-  runtime::Task<void> RemoveHidden(dfs::DfsPath path);
+  // `node`: whose name it is, or 0.
+  runtime::Task<void> RemoveHidden(state::NodeId node, dfs::DfsPath path);
 
   // --- Directories
 

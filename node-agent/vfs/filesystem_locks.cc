@@ -11,6 +11,7 @@
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/session.h"
 #include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
 
@@ -169,14 +170,16 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
         {.held_epoch = locks->holder->epoch(), .movable = false, .repeatable = true}, never);
   }
   if (status.ok()) {
-    // Nobody was kept out meanwhile.
-    (void)co_await DropPages(node);
+    state::Pass(state::DeathPoint::kLocksRetaken);
   } else {
     NoteLocksLost(node, {0, UINT64_MAX, LockType::kExclusive});
   }
   locks->holding_again = false;
   locks->held_again.NotifyAll();
   StartWatching(node, locks);
+  // Nobody was kept out meanwhile. The kernel waits for reads of those pages, and they for the
+  // locks: so it is told behind them.
+  if (status.ok()) (void)co_await DropPages(node);
 }
 
 Task<absl::Status> Filesystem::Impl::AwaitHold(state::NodeId node, std::shared_ptr<FileLocks> locks,
@@ -413,7 +416,9 @@ Task<absl::Status> Filesystem::Impl::TryLock(std::shared_ptr<LockCall> call) {
     status = ErrnoError(ENOLCK, "too many locks");
   }
   if (status.ok()) {
+    state::Pass(state::DeathPoint::kLockGranted);
     StoreLocks(call->node, *locks, locks->model.Set(call->wanted));
+    state::Pass(state::DeathPoint::kLockStored);
     StartWatching(call->node, locks);
     call->granted = true;
   }
@@ -458,6 +463,7 @@ Task<absl::Status> Filesystem::Impl::SetLock(FileLock wanted, bool wait, Deadlin
     const std::shared_ptr<FileLocks> locks = found->second;
     if (!tables_.locks().HasRoom(kMostAdded)) co_return ErrnoError(ENOLCK, "too many locks");
     StoreLocks(node, *locks, locks->model.Set(wanted));
+    state::Pass(state::DeathPoint::kUnlockStored);
     co_return co_await TrimSoon(node, locks, std::move(deadline));
   }
   auto call = std::make_shared<LockCall>();

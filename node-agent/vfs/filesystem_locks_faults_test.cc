@@ -76,6 +76,19 @@ TEST_F(LocksFaultsTest, AnAppendWhoseAnswerIsLostIsLookedForWhereItWasSent) {
   EXPECT_EQ(lab.counters().lost_answers, 1);
 }
 
+TEST_F(LocksFaultsTest, WhoReadsWhileLocksAreTakenAgainIsNotWaitedForByWhatWaitsForHim) {
+  ASSERT_EQ(Try(1, kW, 0, 9), 0);
+  lab.invalidation().may_drop = std::make_shared<runtime::Event>();
+  lab.TakeOver();
+  lab.lab().agent().RunNow([&] { lab.filesystem().ResumeInvalidations(); });
+  const absl::Time before = lab.now();
+  EXPECT_EQ(*lab.Read(fh, 0, 10), "0123456789");
+  EXPECT_LE(lab.now() - before, absl::Seconds(1));
+  lab.lab().agent().RunNow([&] { lab.invalidation().may_drop->Set(); });
+  lab.RunFor(absl::Seconds(1));
+  EXPECT_EQ(Held(), "w0-9");
+}
+
 TEST_F(LocksFaultsTest, TheJournalHasTheServerThatHoldsTheLocks) {
   ASSERT_EQ(Try(1, kW, 0, 9), 0);
   MoveTheLinkAndNotTheLocks();

@@ -195,7 +195,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
       last_writes_.erase(node);
       leases_.erase(node);
       if (!tables_.inodes().Contains(node)) own_changes_.erase(node);
-      if (hidden.has_value()) tasks_.Spawn(RemoveHidden(*std::move(hidden)));
+      if (hidden.has_value()) tasks_.Spawn(RemoveHidden(node, *std::move(hidden)));
     }
   }
   appenders_.erase(fh);

@@ -34,6 +34,14 @@ namespace dfscsi::vfs {
 class RecordedInvalidation : public Invalidation {
  public:
   void DataChanged(state::NodeId node) override { ++changed[node]; }
+  runtime::Task<absl::Status> DropPages(state::NodeId node, runtime::Deadline deadline) override {
+    DataChanged(node);
+    if (may_drop == nullptr) co_return absl::OkStatus();
+    co_return co_await may_drop->WaitUntilSet(std::move(deadline));
+  }
+  // The kernel drops no page until it is set, as while a read of that page is under way. Null: it
+  // does at once.
+  std::shared_ptr<runtime::Event> may_drop;
   std::map<state::NodeId, int> changed;
 };
 

@@ -236,7 +236,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeSymlink(state::NodeId par
   const absl::Status status = co_await RunChange(path, &change, deadline);
   if (!status.ok()) {
     // Nothing is left behind, where it can be reached.
-    if (is_left) tasks_.Spawn(RemoveHidden(made_as));
+    if (is_left) tasks_.Spawn(RemoveHidden(0, made_as));
     co_return status;
   }
   seen.mf_target_bytes = static_cast<uint32_t>(target.size());

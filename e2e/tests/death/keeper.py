@@ -13,19 +13,23 @@ class Keeper:
 
     def __init__(self, lab, engine, agents=2, flags=()):
         self._flags = flags
+        # Further flags of the agents that are started next, one entry for each.
+        self.flags_of_next = []
         self._lab = lab
         self._engine = engine
         self._wanted = agents
         self._stop = threading.Event()
         self._processes = []
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def start_agent(self):
         log = open(self._lab.path('client', f'{SOCKET_DIR}/keeper.log'), 'a')
+        more = self.flags_of_next.pop(0) if self.flags_of_next else ()
         with log:
             process = self._lab.popen_in(
-                'client', [self._engine.program('dfs-node-agent'), f'--socket_dir={SOCKET_DIR}', *self._flags],
+                'client', [self._engine.program('dfs-node-agent'), f'--socket_dir={SOCKET_DIR}', *self._flags, *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         with self._lock:
             self._processes.append(process)
@@ -43,11 +47,22 @@ class Keeper:
 
     def _keep(self):
         while not self._stop.wait(0.02):
-            with self._lock:
-                for process in self._processes:
-                    process.poll()
-            if len(self._engine.pids('dfs-node-agent')) < self._wanted:
-                self.start_agent()
+            with self._starting:
+                if len(self.agents()) < self._wanted:
+                    self.start_agent()
+
+    def agents(self):
+        """Pids of those that run, and of those that have just been started and have not their name yet."""
+        with self._lock:
+            started = {process.pid for process in self._processes if process.poll() is None}
+        return started - set(self._engine.pids('dfs-mounter')) | set(self._engine.pids('dfs-node-agent'))
+
+    def replace_standbys(self, active, flags_of_next):
+        """SIGKILL to all but the active one; whoever is started next has these flags, one entry for each."""
+        with self._starting:
+            self.flags_of_next[:] = flags_of_next
+            for pid in self.agents() - {active}:
+                os.kill(pid, 9)
 
     def log(self):
         path = self._lab.path('client', f'{SOCKET_DIR}/keeper.log')

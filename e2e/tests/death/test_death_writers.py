@@ -14,14 +14,13 @@ import pytest
 
 from keeper import Keeper
 from lab import Application, Writers
+from writing import MOUNT, PATIENCE, check_disk, content, empty, on_server, percentile, wait_for_other
 
 LAB = {'big_mib': 16}
 KILLS = int(os.environ.get('DFSCSI_KILLS', '500'))
 FAILOVERS = 2 if KILLS < 500 else 10
 # Product bounds are held by quiet machines (docs/performance.md); a loaded one may take this much longer.
 SLACK = 5
-MOUNT = '/mnt/dfs'
-PATIENCE = 120
 
 # Eight jobs, half of them with O_DIRECT.
 FIO = ['fio', '--rw=randrw', '--bsrange=4k-256k', '--size=8m', '--verify=crc32c', '--verify_fatal=1',
@@ -29,22 +28,10 @@ FIO = ['fio', '--rw=randrw', '--bsrange=4k-256k', '--size=8m', '--verify=crc32c'
        '--numjobs=4', '--group_reporting', '--output-format=json', f'--directory={MOUNT}']
 
 
-def on_server(lab, path='', host='t1'):
-    return lab.data(host, f'bench/{path}')
-
-
-def content(lab, path, host='t1'):
-    with open(on_server(lab, path, host), 'rb') as file:
-        return file.read()
-
-
 @pytest.fixture(autouse=True)
 def empty_share(lab):
     yield
-    for host in ('t1', 't2'):
-        for name in os.listdir(on_server(lab, host=host)):
-            if name != 'copy' and os.path.isfile(on_server(lab, name, host)):
-                os.unlink(on_server(lab, name, host))
+    empty(lab)
 
 
 def start_fio(lab):
@@ -67,36 +54,6 @@ def fio_problems(processes):
             if job['error']:
                 problems.append(f'fio: error {job["error"]}')
     return problems, operations
-
-
-def check_disk(lab, states):
-    """Every acknowledged change is on the server's disk, and nothing twice."""
-    wrong = []
-    log = content(lab, 'log').decode().splitlines()
-    for mode, state in states:
-        if state is None:
-            wrong.append(f'{mode} did not end')
-        elif mode in ('blocks', 'direct'):
-            disk = content(lab, mode)
-            wrong += [f'{mode}: block {block}' for block, token in state.items()
-                      if disk[int(block) * 4096:(int(block) + 1) * 4096] != token.encode() * (4096 // len(token))]
-        elif mode == 'append':
-            mine = [line for line in log if line.startswith(f'{state["pid"]} ')]
-            if mine != [f'{state["pid"]} {i}'.ljust(63, '.') for i in range(state['lines'])]:
-                wrong.append(f'append: {len(mine)} lines of {state["lines"]}, or out of order')
-    appended = sum(state['lines'] for mode, state in states if mode == 'append' and state)
-    if len(log) != appended:
-        wrong.append(f'log: {len(log)} lines, {appended} were acknowledged')
-    return wrong
-
-
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def wait_for_other(lab, engine, pid):
-    lab.wait_until(lambda: engine.active_agent() not in (None, pid), 10, 'another agent is active')
 
 
 def disturb(lab, engine, keeper, number):
