@@ -56,6 +56,10 @@ Simulation::Simulation(Schedule schedule, bool verbose)
                   .referral_ttl_min = absl::Seconds(std::min<uint32_t>(schedule_.ttl_seconds, 5)),
                   .save_cache = schedule_.save_cache});
   workload_ = std::make_unique<Workload>(*node_, *lab_, oracle_, schedule_.longest_pause);
+  if (schedule_.lockers > 0) {
+    lockers_ = std::make_unique<Lockers>(*node_, *lab_, oracle_, schedule_.longest_pause,
+                                         schedule_.FirstTargetsServe());
+  }
   if (schedule_.writers > 0) {
     writers_ = std::make_unique<Writers>(*node_, *lab_, oracle_, schedule_.longest_pause,
                                          schedule_.FirstTargetsServe());
@@ -74,6 +78,7 @@ void Simulation::StartApplications(const std::string& source) {
   const std::shared_ptr<Mount> mount = node_->AddMount(source);
   workload_->Start(mount, schedule_.applications);
   if (writers_ != nullptr) writers_->Start(mount, schedule_.writers);
+  if (lockers_ != nullptr) lockers_->Start(mount, schedule_.lockers);
 }
 
 std::string Simulation::SourceOf(int mount) const {
@@ -125,6 +130,7 @@ bool Simulation::Run() {
   if (!RunFor(schedule_.end() + absl::Seconds(1))) return false;
   workload_->set_calm();
   if (writers_ != nullptr) writers_->set_calm();
+  if (lockers_ != nullptr) lockers_->set_calm();
   const std::vector<Workload::Progress> before = workload_->progress();
   const std::vector<Writers::Progress> steps =
       writers_ == nullptr ? std::vector<Writers::Progress>() : writers_->progress();
@@ -142,8 +148,10 @@ bool Simulation::Run() {
 void Simulation::Finish() {
   workload_->Stop();
   if (writers_ != nullptr) writers_->Stop();
+  if (lockers_ != nullptr) lockers_->Stop();
   const auto ended = [this] {
-    return workload_->running() == 0 && (writers_ == nullptr || writers_->running() == 0);
+    return workload_->running() == 0 && (writers_ == nullptr || writers_->running() == 0) &&
+           (lockers_ == nullptr || lockers_->running() == 0);
   };
   if (!RunUntil(ended, kToGetOn)) {
     if (!oracle_.failed()) oracle_.Violation("an application does not end");

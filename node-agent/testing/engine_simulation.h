@@ -21,6 +21,7 @@
 #include "node-agent/runtime/sim_world.h"
 #include "node-agent/testing/engine_simulation_agent.h"
 #include "node-agent/testing/engine_simulation_lab.h"
+#include "node-agent/testing/engine_simulation_lockers.h"
 #include "node-agent/testing/engine_simulation_oracle.h"
 #include "node-agent/testing/engine_simulation_schedule.h"
 #include "node-agent/testing/engine_simulation_workload.h"
@@ -39,6 +40,8 @@ class Simulation {
   Workload& workload() { return *workload_; }
   // REQUIRES: the schedule has writers.
   Writers& writers() { return *writers_; }
+  // REQUIRES: the schedule has lockers.
+  Lockers& lockers() { return *lockers_; }
   Oracle& oracle() { return oracle_; }
   const Oracle& oracle() const { return oracle_; }
 
@@ -74,6 +77,7 @@ class Simulation {
   std::unique_ptr<Node> node_;
   std::unique_ptr<Workload> workload_;
   std::unique_ptr<Writers> writers_;
+  std::unique_ptr<Lockers> lockers_;
 };
 
 }  // namespace dfscsi::simulation

@@ -173,6 +173,15 @@ Schedule Schedule::DrawWithWriters(uint64_t seed) {
   return schedule;
 }
 
+Schedule Schedule::DrawWithLockers(uint64_t seed) {
+  constexpr uint64_t kOtherWorlds = uint64_t{1} << 41;
+  Schedule schedule = DrawWithWriters(seed + kOtherWorlds);
+  schedule.seed = seed;
+  schedule.lockers = 1 + schedule.writers;  // Two at least, so that they exclude each other.
+  schedule.writers = 0;
+  return schedule;
+}
+
 bool Schedule::AllAnswersInTime() const {
   int slow = 0;
   for (const Event& event : events) {
@@ -206,6 +215,7 @@ std::string Schedule::ToString() const {
     absl::StrAppend(&text, ", ", writers, " writers each, appending by ",
                     server_appends ? "the server" : "a lock");
   }
+  if (lockers > 0) absl::StrAppend(&text, ", ", lockers, " owners of locks each");
   for (const Event& event : events) absl::StrAppend(&text, "\n", event.ToString());
   return text;
 }

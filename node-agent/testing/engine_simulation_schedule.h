@@ -70,6 +70,8 @@ struct Schedule {
   static Schedule Draw(uint64_t seed);
   // The same with writers: another world for the same seed.
   static Schedule DrawWithWriters(uint64_t seed);
+  // That world with owners of locks in the writers' place.
+  static Schedule DrawWithLockers(uint64_t seed);
 
   uint64_t seed = 0;
   // Nothing but what a client must bear: then nothing may fail over.
@@ -81,6 +83,7 @@ struct Schedule {
   int mounts = 1;
   int applications = 0;          // Of each mount.
   int writers = 0;               // Of each mount; 0: nothing can be changed.
+  int lockers = 0;               // Of each mount; 0: nobody locks.
   bool server_appends = true;    // Else appending is done under a lock.
   absl::Duration longest_pause;  // Of an application between two visits.
   double fragmentation = 0;

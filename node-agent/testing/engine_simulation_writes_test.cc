@@ -24,11 +24,12 @@ uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
   return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
 }
 
-std::string Report(const Schedule& schedule, const Oracle& oracle) {
+std::string Report(const Schedule& schedule, const Oracle& oracle, const char* kind = "OfWrites") {
   return absl::StrCat(oracle.violations().front(), "\n", schedule.ToString(),
                       "\nreplay: DFSCSI_SIM_SEED=", schedule.seed,
                       " build/release/tests/engine_simulation_test "
-                      "--gtest_filter=*RandomCombinationOfWrites");
+                      "--gtest_filter=*RandomCombination",
+                      kind);
 }
 
 TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfWrites) {
@@ -55,6 +56,33 @@ TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfWrites) {
          static_cast<unsigned long long>(seeds), static_cast<long long>(sum.steps),
          static_cast<long long>(sum.done), static_cast<long long>(sum.unknown),
          static_cast<long long>(sum.left));
+}
+
+TEST(EngineSimulationLocksTest, FaultsInRandomCombinationOfLocks) {
+  const uint64_t one = NumberFrom("DFSCSI_SIM_SEED", 0);
+  const uint64_t first = one != 0 ? one : NumberFrom("DFSCSI_SIM_FIRST", 1);
+  const uint64_t seeds = one != 0 ? 1 : NumberFrom("DFSCSI_SIM_SEEDS", 100);
+  const uint64_t most_failures = NumberFrom("DFSCSI_SIM_FAILURES", 1);
+  Lockers::Counts sum;
+  uint64_t failures = 0;
+  for (uint64_t seed = first; seed < first + seeds && failures < most_failures; ++seed) {
+    const Schedule schedule = Schedule::DrawWithLockers(seed);
+    Simulation simulation(schedule, /*verbose=*/one != 0);
+    if (!simulation.Run()) {
+      ++failures;
+      ADD_FAILURE() << Report(schedule, simulation.oracle(), "OfLocks");
+    }
+    const Lockers::Counts& counts = simulation.lockers().counts();
+    sum.locked += counts.locked;
+    sum.refused += counts.refused;
+    sum.unlocked += counts.unlocked;
+    sum.lost += counts.lost;
+  }
+  printf("%llu seeds, %lld locks, %lld refused, %lld given back, %lld times lost (EIO)\n",
+         static_cast<unsigned long long>(seeds), static_cast<long long>(sum.locked),
+         static_cast<long long>(sum.refused), static_cast<long long>(sum.unlocked),
+         static_cast<long long>(sum.lost));
+  if (one == 0) EXPECT_GT(sum.locked, 0);
 }
 
 TEST(EngineSimulationWritesTest, TheSameSeedIsTheSameWorld) {

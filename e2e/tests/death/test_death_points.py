@@ -111,8 +111,7 @@ def test_every_named_instant(lab, engine):
     assert set(names) <= set(deaths.fired), set(names) - set(deaths.fired)
     assert not writers.problems(), writers.problems()[:5]
     assert not (wrong := check_disk(lab, states)), wrong[:5]
-    # Who dies between the record of a handle and that of its answer leaves a handle that nobody can close.
-    lab.wait_until(lambda: len(hidden(lab)) <= 2 * ROUNDS, 20, 'hidden files go')
+    lab.wait_until(lambda: not hidden(lab), 20, 'hidden files go')
 
 
 def test_an_instant_that_does_not_exist_is_refused(lab, engine):
