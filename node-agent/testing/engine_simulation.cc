@@ -148,7 +148,12 @@ bool Simulation::Run() {
 void Simulation::Finish() {
   workload_->Stop();
   if (writers_ != nullptr) writers_->Stop();
-  if (lockers_ != nullptr) lockers_->Stop();
+  if (lockers_ != nullptr) {
+    lockers_->Stop();
+    // What is locked now nobody touches any more: the next agent holds it again by itself.
+    if (node_->agent_runs()) node_->KillAgent();
+    node_->StartAgent();
+  }
   const auto ended = [this] {
     return workload_->running() == 0 && (writers_ == nullptr || writers_->running() == 0) &&
            (lockers_ == nullptr || lockers_->running() == 0);
