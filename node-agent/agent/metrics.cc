@@ -289,6 +289,9 @@ void AddVfs(Page& page, const MetricsSource& source) {
        [](const Mount& m) { return m.filesystem.counters().retaken_locks; });
   Each(page, source, "lost_locks_total", "Locked ranges that another machine had by then: EIO.",
        [](const Mount& m) { return m.filesystem.counters().lost_locks; });
+  Each(page, source, "lease_breaks_total",
+       "Leases of open files that a server took down, in part or as a whole.",
+       [](const Mount& m) { return m.filesystem.counters().lease_breaks; });
   Each(page, source, "slow_operations_total",
        "Operations that took longer than a second, told when late and when answered.",
        [](const Mount& m) { return m.slow_operations; });

@@ -1,6 +1,9 @@
 #include "node-agent/smb/lease_table.h"
 
 #include <utility>
+#include <vector>
+
+#include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::smb {
 namespace {
@@ -45,7 +48,7 @@ uint32_t LeaseTable::OnGranted(const wire::Lease& granted, Ticket ticket) {
 void LeaseTable::OnRefused(const wire::LeaseKey& key) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return;
-  if (--found->second.asking == 0 && found->second.state == 0) leases_.erase(found);
+  if (--found->second.asking == 0 && found->second.state == 0) Forget(key);
 }
 
 LeaseTable::Broken LeaseTable::OnBreak(const wire::LeaseBreakNotification& notification) {
@@ -74,6 +77,56 @@ void LeaseTable::OnAcknowledged(const wire::LeaseKey& key, uint32_t state) {
   if (found == leases_.end()) return;
   found->second.state &= state;
   found->second.broken_to &= state;
+}
+
+void LeaseTable::Forget(const wire::LeaseKey& key) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  Unname(found->second);
+  leases_.erase(found);
+}
+
+void LeaseTable::Unname(const Lease& lease) {
+  if (lease.name.has_value()) names_.erase(*lease.name);
+}
+
+void LeaseTable::SetName(const wire::LeaseKey& key, uint32_t tree_id, std::u16string_view name) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  ForgetName(tree_id, name);
+  Unname(found->second);
+  found->second.name = Name(tree_id, wire::FoldCase(name));
+  names_[*found->second.name] = key;
+}
+
+std::optional<wire::Lease> LeaseTable::OfName(uint32_t tree_id, std::u16string_view name) const {
+  if (names_.empty()) return std::nullopt;
+  const auto found = names_.find(Name(tree_id, wire::FoldCase(name)));
+  if (found == names_.end()) return std::nullopt;
+  const Lease& lease = leases_.at(found->second);
+  if ((lease.state & wire::kLeaseRead) == 0) return std::nullopt;
+  return wire::Lease{
+      .key = found->second, .state = wire::kLeaseRead, .epoch = lease.epoch.value_or(0)};
+}
+
+void LeaseTable::Rename(uint32_t tree_id, std::u16string_view from, std::u16string_view to) {
+  const std::u16string old_name = wire::FoldCase(from);
+  std::vector<std::pair<wire::LeaseKey, std::u16string>> renamed;
+  for (auto at = names_.lower_bound(Name(tree_id, old_name)); at != names_.end(); ++at) {
+    const auto& [tree, name] = at->first;
+    if (tree != tree_id || !name.starts_with(old_name)) break;
+    if (name.size() > old_name.size() && name[old_name.size()] != u'\\') continue;
+    renamed.emplace_back(at->second, std::u16string(to) + name.substr(old_name.size()));
+  }
+  for (const auto& [key, name] : renamed) SetName(key, tree_id, name);
+}
+
+bool LeaseTable::ForgetName(uint32_t tree_id, std::u16string_view name) {
+  const auto found = names_.find(Name(tree_id, wire::FoldCase(name)));
+  if (found == names_.end()) return false;
+  leases_.at(found->second).name.reset();
+  names_.erase(found);
+  return true;
 }
 
 uint32_t LeaseTable::StateOf(const wire::LeaseKey& key) const {

@@ -10,6 +10,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "node-agent/smb/wire/break.h"
 #include "node-agent/smb/wire/create.h"
@@ -62,7 +65,20 @@ class LeaseTable {
   void OnAcknowledged(const wire::LeaseKey& key, uint32_t state);
 
   // The last handle with this key was closed.
-  void Forget(const wire::LeaseKey& key) { leases_.erase(key); }
+  void Forget(const wire::LeaseKey& key);
+
+  // --- By the name that the file was opened by, below the share; case does not matter. What else
+  // of ours opens the file must carry the key, or the server takes the lease from us for it.
+
+  // A CREATE of this name was granted a lease with the key.
+  void SetName(const wire::LeaseKey& key, uint32_t tree_id, std::u16string_view name);
+  // What another CREATE of this name is to carry, which asks for nothing that is not held; nullopt:
+  // nothing.
+  std::optional<wire::Lease> OfName(uint32_t tree_id, std::u16string_view name) const;
+  // It, or a folder above it, has another name now.
+  void Rename(uint32_t tree_id, std::u16string_view from, std::u16string_view to);
+  // The name is gone, or another file's, as the server says. False: it was nobody's.
+  bool ForgetName(uint32_t tree_id, std::u16string_view name);
 
   // 0: none.
   uint32_t StateOf(const wire::LeaseKey& key) const;
@@ -70,6 +86,7 @@ class LeaseTable {
   size_t size() const { return leases_.size(); }
 
  private:
+  using Name = std::pair<uint32_t, std::u16string>;  // The tree's id; folded.
   struct Lease {
     std::weak_ptr<LeaseObserver> observer;
     uint32_t tree_id = 0;
@@ -78,9 +95,12 @@ class LeaseTable {
     int asking = 0;                 // CREATEs on their way.
     uint64_t breaks = 0;            // How many there were.
     uint32_t broken_to = 0;         // By the last of them, as acknowledged.
+    std::optional<Name> name;
   };
+  void Unname(const Lease& lease);
 
   std::map<wire::LeaseKey, Lease> leases_;
+  std::map<Name, wire::LeaseKey> names_;
 };
 
 }  // namespace dfscsi::smb

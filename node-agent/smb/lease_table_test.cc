@@ -120,5 +120,44 @@ TEST_F(LeaseTableTest, ARefusedRequestTakesNothingFromAnother) {
   EXPECT_EQ(table_.StateOf(kKey), kRwh);
 }
 
+// Who else of ours opens the file by its name.
+TEST_F(LeaseTableTest, NamesLeadToKeysUntilTheyAreAnothers) {
+  const auto key_of = [&](std::u16string_view name) {
+    const std::optional<wire::Lease> lease = table_.OfName(7, name);
+    return lease.has_value() ? std::optional<wire::LeaseKey>(lease->key) : std::nullopt;
+  };
+  (void)table_.OnGranted(Granted(kRwh, 5), table_.Ask(kKey, 7, notes_));
+  EXPECT_EQ(key_of(u"d\\File"), std::nullopt);
+  table_.SetName(kKey, 7, u"d\\File");
+  EXPECT_EQ(key_of(u"D\\fILE"), kKey);
+  EXPECT_EQ(table_.OfName(7, u"d\\file")->state, kLeaseRead) << "no more than is held";
+  EXPECT_EQ(table_.OfName(7, u"d\\file")->epoch, 5);
+  EXPECT_EQ(table_.OfName(8, u"d\\file"), std::nullopt) << "of another share";
+  table_.Rename(7, u"d\\fil", u"x");
+  EXPECT_EQ(key_of(u"d\\file"), kKey) << "its name only begins so";
+  table_.Rename(7, u"D", u"e");
+  EXPECT_EQ(key_of(u"d\\file"), std::nullopt);
+  EXPECT_EQ(key_of(u"e\\file"), kKey);
+  (void)table_.OnBreak(BreakTo(0, 6));
+  EXPECT_EQ(key_of(u"e\\file"), std::nullopt) << "there is nothing to be taken";
+  (void)table_.OnGranted(Granted(kLeaseRead, 7), table_.Ask(kKey, 7, notes_));
+  EXPECT_EQ(key_of(u"e\\file"), kKey);
+  EXPECT_TRUE(table_.ForgetName(7, u"E\\file"));
+  EXPECT_FALSE(table_.ForgetName(7, u"e\\file"));
+  EXPECT_EQ(key_of(u"e\\file"), std::nullopt);
+  // Another file came to the name, and then went.
+  table_.SetName(kKey, 7, u"e\\file");
+  const wire::LeaseKey other = {9};
+  wire::Lease granted = Granted(kLeaseRead, 1);
+  granted.key = other;
+  (void)table_.OnGranted(granted, table_.Ask(other, 7, notes_));
+  table_.SetName(other, 7, u"e\\file");
+  EXPECT_EQ(key_of(u"e\\file"), other);
+  table_.Forget(kKey);
+  EXPECT_EQ(key_of(u"e\\file"), other);
+  table_.Forget(other);
+  EXPECT_EQ(key_of(u"e\\file"), std::nullopt);
+}
+
 }  // namespace
 }  // namespace dfscsi::smb

@@ -306,6 +306,12 @@ class Tree : public std::enable_shared_from_this<Tree> {
                                                  runtime::Deadline deadline);
   // A CREATE whose handle is closed if its answer comes too late for the caller.
   Request MakeCreate(const wire::CreateRequest& create);
+  std::optional<wire::Lease> LeaseToCarry(const wire::CreateRequest& create) const;
+  runtime::Task<absl::Status> DoRenamePath(std::u16string path, wire::RenameInformation rename,
+                                           runtime::Deadline deadline);
+  // True: the server has refused the CREATE, for the lease that it carried is of another file; it
+  // is to be sent again, and will carry none.
+  bool ForgetLeaseCarried(const wire::CreateRequest& create, wire::NtStatus status);
   // What the dialect and the server know of leases and durable handles.
   void FitToServer(wire::CreateRequest& request) const;
   // One look at the path: CREATE, CLOSE; and what the answer to the first says (of a reparse point

@@ -43,6 +43,10 @@ Task<absl::Status> Tree::OpenSet(wire::CreateRequest create, wire::FileInfoClass
   requests.push_back(MakeRelatedClose());
   CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
                       co_await Call(std::move(requests), deadline));
+  if (ForgetLeaseCarried(create, responses[0].header.status)) {
+    co_return co_await OpenSet(std::move(create), info_class, std::move(input),
+                               std::move(deadline));
+  }
   constexpr std::string_view kNames[] = {"CREATE", "SET_INFO", "CLOSE"};
   for (size_t i = 0; i < responses.size(); ++i) {
     const wire::NtStatus status = responses[i].header.status;
@@ -99,6 +103,9 @@ Task<absl::Status> Tree::RemoveReadOnly(std::u16string path, uint32_t attributes
   requests.push_back(MakeRelatedClose());
   CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
                       co_await Call(std::move(requests), deadline));
+  if (ForgetLeaseCarried(create, responses[0].header.status)) {
+    co_return co_await RemoveReadOnly(std::move(create.name), attributes, std::move(deadline));
+  }
   constexpr std::string_view kNames[] = {"CREATE", "SET_INFO", "SET_INFO", "CLOSE"};
   for (size_t i = 0; i < responses.size(); ++i) {
     const wire::NtStatus status = responses[i].header.status;
@@ -109,6 +116,14 @@ Task<absl::Status> Tree::RemoveReadOnly(std::u16string path, uint32_t attributes
 
 Task<absl::Status> Tree::RenamePath(std::u16string path, wire::RenameInformation rename,
                                     Deadline deadline) {
+  const std::u16string from = path;
+  const absl::Status status = co_await DoRenamePath(std::move(path), rename, std::move(deadline));
+  if (status.ok()) session_->leases().Rename(tree_id_, from, rename.target);
+  co_return status;
+}
+
+Task<absl::Status> Tree::DoRenamePath(std::u16string path, wire::RenameInformation rename,
+                                      Deadline deadline) {
   wire::CreateRequest create =
       OpenToChange(std::move(path), wire::kAccessDelete | wire::kAccessReadAttributes);
   std::vector<uint8_t> plain = Encoded(wire::EncodeRenameInformation, rename);

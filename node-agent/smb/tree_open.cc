@@ -32,7 +32,25 @@ class LeaseAsked {
 
 }  // namespace
 
-Request Tree::MakeCreate(const wire::CreateRequest& create) {
+// What opens a file of which we hold a lease is to carry its key. Looking at attributes, and
+// setting them, takes no lease from anybody; folders have none.
+std::optional<wire::Lease> Tree::LeaseToCarry(const wire::CreateRequest& create) const {
+  constexpr uint32_t kTakesNothing =
+      wire::kAccessReadAttributes | wire::kAccessWriteAttributes | wire::kAccessSynchronize;
+  if (create.lease.has_value() || create.disposition != wire::Disposition::kOpen ||
+      (create.options & wire::kOptionDirectory) != 0 ||
+      (create.desired_access & ~kTakesNothing) == 0) {
+    return std::nullopt;
+  }
+  return session_->leases().OfName(tree_id_, create.name);
+}
+
+Request Tree::MakeCreate(const wire::CreateRequest& asked) {
+  wire::CreateRequest create = asked;
+  if (std::optional<wire::Lease> carried = LeaseToCarry(create)) {
+    create.lease = carried;
+    FitToServer(create);
+  }
   Request request = MakeRequest(wire::Command::kCreate, wire::EncodeCreateRequest, create);
   request.changes = create.disposition != wire::Disposition::kOpen;
   // A tree that has gone has taken its handles with it.
@@ -44,6 +62,11 @@ Request Tree::MakeCreate(const wire::CreateRequest& create) {
     if (created.ok()) tree->CloseLater(created->file_id);
   };
   return request;
+}
+
+bool Tree::ForgetLeaseCarried(const wire::CreateRequest& create, wire::NtStatus status) {
+  return status == wire::NtStatus::kInvalidParameter && LeaseToCarry(create).has_value() &&
+         session_->leases().ForgetName(tree_id_, create.name);
 }
 
 void Tree::FitToServer(wire::CreateRequest& request) const {
@@ -88,6 +111,9 @@ Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Dea
   }
   if (!responses.ok()) co_return responses.status();
   const Response& response = responses->front();
+  if (ForgetLeaseCarried(request, response.header.status)) {
+    co_return co_await DoCreate(std::move(request), std::move(deadline), std::move(options));
+  }
   if (!wire::IsSuccess(response.header.status)) {
     co_return wire::ToStatus(response.header.status, "CREATE");
   }
@@ -106,6 +132,7 @@ Task<absl::StatusOr<OpenedFile>> Tree::DoCreate(wire::CreateRequest request, Dea
       granted->key == request.lease->key) {
     asked.Granted();
     granted->state = leases.OnGranted(*granted, ticket);
+    leases.SetName(request.lease->key, tree_id_, request.name);
   } else {
     granted.reset();
   }

@@ -429,6 +429,15 @@ void Simulation::ApplyToServer(const Event& event) {
     case Fault::kLoseAnswer:
       LoseAnswers(server, event);
       break;
+    case Fault::kBreakLeases:
+      for (int64_t i = 0; i < 8; ++i) {
+        world_.After(lasts * i / 8, [&server, to = event.detail >> (2 * i)] {
+          constexpr uint32_t kTo[] = {0, smb::wire::kLeaseRead, 0,
+                                      smb::wire::kLeaseRead | smb::wire::kLeaseHandle};
+          server.BreakLeases(kTo[to % 4]);
+        });
+      }
+      break;
     case Fault::kHang:
       scripted.HangConnections(world_.now() + lasts);
       // What was read by then is executed afterwards all the same.

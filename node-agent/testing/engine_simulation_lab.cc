@@ -115,6 +115,11 @@ void Server::PowerOn() {
 
 void Server::ResetConnections() { world_.network().ResetConnections(client_, host_); }
 
+void Server::BreakLeases(uint32_t state) {
+  if (process_ == nullptr) return;
+  process_->RunNow([this, state] { scripted_.BreakAllLeases(state); });
+}
+
 void Server::ApplyPath() {
   for (const bool to_server : {true, false}) {
     SimPath path;

@@ -59,6 +59,8 @@ class Server {
   void PowerOff();
   void PowerOn();
   void ResetConnections();
+  // Of all its files, down to `state`.
+  void BreakLeases(uint32_t state);
 
   // The path to the client; Apply() makes it so.
   struct Path {

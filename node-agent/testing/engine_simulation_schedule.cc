@@ -12,39 +12,16 @@ namespace {
 
 using runtime::SimRandom;
 
-constexpr std::array<const char*, kFaultsOfWriters> kNames = {"slow",
-                                                              "loss",
-                                                              "stall",
-                                                              "expire",
-                                                              "one credit",
-                                                              "pending",
-                                                              "kill agent",
-                                                              "hand over",
-                                                              "unmount",
-                                                              "kill",
-                                                              "reset",
-                                                              "freeze",
-                                                              "silent",
-                                                              "cut",
-                                                              "half-open",
-                                                              "heavy loss",
-                                                              "power off",
-                                                              "flap",
-                                                              "no session",
-                                                              "no tree",
-                                                              "unshare",
-                                                              "small reads",
-                                                              "pending forever",
-                                                              "throttle",
-                                                              "kill all roots",
-                                                              "kill all",
-                                                              "name server",
-                                                              "retarget",
-                                                              "nest",
-                                                              "interlink",
-                                                              "remove link",
-                                                              "lose answer",
-                                                              "hang"};
+constexpr std::array<const char*, kFaultsOfWriters> kNames = {
+    "slow",           "loss",        "stall",           "expire",
+    "one credit",     "pending",     "kill agent",      "hand over",
+    "unmount",        "kill",        "reset",           "freeze",
+    "silent",         "cut",         "half-open",       "heavy loss",
+    "power off",      "flap",        "no session",      "no tree",
+    "unshare",        "small reads", "pending forever", "throttle",
+    "kill all roots", "kill all",    "name server",     "retarget",
+    "nest",           "interlink",   "remove link",     "lose answer",
+    "hang",           "break leases"};
 
 // What is drawn more often than the others.
 constexpr Fault kUsual[] = {Fault::kKill, Fault::kReset, Fault::kFreeze, Fault::kCut,
@@ -149,6 +126,24 @@ Schedule Schedule::Draw(uint64_t seed) {
   return schedule;
 }
 
+namespace {
+
+void DrawBreaks(uint64_t seed, std::vector<Event>& events) {
+  SimRandom random(SimRandom(seed + 8'888).Next());
+  const int count = static_cast<int>(random.Below(6));
+  for (int i = 0; i < count; ++i) {
+    Event event;
+    event.fault = Fault::kBreakLeases;
+    event.server = Lab::kRoots + static_cast<int>(random.Below(3));
+    event.lasts = random.Between(absl::Milliseconds(10), absl::Seconds(5));
+    event.detail = random.Next();
+    event.at = absl::Seconds(1) + random.Between(absl::ZeroDuration(), absl::Seconds(20));
+    events.push_back(event);
+  }
+}
+
+}  // namespace
+
 Schedule Schedule::DrawWithWriters(uint64_t seed) {
   constexpr uint64_t kOtherWorlds = uint64_t{1} << 40;
   Schedule schedule = Draw(seed + kOtherWorlds);
@@ -157,8 +152,7 @@ Schedule Schedule::DrawWithWriters(uint64_t seed) {
   schedule.applications = 1;
   schedule.writers = 1 + static_cast<int>(random.Below(3));
   schedule.server_appends = random.Chance(0.5);
-  if (schedule.mild) return schedule;
-  const int count = static_cast<int>(random.Below(6));
+  const int count = schedule.mild ? 0 : static_cast<int>(random.Below(6));
   for (int i = 0; i < count; ++i) {
     Event event;
     event.fault = random.Chance(0.6) ? Fault::kLoseAnswer : Fault::kHang;
@@ -168,6 +162,7 @@ Schedule Schedule::DrawWithWriters(uint64_t seed) {
     event.at = absl::Seconds(1) + random.Between(absl::ZeroDuration(), absl::Seconds(20));
     schedule.events.push_back(event);
   }
+  DrawBreaks(seed, schedule.events);
   std::sort(schedule.events.begin(), schedule.events.end(),
             [](const Event& a, const Event& b) { return a.at < b.at; });
   return schedule;

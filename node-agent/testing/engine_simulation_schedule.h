@@ -51,10 +51,11 @@ enum class Fault {
   // Only where there are writers.
   kLoseAnswer,  // A change is executed, its answer never sent, and the connection is reset.
   kHang,        // The processes of a server that has one for each connection: those that are there.
+  kBreakLeases,  // As another machine's opens and writes do it, again and again for `lasts`.
 };
 inline constexpr Fault kLastMildFault = Fault::kUnmount;
 inline constexpr int kFaults = static_cast<int>(Fault::kRemoveLink) + 1;
-inline constexpr int kFaultsOfWriters = static_cast<int>(Fault::kHang) + 1;
+inline constexpr int kFaultsOfWriters = static_cast<int>(Fault::kBreakLeases) + 1;
 
 struct Event {
   absl::Duration at;  // Since the world began.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/smb/wire/utf16.h"
@@ -122,6 +123,17 @@ void ScriptedServer::BreakLeases(std::string_view share, std::string_view path, 
   ScriptedShare* const in = FindShare(share);
   const ScriptedFile* const file = in == nullptr ? nullptr : in->Find(path);
   if (file != nullptr) opens_->BreakOthers(*file, {}, std::nullopt, state);
+}
+
+void ScriptedServer::BreakAllLeases(uint32_t state) {
+  std::set<const ScriptedFile*> files;
+  std::vector<const ScriptedFile*> in_order;  // Of keys, which a seed draws.
+  for (const auto& [id, lease] : opens_->leases()) {
+    if (files.insert(lease.file.get()).second) in_order.push_back(lease.file.get());
+  }
+  for (const ScriptedFile* const file : in_order) {
+    opens_->BreakOthers(*file, {}, std::nullopt, state);
+  }
 }
 
 int ScriptedServer::locks(std::string_view share, std::string_view path) {

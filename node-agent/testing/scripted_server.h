@@ -205,6 +205,8 @@ class ScriptedServer {
 
   // Takes every lease of the file down to `state`, at once: a storm, if it is called often.
   void BreakLeases(std::string_view share, std::string_view path, uint32_t state);
+  // The same for all files.
+  void BreakAllLeases(uint32_t state);
 
   // What was executed so far.
   const std::vector<ScriptedMutation>& mutations() const { return mutations_; }

@@ -31,7 +31,10 @@ wire::LeaseKey DrawKey() {
 
 }  // namespace
 
-uint32_t LeaseStateFor(uint32_t) { return wire::kLeaseRead; }
+uint32_t LeaseStateFor(uint32_t access) {
+  const bool writes = (access & (wire::kAccessWriteData | wire::kAccessAppendData)) != 0;
+  return writes ? wire::kLeaseRead | wire::kLeaseWrite | wire::kLeaseHandle : wire::kLeaseRead;
+}
 
 bool IsLeaseRefused(const absl::Status& status) {
   const std::optional<wire::NtStatus> answer = wire::NtStatusOf(status);

@@ -75,7 +75,7 @@ Task<void> Filesystem::Impl::AnswerBreak(state::NodeId node, std::shared_ptr<Lea
                                          smb::LeaseBreak broken) {
   const Deadline deadline = Deadline::After(kAnswerWithin);
   const uint32_t lost = broken.from & ~broken.to;
-  if ((lost & wire::kLeaseWrite) != 0 && before_acknowledging_) {
+  if (node != 0 && (lost & wire::kLeaseWrite) != 0 && before_acknowledging_) {
     co_await before_acknowledging_(node, deadline);
   }
   if ((lost & wire::kLeaseRead) != 0 && tables_.inodes().Contains(node)) {

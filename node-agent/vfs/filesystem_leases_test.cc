@@ -20,6 +20,9 @@ using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
+constexpr uint32_t kRh = kLeaseRead | smb::wire::kLeaseHandle;
+constexpr uint32_t kRwh = kRh | smb::wire::kLeaseWrite;
+
 // A mount of t1's share with one file in it.
 class LeasesTest : public ::testing::Test {
  protected:
@@ -63,12 +66,12 @@ TEST_F(LeasesTest, HandlesOfOneFileShareALeaseAndTheLastOneEndsIt) {
   const state::FileHandle reads = Open();
   const state::FileHandle writes = Open(O_RDWR);
   const state::FileHandle appends = Open(O_WRONLY | O_APPEND);
-  EXPECT_THAT(leases(), ElementsAre(kLeaseRead));
+  EXPECT_THAT(leases(), ElementsAre(kRwh)) << "who only reads takes nothing from it";
   EXPECT_EQ(lab_.Write(writes, 0, "BEFORE"), absl::OkStatus());
   EXPECT_EQ(lab_.Write(appends, 6, "+"), absl::OkStatus());
   EXPECT_EQ(lab_.WriteAtEnd(writes, "+"), absl::OkStatus());
   EXPECT_EQ(lab_.Read(reads, 0, 100).value_or("?"), "BEFORE++");
-  EXPECT_THAT(leases(), ElementsAre(kLeaseRead)) << "nothing of ours breaks it";
+  EXPECT_THAT(leases(), ElementsAre(kRwh)) << "nothing of ours breaks it";
   EXPECT_EQ(lab_.counters().lease_breaks, 0);
   for (const state::FileHandle fh : {reads, writes, appends}) lab_.filesystem().Release(fh);
   lab_.RunFor(absl::Seconds(1));
@@ -79,10 +82,10 @@ TEST_F(LeasesTest, AFileThatIsMadeOrOpenedAnewHasALeaseOfItsOwn) {
   Mount();
   const absl::StatusOr<CreateReply> made = lab_.Create(state::kRootNode, "made");
   ASSERT_TRUE(made.ok()) << made.status();
-  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kLeaseRead));
+  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kRwh));
   const absl::StatusOr<OpenReply> second = lab_.Open(made->entry.node);
   ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kLeaseRead));
+  EXPECT_THAT(lab_.server("t1").leases("share", "made"), ElementsAre(kRwh));
   // The same name is another file's now: its handles' key is not that of the first one's.
   EXPECT_EQ(lab_.Rename(state::kRootNode, "file", state::kRootNode, "moved"), absl::OkStatus());
   lab_.share("t1").AddText("file", "another");
@@ -245,6 +248,124 @@ TEST_F(LeasesTest, ALeaseIsAskedForAgainAfterTheDeathOfTheAgent) {
   WriteElsewhere("after");
   EXPECT_EQ(lab_.invalidation().changed[node_], 1);
   EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "after");
+}
+
+// Each opens the file by its name.
+TEST_F(LeasesTest, WhatIsDoneByNameTakesNoLeaseFromThisMount) {
+  lab_.share("t1").posix_unlink = true;
+  Mount();
+  const state::FileHandle reads = Open();
+  const state::FileHandle writes = Open(O_RDWR);
+  const auto expect_held = [&](const std::string& path) {
+    EXPECT_THAT(lab_.server("t1").leases("share", path), ElementsAre(kRwh));
+    EXPECT_EQ(lab_.counters().lease_breaks, 0);
+  };
+  // By an appending handle nothing is cut.
+  EXPECT_TRUE(lab_.SetAttributes(node_, {.size_bytes = 3, .fh = reads}).ok());
+  expect_held("file");
+  EXPECT_TRUE(lab_.SetAttributes(node_, {.modified = absl::FromUnixSeconds(7)}).ok());
+  expect_held("file");
+  EXPECT_EQ(lab_.Change([&](runtime::Deadline until) {
+    return lab_.filesystem().SetXattr(node_, "user.x", "1", 0, nullptr, until);
+  }),
+            absl::OkStatus());
+  expect_held("file");
+  EXPECT_EQ(lab_.Rename(state::kRootNode, "file", state::kRootNode, "moved"), absl::OkStatus());
+  expect_held("moved");
+  EXPECT_TRUE(lab_.SetAttributes(node_, {.size_bytes = 2, .fh = reads}).ok());
+  expect_held("moved");
+  ASSERT_TRUE(lab_.MakeDirectory(state::kRootNode, "dir").ok());
+  EXPECT_EQ(lab_.Unlink(state::kRootNode, "moved"), absl::OkStatus());
+  EXPECT_EQ(lab_.counters().lease_breaks, 0);
+  EXPECT_EQ(lab_.Read(writes, 0, 100).value_or("?"), "be");
+}
+
+TEST_F(LeasesTest, AWriteLeaseIsGivenBackAndTheRestIsKept) {
+  Mount();
+  const state::FileHandle fh = Open(O_RDWR);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  const int told = lab_.invalidation().changed[node_];
+  Break(kRh);
+  EXPECT_THAT(leases(), ElementsAre(kRh));
+  EXPECT_EQ(lab_.server("t1").Count(Command::kOplockBreak), 1);
+  EXPECT_EQ(lab_.invalidation().changed[node_], told) << "the pages are still the file's";
+  Break(0);
+  EXPECT_THAT(leases(), ElementsAre(0u));
+  EXPECT_EQ(lab_.server("t1").Count(Command::kOplockBreak), 2);
+  EXPECT_EQ(lab_.invalidation().changed[node_], told + 2)
+      << "at once, and before it is acknowledged";
+  // Who waits for it at the server waits for nobody any more.
+  EXPECT_EQ(lab_.Write(fh, 0, "after"), absl::OkStatus());
+}
+
+TEST_F(LeasesTest, AnAcknowledgmentThatIsLostStopsNobodyHere) {
+  Mount();
+  const state::FileHandle fh = Open(O_RDWR);
+  lab_.server("t1").AddRule({.command = Command::kOplockBreak, .action = {.ignore = true}});
+  Break(0);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_EQ(lab_.Write(fh, 0, "BEFORE"), absl::OkStatus());
+  EXPECT_TRUE(lab_.GetAttributes(node_).ok());
+  lab_.RunFor(absl::Minutes(1));
+  lab_.server("t1").ClearRules();
+  lab_.filesystem().Release(fh);
+  lab_.RunFor(absl::Seconds(1));
+  EXPECT_THAT(leases(), IsEmpty());
+  const state::FileHandle again = Open(O_RDWR);
+  EXPECT_THAT(leases(), ElementsAre(kRwh));
+  lab_.filesystem().Release(again);
+}
+
+// A link's two targets.
+TEST(LeasesOfALinkTest, H13_ABreakIsNeverAcknowledgedToAnotherServer) {
+  for (const bool before_death : {false, true}) {
+    FilesystemLab lab;
+    lab.OnBoth([](testing::ScriptedShare& share) {
+      share.writable = true;
+      share.AddText("file", "text");
+    });
+    lab.Mount("//root1/dfs");
+    const state::NodeId node = lab.Walk("two/file");
+    const absl::StatusOr<OpenReply> open = lab.Open(node, O_RDWR);
+    ASSERT_TRUE(open.ok()) << open.status();
+    ASSERT_THAT(lab.server("t1").leases("share", "file"), ElementsAre(kRwh));
+    lab.server("t1").AddRule({.command = Command::kOplockBreak, .action = {.ignore = true}});
+    for (int i = 0; i < 20; ++i) {
+      lab.lab().process("t1").RunNow(
+          [&] { lab.server("t1").BreakLeases("share", "file", i % 2 == 0 ? kRh : 0); });
+      if (before_death) lab.RunFor(absl::Milliseconds(10));
+    }
+    lab.lab().Kill("t1");
+    EXPECT_EQ(lab.Read(open->fh, 0, 10).value_or("?"), "text");
+    lab.RunFor(absl::Minutes(2));
+    EXPECT_EQ(lab.server("t2").Count(Command::kOplockBreak), 0) << before_death;
+    EXPECT_THAT(lab.server("t2").leases("share", "file"), ElementsAre(kRwh)) << before_death;
+  }
+}
+
+// The lease goes with the server; what it covered is not taken over to the other copy.
+TEST(LeasesOfALinkTest, D11_ALeaseThatIsHeldWhenTheTargetDiesIsGone) {
+  FilesystemLab lab;
+  lab.OnBoth([](testing::ScriptedShare& share) { share.writable = true; });
+  lab.share("t1").AddText("file", "first");
+  lab.share("t2").AddText("file", "the second").last_write += absl::Seconds(10);
+  lab.Mount("//root1/dfs", {.actimeo = absl::Hours(1)});
+  const state::NodeId node = lab.Walk("two/file");
+  const absl::StatusOr<OpenReply> open = lab.Open(node, O_RDWR);
+  ASSERT_TRUE(open.ok()) << open.status();
+  EXPECT_EQ(lab.Read(open->fh, 0, 10).value_or("?"), "first");
+  lab.lab().Kill("t1");
+  const absl::StatusOr<OpenReply> fresh = lab.Open(node, O_RDWR);
+  ASSERT_TRUE(fresh.ok()) << fresh.status();
+  EXPECT_FALSE(fresh->keep_cache);
+  EXPECT_GE(lab.invalidation().changed[node], 1);
+  EXPECT_EQ(lab.Read(fresh->fh, 0, 100).value_or("?"), "the second");
+  EXPECT_EQ(ErrnoOf(lab.Read(open->fh, 0, 10).status()), ESTALE);
+  EXPECT_THAT(lab.server("t2").leases("share", "file"), ElementsAre(kRwh));
+  const int told = lab.invalidation().changed[node];
+  lab.lab().process("t2").RunNow([&] { lab.server("t2").BreakLeases("share", "file", 0); });
+  lab.RunFor(absl::Seconds(1));
+  EXPECT_GT(lab.invalidation().changed[node], told);
 }
 
 }  // namespace
