@@ -29,10 +29,12 @@ uint32_t LeaseTable::OnGranted(const wire::Lease& granted, Ticket ticket) {
   if (found == leases_.end()) return 0;
   Lease& lease = found->second;
   --lease.asking;
-  // A break has overtaken this answer on its way to us: what it left, or what was acknowledged.
-  const bool overtaken = lease.breaks != ticket.breaks;
+  // A break has overtaken this answer on its way to us, or waits to be acknowledged, and until then
+  // the server tells the state of before: what it left, or what was acknowledged.
+  const bool breaking = (granted.flags & wire::kLeaseBreakInProgress) != 0;
+  const bool overtaken = breaking || lease.breaks != ticket.breaks;
   const uint32_t left = overtaken ? granted.state & lease.broken_to : granted.state;
-  if (!granted.v2) {
+  if (!granted.v2 || breaking) {
     lease.state = left;  // Version 1 has no epochs to tell which came first.
   } else if (!lease.epoch.has_value() || IsNewer(granted.epoch, *lease.epoch)) {
     lease.state = granted.state;

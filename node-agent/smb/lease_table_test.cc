@@ -74,6 +74,24 @@ TEST_F(LeaseTableTest, ANewerGrantRaisesAgain) {
   EXPECT_EQ(table_.OnGranted(Granted(kRwh, 3), table_.Ask(kKey, 7, notes_)), kRwh);
 }
 
+// Until a break is acknowledged the server tells the state of before it.
+TEST_F(LeaseTableTest, AGrantWhileABreakIsUnderWayGivesNothingBack) {
+  for (const uint16_t epoch : {2, 3}) {
+    LeaseTable table;
+    (void)table.OnGranted(Granted(kRwh, 1), table.Ask(kKey, 7, notes_));
+    (void)table.OnBreak(BreakTo(kLeaseRead, 2));
+    wire::Lease granted = Granted(kRwh, epoch);
+    granted.flags = wire::kLeaseBreakInProgress;
+    EXPECT_EQ(table.OnGranted(granted, table.Ask(kKey, 7, notes_)), kLeaseRead);
+    table.OnAcknowledged(kKey, kLeaseRead);
+    EXPECT_EQ(table.StateOf(kKey), kLeaseRead);
+  }
+  // It comes before word of the break does.
+  wire::Lease granted = Granted(kRwh, 1);
+  granted.flags = wire::kLeaseBreakInProgress;
+  EXPECT_EQ(table_.OnGranted(granted, table_.Ask(kKey, 7, notes_)), 0u);
+}
+
 TEST_F(LeaseTableTest, EpochsGoRound) {
   (void)table_.OnGranted(Granted(kLeaseRead, 0xFFFF), table_.Ask(kKey, 7, notes_));
   EXPECT_EQ(table_.OnGranted(Granted(kRwh, 0), table_.Ask(kKey, 7, notes_)), kRwh);

@@ -63,7 +63,7 @@ void LeaseTenure::NoteAnswer(uint32_t granted, uint64_t breaks, absl::Time now) 
 }
 
 bool LeaseTenure::IsReadLost(absl::Time now) const {
-  return read_lost_ && now >= ask_again_at_ && tree_->usable();
+  return read_lost_ && answering_ == 0 && now >= ask_again_at_ && tree_->usable();
 }
 
 void LeaseTenure::OnLeaseBreak(const smb::LeaseBreak& broken) {

@@ -60,10 +60,15 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   uint64_t breaks() const { return breaks_; }
 
   // R was granted before and is not held now: whoever is to read may ask for it again, for what he
-  // reads is not told to be outdated else. False for a while after it was asked for in vain.
+  // reads is not told to be outdated else. False for a while after it was asked for in vain, and
+  // while a break waits for our acknowledgment: the server gives nothing until then.
   bool IsReadLost(absl::Time now) const;
   // One at a time asks again.
   runtime::Mutex& asking() { return asking_; }
+
+  // Between them a break is about to be acknowledged.
+  void BeginAnswer() { ++answering_; }
+  void EndAnswer() { --answering_; }
 
   void OnLeaseBreak(const smb::LeaseBreak& broken) override;
 
@@ -73,6 +78,7 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   smb::wire::LeaseKey key_ = {};
   bool read_lost_ = false;
   uint64_t breaks_ = 0;
+  int answering_ = 0;
   absl::Time ask_again_at_ = absl::InfinitePast();
   runtime::Mutex asking_;
 };

@@ -341,6 +341,8 @@ class Filesystem::Impl {
   uint64_t ReadLeasesLost(state::NodeId node) const;
   void OnLeaseBroken(const FileLease& lease, std::shared_ptr<LeaseTenure> tenure,
                      const smb::LeaseBreak& broken);
+  // The node's pages and attributes are not known to be true any more.
+  void DropWhatWasLeased(state::NodeId node);
   runtime::Task<void> AnswerBreak(state::NodeId node, std::shared_ptr<LeaseTenure> tenure,
                                   smb::LeaseBreak broken);
   // Before what is seen of an open file, whose lease was broken, is believed for a time.

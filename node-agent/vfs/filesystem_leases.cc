@@ -17,8 +17,6 @@ namespace {
 
 // Servers wait 35 s for an acknowledgment; then the lease is gone, and so may be the handle.
 constexpr absl::Duration kAnswerWithin = absl::Seconds(30);
-// Of that, for the kernel to drop its pages.
-constexpr absl::Duration kDropWithin = absl::Seconds(2);
 
 }  // namespace
 
@@ -61,14 +59,19 @@ void Filesystem::Impl::OnLeaseBroken(const FileLease& lease, std::shared_ptr<Lea
                                      const smb::LeaseBreak& broken) {
   ++counters_.lease_breaks;
   const state::NodeId node = lease.node();
-  if ((broken.to & wire::kLeaseRead) == 0 && tables_.inodes().Contains(node)) {
-    const state::InodeTable::Node record = tables_.inodes().Get(node);
-    ForgetName(record.parent(), record.name());
-    ++counters_.data_changes;
-    SetPagesTrusted(node, false);
-    invalidation_.DataChanged(node);
-  }
-  if (broken.must_acknowledge) tasks_.Spawn(AnswerBreak(node, std::move(tenure), broken));
+  if ((broken.to & wire::kLeaseRead) == 0) DropWhatWasLeased(node);
+  if (!broken.must_acknowledge) return;
+  tenure->BeginAnswer();
+  tasks_.Spawn(AnswerBreak(node, std::move(tenure), broken));
+}
+
+void Filesystem::Impl::DropWhatWasLeased(state::NodeId node) {
+  if (!tables_.inodes().Contains(node)) return;
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  ForgetName(record.parent(), record.name());
+  ++counters_.data_changes;
+  SetPagesTrusted(node, false);
+  invalidation_.DataChanged(node);
 }
 
 Task<void> Filesystem::Impl::AnswerBreak(state::NodeId node, std::shared_ptr<LeaseTenure> tenure,
@@ -78,12 +81,14 @@ Task<void> Filesystem::Impl::AnswerBreak(state::NodeId node, std::shared_ptr<Lea
   if (node != 0 && (lost & wire::kLeaseWrite) != 0 && before_acknowledging_) {
     co_await before_acknowledging_(node, deadline);
   }
-  if ((lost & wire::kLeaseRead) != 0 && tables_.inodes().Contains(node)) {
-    (void)co_await invalidation_.DropPages(node, Deadline::After(kDropWithin));
+  // On the session that asked, or not at all: what is lost with it is not broken. The kernel is not
+  // waited for: a page that it is reading holds it up, and who reads may wait for this answer.
+  if (tenure->tree().usable()) {
+    (void)co_await tenure->tree().session().AcknowledgeLease(broken.key, broken.to, deadline);
   }
-  // On the session that asked, or not at all: what is lost with it is not broken.
-  if (!tenure->tree().usable()) co_return;
-  (void)co_await tenure->tree().session().AcknowledgeLease(broken.key, broken.to, deadline);
+  tenure->EndAnswer();
+  // What was read since then was under no lease, for it could not be asked for.
+  if ((broken.to & wire::kLeaseRead) == 0) DropWhatWasLeased(node);
 }
 
 Task<void> Filesystem::Impl::AskForReadAgain(state::NodeId node, Deadline deadline) {

@@ -292,8 +292,7 @@ TEST_F(LeasesTest, AWriteLeaseIsGivenBackAndTheRestIsKept) {
   Break(0);
   EXPECT_THAT(leases(), ElementsAre(0u));
   EXPECT_EQ(lab_.server("t1").Count(Command::kOplockBreak), 2);
-  EXPECT_EQ(lab_.invalidation().changed[node_], told + 2)
-      << "at once, and before it is acknowledged";
+  EXPECT_EQ(lab_.invalidation().changed[node_], told + 2) << "at once, and when it is acknowledged";
   // Who waits for it at the server waits for nobody any more.
   EXPECT_EQ(lab_.Write(fh, 0, "after"), absl::OkStatus());
 }
