@@ -474,7 +474,7 @@ Task<void> Agent::KeepHouse() {
 Task<void> Agent::WatchIdle() {
   while (true) {
     (void)co_await runtime::Sleep(absl::Seconds(1), Deadline::Never());
-    if (!mounts_.empty() || calls_in_progress_ > 0) busy_at_ = loop_.Now();
+    if (!mounts_.empty() || !leaving_.empty() || calls_in_progress_ > 0) busy_at_ = loop_.Now();
     const absl::Duration limit = generation_ == 0 ? kStandbyIdleTime : kIdleTime;
     if (loop_.Now() - busy_at_ < limit || draining_) continue;
     LogInfo("nothing is mounted: the end");
@@ -508,6 +508,10 @@ Task<void> Agent::DrainAndStop() {
       if (known.served != nullptr) {
         (void)co_await known.served->session().WaitUntilIdle(deadline);
       }
+    }
+    // What is left of these has nobody after us.
+    while (!leaving_.empty() && loop_.Now() < deadline.when()) {
+      (void)co_await runtime::Sleep(kLeavingPause, deadline);
     }
     // The successor need not ask what we know. If the disk is slow, it asks.
     if (engine_->CacheChanged()) co_await engine_->SaveCache(deadline);

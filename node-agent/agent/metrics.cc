@@ -278,6 +278,11 @@ void AddVfs(Page& page, const MetricsSource& source) {
   Each(page, source, "unknown_changes_total",
        "Changes of which it never became known whether they were made: EIO.",
        [](const Mount& m) { return m.filesystem.counters().unknown_changes; });
+  Each(page, source, "early_writes_total",
+       "Writes that were answered before their server had them, by a write lease.",
+       [](const Mount& m) { return m.filesystem.counters().early_writes; });
+  Each(page, source, "early_write_failures_total", "Of those, the ones that failed afterwards.",
+       [](const Mount& m) { return m.filesystem.counters().early_failures; });
   Each(page, source, "replayed_writes_total",
        "Writes that were lost with their server and sent to another copy (failover_writes=replay).",
        [](const Mount& m) { return m.filesystem.counters().replayed_writes; });

@@ -146,7 +146,12 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
   }
   ++counts_.steps;
   const absl::Time asked = node_.world().now();
+  uint64_t handle = 0;
+  if (opcode == FUSE_WRITE) memcpy(&handle, body.data(), sizeof(handle));
   Answer answer = co_await Ask(visit, opcode, node, std::move(body));
+  if (opcode == FUSE_WRITE && answer.error == 0 && !oracle_.failed()) {
+    answer.error = co_await AwaitWritten(visit, handle);
+  }
   if (oracle_.failed()) co_return false;
   if (visit->mount->gone() && answer.error != 0) answer.error = ENOTCONN;
   const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit->link);
@@ -182,6 +187,16 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
   const bool gone = answer.error == ESTALE || !visit->folder->on(visit->view).Has("") ||
                     (outcome->where & (1u << visit->view)) == 0;
   co_return !gone;
+}
+
+// A WRITE may be answered before its server has it. An error is told once, by what comes next.
+Task<int> Writers::AwaitWritten(Visit* visit, uint64_t handle) {
+  fuse_fsync_in sync = {};
+  sync.fh = handle;
+  const Mount::Answer answer =
+      co_await visit->mount->Ask(FUSE_FSYNC, FUSE_ROOT_ID, BytesOf(sync), visit->link);
+  // Whatever it is: that the WRITE was made is not known.
+  co_return answer.error == 0 ? 0 : EIO;
 }
 
 // --- Names

@@ -104,6 +104,8 @@ class Writers {
   // A change: the request, and what the answer says of it.
   runtime::Task<bool> Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, std::string body,
                          std::string* reply, Folder::Outcome* outcome, Folder::Files files = {});
+  // Until what the handle has written is on its server. An errno.
+  runtime::Task<int> AwaitWritten(Visit* visit, uint64_t handle);
   runtime::Task<bool> MakeDirectory(Visit* visit, std::string path);
   runtime::Task<bool> CreateFile(Visit* visit, std::string path);
   runtime::Task<bool> OpenFile(Visit* visit, std::string path);

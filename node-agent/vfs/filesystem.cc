@@ -45,6 +45,11 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
     }
   });
   RestoreLocks();
+  holds_write_lease_ = [this](state::NodeId node) { return HoldsWriteLease(node); };
+  before_acknowledging_ = [this](state::NodeId node, Deadline deadline) -> Task<void> {
+    // What does not end in time has lost its lease, and is written all the same.
+    (void)co_await behind_.AwaitEnd(BehindNode(node), std::move(deadline));
+  };
 }
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,
@@ -159,7 +164,7 @@ Task<absl::Status> Filesystem::AwaitNodeWritten(state::NodeId node, Deadline dea
 }
 void Filesystem::NoteErrorTold(state::FileHandle fh, int error) { impl_->NoteErrorTold(fh, error); }
 void Filesystem::LoseWrite(state::FileHandle fh) { impl_->LoseWrite(fh); }
-void Filesystem::SetWriteLeases(std::function<bool(state::NodeId)> holds) {
+void Filesystem::SetWriteLeasesForTest(std::function<bool(state::NodeId)> holds) {
   impl_->SetWriteLeases(std::move(holds));
 }
 Task<absl::StatusOr<state::FileHandle>> Filesystem::OpenDirectory(state::NodeId node,

@@ -283,8 +283,8 @@ class Filesystem {
   void NoteErrorTold(state::FileHandle fh, int error);
   // The operation of an acknowledged WRITE by this handle was ended by an exception.
   void LoseWrite(state::FileHandle fh);
-  // Which nodes have a write lease; unset: none.
-  void SetWriteLeases(std::function<bool(state::NodeId)> holds);
+  // Which nodes have a write lease, instead of those that a server has given one.
+  void SetWriteLeasesForTest(std::function<bool(state::NodeId)> holds);
 
   // --- Locks (filesystem_locks.cc). They are held on the server, where other machines see them.
   // Errors of both: EIO: the handle's locks were lost, another machine may have had them. ENOLCK.

@@ -142,6 +142,7 @@ Task<absl::Status> Filesystem::Impl::WriteOrBehind(state::FileHandle fh, uint64_
         // Before the answer: no other copy is this file any more, whoever dies.
         SetHandleFlag(fh, kHandleWritten);
         open->NoteWritten();
+        NoteServer(fh, *open);
         pending = behind_.Begin(node, range);
         NoteOwnChange(node);
         ++counters_.early_writes;

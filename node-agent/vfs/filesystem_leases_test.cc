@@ -15,6 +15,7 @@ namespace {
 
 using smb::wire::Command;
 using smb::wire::kLeaseRead;
+using smb::wire::kLeaseWrite;
 using smb::wire::NtStatus;
 using ::testing::Each;
 using ::testing::ElementsAre;

@@ -64,7 +64,7 @@ struct WriteBehindTest : public ::testing::Test {
     Lease();
   }
   void Lease() {
-    lab.filesystem().SetWriteLeases([this](state::NodeId) { return leased; });
+    lab.filesystem().SetWriteLeasesForTest([this](state::NodeId) { return leased; });
   }
   void TakeOver() {
     lab.lab().agent().RunNow([this] { calls = std::make_unique<runtime::TaskGroup>(); });
@@ -409,6 +409,36 @@ TEST_F(WriteBehindTest, WhatIsPendingIsBoundedByFileAndByMount) {
   EXPECT_EQ(answered(), 64);
   lab.RunFor(absl::Minutes(1));
   EXPECT_EQ(answered(), 100);
+}
+
+TEST_F(WriteBehindTest, ALeaseIsGivenBackOnceNothingIsPending) {
+  lab.Mount("//t1/share");
+  const state::FileHandle reader = MustOpen("other", O_RDONLY);
+  const state::FileHandle fh = MustOpen("file");
+  lab.server("t1").AddRule(
+      {.command = Command::kWrite, .times = 1, .action = {.delay = absl::Seconds(5)}});
+  const auto write = Write(fh, 0, "aaaa");
+  EXPECT_TRUE(write->answered);
+  const auto acknowledgments = [&] {
+    int count = 0;
+    for (const testing::ScriptedRequest& request : lab.server("t1").log()) {
+      count += request.header.command == Command::kOplockBreak ? 1 : 0;
+    }
+    return count;
+  };
+  lab.lab().process("t1").RunNow(
+      [&] { lab.server("t1").BreakLeases("share", "file", smb::wire::kLeaseRead); });
+  lab.RunFor(absl::Seconds(2));
+  // Whoever waits at the server goes on with all that was acknowledged, and nothing new is.
+  EXPECT_EQ(acknowledgments(), 0);
+  const auto late = Write(fh, 8, "bbbb");
+  EXPECT_FALSE(late->answered);
+  lab.RunFor(absl::Seconds(5));
+  EXPECT_EQ(write->ended, absl::OkStatus());
+  EXPECT_EQ(late->ended, absl::OkStatus());
+  EXPECT_FALSE(late->answered);
+  EXPECT_EQ(acknowledgments(), 1);
+  lab.filesystem().Release(reader);
 }
 
 // --- Errors
