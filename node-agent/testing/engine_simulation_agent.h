@@ -81,6 +81,7 @@ class Mount {
   testing::FakeFuseKernel kernel_;
   UniqueFd tables_fd_;
   std::map<uint64_t, std::shared_ptr<Pending>> pending_;
+  std::map<uint64_t, uint32_t> written_;  // WRITEs: the last agent that has answered.
   bool gone_ = false;
   // Notified, on the agent's loop, when there is something to read.
   std::weak_ptr<runtime::Condition> readable_;
