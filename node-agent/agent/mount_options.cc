@@ -224,6 +224,11 @@ const Option kOptions[] = {
        p->options.vfs.mf_symlinks = true;
        return absl::OkStatus();
      }},
+    {"durable", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.durable = true;
+       return absl::OkStatus();
+     }},
     {"nolease", Value::kNone,
      [](auto&, Parsed* p) {
        p->options.vfs.leases = false;

@@ -66,6 +66,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "referral_ttl_max=1h",
                                       "failover_identity=off",
                                       "failover_writes=replay",
+                                      "durable",
                                       "failback=10m",
                                       "site=Berlin",
                                       "ro",
@@ -76,6 +77,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "noserverino"});
   EXPECT_FALSE(options.vfs.locks);
   EXPECT_TRUE(options.vfs.replay_writes);
+  EXPECT_TRUE(options.vfs.durable);
   EXPECT_EQ(options.vfs.uid, 1000u);
   EXPECT_EQ(options.vfs.gid, 2000u);
   EXPECT_EQ(options.vfs.file_mode, 0640u);

@@ -78,11 +78,12 @@ struct Change {
   // It is more than one request: where one was not sent, another may have been.
   bool in_pieces = false;
 
-  uint64_t held_epoch = 0;           // As of dfs::RunOptions.
-  ChangeJournal* journal = nullptr;  // None: a change of our own.
-  dfs::Binding where = {};           // Of the last attempt.
-  bool sent = false;                 // In the last attempt, and no answer has come.
-  uint64_t sent_before = 0;          // By a dead agent; 0 once its fate is known.
+  const dfs::DfsPath* path = nullptr;  // RunChange()'s.
+  uint64_t held_epoch = 0;             // As of dfs::RunOptions.
+  ChangeJournal* journal = nullptr;    // None: a change of our own.
+  dfs::Binding where = {};             // Of the last attempt.
+  bool sent = false;                   // In the last attempt, and no answer has come.
+  uint64_t sent_before = 0;            // By a dead agent; 0 once its fate is known.
   absl::Time began = {};
   absl::Time sent_at = {};  // Last, by this agent.
 

@@ -41,8 +41,11 @@ bool IsLeaseRefused(const absl::Status& status) {
   return answer == wire::NtStatus::kInvalidParameter || answer == wire::NtStatus::kNotSupported;
 }
 
-LeaseTenure::LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken)
-    : tree_(std::move(tree)), on_broken_(std::move(on_broken)), key_(DrawKey()) {}
+LeaseTenure::LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
+                         std::optional<wire::LeaseKey> key)
+    : tree_(std::move(tree)),
+      on_broken_(std::move(on_broken)),
+      key_(key.has_value() ? *key : DrawKey()) {}
 
 LeaseTenure::~LeaseTenure() { tree_->session().leases().Forget(key_); }
 
@@ -82,13 +85,15 @@ std::shared_ptr<LeaseTenure> FileLease::On(const std::shared_ptr<smb::Tree>& tre
   }
   former_ = current_;
   std::shared_ptr<LeaseTenure> begun = std::make_shared<LeaseTenure>(
-      tree, [lease = weak_from_this()](std::shared_ptr<LeaseTenure> tenure,
-                                       const smb::LeaseBreak& broken) {
+      tree,
+      [lease = weak_from_this()](std::shared_ptr<LeaseTenure> tenure,
+                                 const smb::LeaseBreak& broken) {
         const std::shared_ptr<FileLease> self = lease.lock();
         if (self == nullptr) return;
         if ((broken.to & wire::kLeaseRead) == 0) ++self->reads_lost_;
         self->on_broken_(*self, std::move(tenure), broken);
-      });
+      },
+      next_key_);
   current_ = begun;
   return begun;
 }

@@ -42,8 +42,9 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   // Called in the connection's reader: it must not wait.
   using OnBroken = std::function<void(std::shared_ptr<LeaseTenure>, const smb::LeaseBreak&)>;
 
-  // Draws the key. `on_broken` must be callable as long as this lives.
-  LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken);
+  // Draws the key, unless it is given. `on_broken` must be callable as long as this lives.
+  LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
+              std::optional<smb::wire::LeaseKey> key);
   LeaseTenure(const LeaseTenure&) = delete;
   ~LeaseTenure() override;
 
@@ -103,6 +104,8 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
   // The tenure on this tree, begun if there is none that can be used. The former one stays with the
   // handles that are open under it.
   std::shared_ptr<LeaseTenure> On(const std::shared_ptr<smb::Tree>& tree);
+  // A durable handle of the node has this key, which tenures that are begun from now on have, too.
+  void UseKey(const smb::wire::LeaseKey& key) { next_key_ = key; }
   // LeaseState bits that may be relied on for all of the node's handles; 0: no lease.
   uint32_t state() const;
   // How often R was lost so far: what was asked before is no news if this has grown since.
@@ -114,6 +117,7 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
   std::weak_ptr<LeaseTenure> current_;
   std::weak_ptr<LeaseTenure> former_;  // While it has handles, nothing but R can be relied on.
   uint64_t reads_lost_ = 0;
+  std::optional<smb::wire::LeaseKey> next_key_;
 };
 
 }  // namespace dfscsi::vfs

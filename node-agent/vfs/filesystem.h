@@ -377,6 +377,7 @@ class Filesystem {
     int64_t lost_answers = 0;        // Changes that were sent and not answered.
     int64_t unknown_changes = 0;     // Of them, those of which it never became known: EIO.
     int64_t replayed_writes = 0;     // Lost with their server, and sent to another copy.
+    int64_t durable_reconnects = 0;  // Of `rebinds`, those whose server had kept the handle.
     int64_t older_copies = 0;        // Opened, though this mount had written elsewhere.
     int64_t hidden_files = 0;        // Open files that got another name when theirs was removed.
     int64_t retaken_locks = 0;       // Ranges, after a takeover, a failover or a server's restart.

@@ -50,6 +50,7 @@ absl::Status Filesystem::Impl::MayChange() const {
 Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change,
                                                Deadline deadline) {
   change->began = runtime::Loop::Current().Now();
+  change->path = &path;
   if (change->journal != nullptr) change->sent_before = change->journal->sent_to();
   absl::Status status;
   bool replayed = false;
@@ -95,7 +96,10 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
     co_return status;
   }
   change->where = binding;
-  if (change->of_names) co_await client_.EndFormerSessions(binding, Deadline::Never());
+  if (change->of_names) {
+    co_await client_.EndFormerSessions(binding, Deadline::Never());
+    if (!left_behind_.empty()) co_await CloseLeftBehind(binding, *change->path);
+  }
   const absl::Status status = co_await change->attempt(std::move(binding));
   // Our own word for it; a server's (an NTSTATUS) may be about the last part of a compound.
   const bool never_sent =

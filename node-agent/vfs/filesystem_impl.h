@@ -308,6 +308,13 @@ class Filesystem::Impl {
   // The handle of a file that was opened for a node. Its record is there when this returns.
   absl::StatusOr<OpenReply> MakeHandle(state::NodeId node, std::shared_ptr<OpenFile> file,
                                        int flags);
+  // What its record says of the server's side; nullopt: it is not durable.
+  std::optional<DurableHandle> DurableOf(state::FileHandle fh) const;
+  // Of a handle that is about to be closed, while its connection is gone: its server keeps it for
+  // a minute, and with it a removed name. Closed before the next change of names there, one of
+  // `path`: filesystem_durable.cc
+  void LeaveBehind(state::FileHandle fh);
+  runtime::Task<void> CloseLeftBehind(dfs::Binding binding, dfs::DfsPath path);
   // The record follows the file to the server that it is open on now.
   void NoteServer(state::FileHandle fh, const OpenFile& file);
   // ftruncate, and O_TRUNC (kNoHandle: it has none yet).
@@ -565,6 +572,12 @@ class Filesystem::Impl {
   // Opened with renews_pages, and not used yet.
   absl::flat_hash_map<state::NodeId, state::FileHandle> renewing_;
   WrittenRecord written_;
+  struct LeftBehind {
+    dfs::DfsPath path;
+    DurableHandle handle;
+    absl::Time until;
+  };
+  std::vector<LeftBehind> left_behind_;
   absl::flat_hash_set<state::NodeId> own_changes_;  // Made since the node was last seen.
   absl::flat_hash_map<state::NodeId, absl::Time> last_writes_;  // Of nodes that are open.
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<DirectoryStream>> streams_;

@@ -26,6 +26,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
   auto file = std::make_shared<OpenFile>(path, flags);
   file->UseLease(LeaseOf(node));
+  if (options_.durable) file->AskDurable();
   CO_RETURN_IF_ERROR(co_await client_.Run(
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
@@ -68,6 +69,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
       .open_flags = static_cast<uint32_t>(flags),
       .access = file->access(),
       .identity = identity,
+      .server = file->durable().value_or(DurableHandle()).ToRecord(),
       .server_key = file->server_key(),
   });
   if (!fh.ok()) {
@@ -125,15 +127,19 @@ absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHa
                                          record.identity.Get(), Load(record.server_key),
                                          (Load(record.flags) & kHandleWritten) != 0);
   file->UseLease(LeaseOf(record.node));
+  if (options_.durable) file->AskDurable();
+  if (const std::optional<DurableHandle> durable = DurableOf(fh)) file->ResumeDurable(*durable);
   files_[fh] = file;
   return file;
 }
 
 void Filesystem::Impl::NoteServer(state::FileHandle fh, const OpenFile& file) {
-  if (!tables_.handles().Contains(fh) ||
-      Load(tables_.handles().Get(fh).server_key) == file.server_key()) {
-    return;
-  }
+  if (!tables_.handles().Contains(fh)) return;
+  const state::HandleTable::Record& record = tables_.handles().Get(fh);
+  const state::HandleTable::ServerSide now = file.durable().value_or(DurableHandle()).ToRecord();
+  // A death behind this leaves a handle that the server of `server_key` may not know, and refuses.
+  if (!(record.server.Get() == now)) tables_.handles().SetServerSide(fh, now);
+  if (Load(record.server_key) == file.server_key()) return;
   // A death in between leaves a file of no server in particular: it is compared as on a new one.
   tables_.handles().SetServerKey(fh, 0);
   tables_.handles().SetIdentity(fh, file.identity());
@@ -186,6 +192,7 @@ void Filesystem::Impl::Release(state::FileHandle fh) {
     ReleaseLocks(node, fh, before == opens_.end() || before->second.size() == 1);
     // The handle still keeps the node.
     std::optional<dfs::DfsPath> hidden = HiddenPathOf(node);
+    LeaveBehind(fh);
     if (!tables_.handles().Close(fh)) return;  // Still shared.
     const auto open = opens_.find(node);
     if (const auto file = files_.find(fh); file != files_.end()) BindOthers(node, *file->second);

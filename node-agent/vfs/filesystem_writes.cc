@@ -128,6 +128,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   const auto file = std::make_shared<OpenFile>(path, flags);
   file->UseLease(LeaseOf(tables_.inodes().Find(parent, name)));
+  if (options_.durable) file->AskDurable();
   const uint64_t known_id = IdBefore(parent, name, journal);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
   // The kernel asks for it as soon as it walks there again.

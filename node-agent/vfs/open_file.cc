@@ -77,11 +77,23 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
                                                              wire::CreateRequest create,
                                                              bool looks_at_directory,
                                                              std::shared_ptr<LeaseTenure>* tenure,
+                                                             std::optional<DurableHandle>* durable,
                                                              Deadline deadline) {
   if (lease_ != nullptr && LeaseStateFor(access_) != 0) *tenure = lease_->On(binding.tree);
   if (*tenure != nullptr) {
     wire::CreateRequest leased = create;
     leased.lease = (*tenure)->ToAsk(access_);
+    if (asks_durable_ && writes()) {
+      leased.lease->state |= wire::kLeaseHandle;
+      leased.durable = wire::DurableRequest{.create_guid = DrawCreateGuid()};
+    }
+    const DurableHandle asked{
+        .server_key = ServerKeyOf(binding),
+        .access = access_,
+        .create_guid = leased.durable.value_or(wire::DurableRequest()).create_guid,
+        .lease_key = leased.lease->key,
+        .lease_state = leased.lease->state,
+        .file_id = {}};
     const uint64_t breaks = (*tenure)->breaks();
     absl::StatusOr<smb::OpenedFile> opened = co_await binding.tree->Create(
         std::move(leased), deadline,
@@ -90,6 +102,10 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
       const std::optional<wire::Lease>& granted = opened->response.lease;
       (*tenure)->NoteAnswer(granted.has_value() ? granted->state : 0, breaks,
                             runtime::Loop::Current().Now());
+      if (opened->response.durable.has_value()) {
+        *durable = asked;
+        (*durable)->file_id = opened->file_id;
+      }
       co_return opened;
     }
     if (!IsLeaseRefused(opened.status())) co_return opened.status();
@@ -133,11 +149,14 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   create.name = binding.path;
   create.query_on_disk_id = true;
   std::shared_ptr<LeaseTenure> tenure;
-  CO_ASSIGN_OR_RETURN(
-      const smb::OpenedFile opened,
-      co_await CreateLeased(binding, std::move(create), directory != nullptr, &tenure, deadline));
+  std::optional<DurableHandle> durable;
+  CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
+                      co_await CreateLeased(binding, std::move(create), directory != nullptr,
+                                            &tenure, &durable, deadline));
   CloseLater();
   tenure_ = std::move(tenure);
+  durable_ = std::move(durable);
+  if (durable_.has_value()) lease_->UseKey(durable_->lease_key);
   server_key_ = ServerKeyOf(binding);
   tree_ = std::move(binding.tree);
   file_id_ = opened.file_id;
@@ -186,6 +205,14 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await rebinding_.Lock(deadline));
   if (stale_ || IsOpenOn(binding)) co_return absl::OkStatus();
   const bool same_server = server_key == server_key_;
+  if (same_server && durable_.has_value()) {
+    CO_ASSIGN_OR_RETURN(const bool taken_up, co_await TakeUpOn(binding, deadline));
+    if (taken_up) {
+      ++counters->rebinds;
+      ++counters->durable_reconnects;
+      co_return absl::OkStatus();
+    }
+  }
   const state::NodeIdentity before = identity_;
   const absl::Status status =
       co_await Create(std::move(binding), wire::Disposition::kOpen, nullptr, deadline);
@@ -207,6 +234,35 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   identity_.epoch = now.epoch;
   identity_.file_id = now.file_id;
   co_return absl::OkStatus();
+}
+
+// It is the very handle, and so the very file, whatever others have made of its name and content.
+Task<absl::StatusOr<bool>> OpenFile::TakeUpOn(dfs::Binding binding, Deadline deadline) {
+  const DurableHandle handle = *durable_;
+  std::shared_ptr<LeaseTenure> tenure;
+  if (lease_ != nullptr) tenure = lease_->On(binding.tree);
+  // Another handle of the file has begun a lease there.
+  if (tenure == nullptr || tenure->key() != handle.lease_key) co_return false;
+  const uint64_t breaks = tenure->breaks();
+  CO_ASSIGN_OR_RETURN(const std::optional<smb::OpenedFile> opened,
+                      co_await TakeUp(binding.tree, binding.path, handle, tenure, deadline));
+  if (!opened.has_value()) {
+    durable_.reset();
+    co_return false;
+  }
+  const std::optional<wire::Lease>& granted = opened->response.lease;
+  tenure->NoteAnswer(granted.has_value() ? granted->state : 0, breaks,
+                     runtime::Loop::Current().Now());
+  tenure_ = std::move(tenure);
+  durable_ = handle;
+  durable_->file_id = opened->file_id;
+  tree_ = std::move(binding.tree);
+  file_id_ = opened->file_id;
+  epoch_ = binding.epoch;
+  seen_.file = opened->response.attributes;
+  if (seen_.file_id == 0) seen_.file_id = identity_.file_id;
+  identity_.epoch = static_cast<uint32_t>(epoch_);
+  co_return true;
 }
 
 Task<absl::Status> OpenFile::ActOn(dfs::Binding binding, Act act, bool check_identity,
@@ -343,12 +399,14 @@ absl::Duration OpenFile::clock_ahead() const {
 void OpenFile::Lose(const smb::Tree& tree, const wire::FileId& file_id) {
   // Another call may have opened it anew since.
   if (tree_.get() != &tree || file_id_ != file_id) return;
+  durable_.reset();
   tree_ = nullptr;
   tenure_ = nullptr;
 }
 
 void OpenFile::CloseLater() {
   if (tree_ != nullptr) tree_->CloseLater(file_id_);
+  durable_.reset();
   tree_ = nullptr;
   tenure_ = nullptr;
 }

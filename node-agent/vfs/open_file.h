@@ -19,6 +19,7 @@
 #include "node-agent/state/inode_table.h"
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/change.h"
+#include "node-agent/vfs/durable_handle.h"
 #include "node-agent/vfs/file_lease.h"
 #include "node-agent/vfs/filesystem.h"
 
@@ -60,6 +61,19 @@ class OpenFile {
   // Asks for a lease whenever it is opened from now on; null: for none.
   void UseLease(std::shared_ptr<FileLease> lease) { lease_ = std::move(lease); }
   const std::shared_ptr<FileLease>& lease() const { return lease_; }
+  // Asks for a durable handle, if it writes and has a lease.
+  void AskDurable() { asks_durable_ = true; }
+  // What the dead agent had; to be taken up where it is opened next.
+  void ResumeDurable(const DurableHandle& handle) {
+    durable_ = handle;
+    if (lease_ != nullptr) lease_->UseKey(handle.lease_key);
+  }
+  // nullopt: what it is open as, or was, is not durable.
+  const std::optional<DurableHandle>& durable() const { return durable_; }
+  // Its server may keep it although its connection is gone.
+  bool IsLeftBehind() const {
+    return durable_.has_value() && (tree_ == nullptr || !tree_->usable());
+  }
   bool IsReadLeaseLost(absl::Time now) const {
     return tenure_ != nullptr && tenure_->IsReadLost(now);
   }
@@ -177,8 +191,11 @@ class OpenFile {
                                                               smb::wire::CreateRequest create,
                                                               bool looks_at_directory,
                                                               std::shared_ptr<LeaseTenure>* tenure,
+                                                              std::optional<DurableHandle>* durable,
                                                               runtime::Deadline deadline);
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
+  // Of Rebind(): true if the durable handle was taken up, and nothing else is to be done.
+  runtime::Task<absl::StatusOr<bool>> TakeUpOn(dfs::Binding binding, runtime::Deadline deadline);
   // Whether what was just opened is still the file.
   bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
   // `tree` must live until this returns or is destroyed.
@@ -198,6 +215,8 @@ class OpenFile {
   smb::wire::FileId file_id_;
   std::shared_ptr<FileLease> lease_;     // Null: it asks for none.
   std::shared_ptr<LeaseTenure> tenure_;  // Null: the open has none.
+  bool asks_durable_ = false;
+  std::optional<DurableHandle> durable_;
   uint64_t epoch_ = 0;
   uint64_t server_key_ = 0;  // 0: never open, or not known after a takeover.
   state::NodeIdentity identity_;

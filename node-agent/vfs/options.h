@@ -33,6 +33,8 @@ struct Options {
   // failover_writes=replay: data that no server has acknowledged is sent to another target once its
   // own is lost, if the file there is as it was before this handle wrote.
   bool replay_writes = false;
+  // durable: what is open for writing outlives its connection on the server.
+  bool durable = false;
   // Inode numbers and directory streams are hashed with it. The same for the life of a volume:
   // inode numbers then survive an unmount, and every agent that takes the mount over must use it.
   SipKey key = {};
