@@ -14,8 +14,7 @@ namespace wire = smb::wire;
 
 namespace {
 
-// After R was asked for in vain (another machine has locks in the file, say), reads go on without
-// it for so long.
+// After R was asked for in vain, reads go on without it for so long.
 constexpr absl::Duration kAskAgainAfter = absl::Seconds(1);
 
 wire::LeaseKey DrawKey() {

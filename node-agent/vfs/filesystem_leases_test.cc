@@ -298,6 +298,23 @@ TEST_F(LeasesTest, AWriteLeaseIsGivenBackAndTheRestIsKept) {
   EXPECT_EQ(lab_.Write(fh, 0, "after"), absl::OkStatus());
 }
 
+// A server gives nothing before that; what is read until then is not told to be outdated.
+TEST_F(LeasesTest, WhatIsReadBeforeABreakIsAcknowledgedIsDroppedOnceMore) {
+  Mount();
+  const state::FileHandle fh = Open(O_RDWR);
+  lab_.server("t1").AddRule(
+      {.command = Command::kOplockBreak, .times = 1, .action = {.delay = absl::Seconds(2)}});
+  Break(0);
+  const int told = lab_.invalidation().changed[node_];
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_THAT(leases(), ElementsAre(0u)) << "it is not asked for yet";
+  lab_.RunFor(absl::Seconds(3));
+  EXPECT_EQ(lab_.invalidation().changed[node_], told + 1);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+  EXPECT_THAT(leases(), ElementsAre(kRwh));
+}
+
 TEST_F(LeasesTest, AnAcknowledgmentThatIsLostStopsNobodyHere) {
   Mount();
   const state::FileHandle fh = Open(O_RDWR);
