@@ -125,10 +125,11 @@ void Mount::Pump() {
     }
     const auto found = pending_.find(answer->unique);
     if (found == pending_.end()) {
-      // One that was acknowledged before its server had it, by the next agent: a kernel says ENOENT.
+      // One that was acknowledged before its server had it, by the next agent: a kernel says
+      // ENOENT.
       const auto written = written_.find(answer->unique);
-      if (written != written_.end() && written->second < node_.generation_) {
-        written->second = node_.generation_;
+      if (written != written_.end() && written->second + 1 < node_.generation_) {
+        ++written->second;
         continue;
       }
       node_.oracle_.Violation(
@@ -138,7 +139,7 @@ void Mount::Pump() {
     std::shared_ptr<Pending> pending = std::move(found->second);
     pending_.erase(found);
     if (pending->record.opcode == FUSE_WRITE && answer->error == 0) {
-      written_[answer->unique] = node_.generation_;
+      written_[answer->unique] = 0;
     }
     pending->answer = {
         .error = answer->error,

@@ -193,8 +193,8 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
 Task<int> Writers::AwaitWritten(Visit* visit, uint64_t handle) {
   fuse_fsync_in sync = {};
   sync.fh = handle;
-  const Mount::Answer answer =
-      co_await visit->mount->Ask(FUSE_FSYNC, FUSE_ROOT_ID, BytesOf(sync), visit->link);
+  const Mount::Answer answer = co_await visit->mount->Ask(
+      FUSE_FSYNC, FUSE_ROOT_ID, BytesOf(sync), visit->link, absl::InfiniteDuration(), kPatience);
   // Whatever it is: that the WRITE was made is not known.
   co_return answer.error == 0 ? 0 : EIO;
 }
