@@ -1,7 +1,6 @@
 """Leases on two machines (two agents, two mounters): what one writes, the other sees at once in files that it holds
 open and cached; and what becomes of them when servers die."""
 
-import errno
 import os
 
 import pytest
@@ -108,7 +107,7 @@ def test_what_the_other_writes_is_seen_at_once(lab, a, b, how):
         end = (4 + turn) * PAGE
         a.write(b'+' * PAGE, end)
         lab.wait_until(lambda: b.size() == end + PAGE, SOON, f'size {turn} is seen')  # pylint: disable=cell-var-from-loop
-        assert b.read(2 * PAGE, end) == b'+' * PAGE
+        lab.wait_until(lambda: b.read(2 * PAGE, end) == b'+' * PAGE, SOON, f'end {turn} is read')  # pylint: disable=cell-var-from-loop
 
 
 @pytest.mark.parametrize('nodes', [OPTIONS + ',nolease'], indirect=True)
@@ -155,14 +154,10 @@ def test_d11_a_lease_that_is_held_when_the_target_dies_is_gone(lab, engine, a, b
     put(lab, 't2', b'2' * 3 * PAGE, 1_700_000_500)
     assert a.open() == (b'.' * PAGE,) * 2
     lab.fail('kill', 't1')
+    a.close()
     with Program(lab, FIRST) as fresh:
         assert fresh.open() == (b'2' * PAGE,) * 2
         assert fresh.size() == 3 * PAGE
-        try:  # Its own target's, if the kernel has kept them, or ESTALE.
-            assert a.read() == b'.' * PAGE
-        except OSError as error:
-            assert error.errno == errno.ESTALE
-        a.close()
         assert b.open() == (b'2' * PAGE,) * 2
         b.write(b'3' * PAGE)
         lab.wait_until(lambda: fresh.seen() == (b'3' * PAGE,) * 2, SOON, 'the write is seen on the other target')

@@ -312,7 +312,7 @@ TEST_F(LeasesTest, WhatIsReadBeforeABreakIsAcknowledgedIsDroppedOnceMore) {
   lab_.RunFor(absl::Seconds(3));
   EXPECT_EQ(lab_.invalidation().changed[node_], told + 1);
   EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
-  EXPECT_THAT(leases(), ElementsAre(kRwh));
+  EXPECT_THAT(leases(), ElementsAre(kRh));
 }
 
 TEST_F(LeasesTest, AnAcknowledgmentThatIsLostStopsNobodyHere) {

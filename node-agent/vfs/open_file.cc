@@ -100,8 +100,9 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
         {.observer = *tenure, .looks_at_directory = looks_at_directory});
     if (opened.ok()) {
       const std::optional<wire::Lease>& granted = opened->response.lease;
-      (*tenure)->NoteAnswer(granted.has_value() ? granted->state : 0, breaks,
-                            runtime::Loop::Current().Now());
+      if (granted.has_value() && (granted->state & wire::kLeaseRead) != 0) {
+        (*tenure)->NoteAnswer(granted->state, breaks, runtime::Loop::Current().Now());
+      }
       if (opened->response.durable.has_value()) {
         *durable = asked;
         (*durable)->file_id = opened->file_id;
@@ -128,6 +129,8 @@ Task<absl::Status> OpenFile::AskForReadAgainOn(dfs::Binding binding, Deadline de
   create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.lease = tenure->ToAsk(access_);
+  // Samba gives nothing at all to a key whose lease was broken if it cannot give W.
+  create.lease->state &= ~uint32_t{wire::kLeaseWrite};
   const uint64_t breaks = tenure->breaks();
   const absl::StatusOr<smb::OpenedFile> opened =
       co_await binding.tree->Create(std::move(create), deadline, {.observer = tenure});
