@@ -54,6 +54,22 @@ def test_open_files_are_listed_with_their_server(lab, engine, app):
     lab.wait_until(lambda: not opens(engine), 10, 'nothing is open')
 
 
+def test_a_file_that_is_bound_to_a_lost_server_is_listed_there(lab, engine, app):
+    app.keep('read', f"os.open('{MOUNT}/two/hello.txt', os.O_RDONLY)")
+    app.keep('written', f"os.open('{MOUNT}/two/bound', os.O_RDWR | os.O_CREAT)")
+    app.do("os.write(kept['written'], b'x') + (os.fsync(kept['written']) or 0)")
+    lab.fail('stop', 't1')
+    app.do("os.posix_fadvise(kept['read'], 0, 0, os.POSIX_FADV_DONTNEED)")
+    app.do("os.pread(kept['read'], 5, 0)")
+    hosts = {file['path']: re.match(r'//(\w+)', file['target'])[1] for file in opens(engine)}
+    assert hosts == {'two/hello.txt': 't2', 'two/bound': 't1'}
+    lab.heal_all()
+    app.do("os.close(kept['written'])")
+    app.do("os.close(kept['read'])")
+    lab.wait_until(lambda: not opens(engine), 10, 'nothing is open')
+    os.unlink(lab.data('t1', 'share/bound'))
+
+
 def locks(engine, *arguments):
     return json.loads(engine.dfsctl('locks', *arguments, '--json').stdout)['locks']
 

@@ -7,7 +7,9 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "node-agent/agent/agent.h"
 #include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
@@ -33,22 +35,30 @@ std::string ModeOf(const state::HandleTable::Record& record) {
   }
 }
 
+// `target` is that share, or a folder of it.
+bool IsBelow(absl::string_view target, absl::string_view share) {
+  return absl::StartsWithIgnoreCase(target, share) &&
+         (target.size() == share.size() || target[share.size()] == '/');
+}
+
 void ListOpensOf(ServedMount& mount, const std::string& mount_point,
                  v1::ListOpensResponse* response) {
   // By what makes two handles one line.
-  std::map<std::tuple<std::string, state::NodeId, std::string>, v1::OpenFile> files;
+  std::map<std::tuple<std::string, state::NodeId, std::string, std::string>, v1::OpenFile> files;
   mount.tables().handles().ForEach(
-      [&](state::FileHandle, const state::HandleTable::Record& record) {
+      [&](state::FileHandle fh, const state::HandleTable::Record& record) {
         const std::string path = mount.tables().inodes().Path(record.node).value_or("");
         const std::string mode = ModeOf(record);
-        v1::OpenFile& file = files[{path, record.node, mode}];
+        const std::string share = mount.filesystem().ShareOf(fh);
+        v1::OpenFile& file = files[{path, record.node, mode, share}];
         if (file.opens() == 0) {
           const dfs::Client::BoundLink link =
               LinkOf(mount.client(), PathBelow(mount.client().source(), path));
           file.set_mount_point(mount_point);
           file.set_path(path);
           file.set_link(link.prefix);
-          file.set_target(link.target);
+          // Its link may have moved since: it follows when it is used.
+          file.set_target(share.empty() || IsBelow(link.target, share) ? link.target : share);
           file.set_mode(mode);
           file.set_directory(record.kind ==
                              static_cast<uint32_t>(state::HandleTable::Kind::kDirectory));

@@ -252,6 +252,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::Nod
                       deadline);
 }
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
+std::string Filesystem::ShareOf(state::FileHandle fh) const { return impl_->ShareOf(fh); }
 bool Filesystem::IsWritten(uint32_t handle_flags) {
   return (handle_flags & Impl::kHandleWritten) != 0;
 }

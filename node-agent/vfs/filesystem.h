@@ -358,6 +358,10 @@ class Filesystem {
   // read-only mount, else EOPNOTSUPP.
   absl::Status RefuseChange() const;
 
+  // Where a file is open: `//host/share`, also while that is lost. Empty: not since the agent
+  // began.
+  std::string ShareOf(state::FileHandle fh) const;
+
   // Of a handle's flags in the table: something was written through it.
   static bool IsWritten(uint32_t handle_flags);
   // The same: a lock was lost that was taken through it.

@@ -75,6 +75,10 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 ChangeJournal* journal, runtime::Deadline deadline);
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
+  std::string ShareOf(state::FileHandle fh) const {
+    const auto file = files_.find(fh);
+    return file == files_.end() ? "" : file->second->ShareOf();
+  }
   // A request came by the handle. The kernel drops a node's pages in open(2) itself, some time
   // after it has the answer: not before a handle is used are they those of its file, and may be
   // kept.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/session.h"
@@ -392,6 +393,11 @@ Task<absl::StatusOr<std::optional<uint64_t>>> OpenFile::FindBoundary(smb::Tree& 
 
 bool OpenFile::IsHealthy() const {
   return tree_ != nullptr && !stale_ && tree_->usable() && !tree_->session().connection().suspect();
+}
+
+std::string OpenFile::ShareOf() const {
+  if (tree_ == nullptr) return "";
+  return absl::StrCat("//", tree_->session().connection().host(), "/", tree_->share());
 }
 
 absl::Duration OpenFile::clock_ahead() const {

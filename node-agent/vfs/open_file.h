@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -90,6 +91,8 @@ class OpenFile {
     return (access_ & (smb::wire::kAccessWriteData | smb::wire::kAccessAppendData)) != 0;
   }
   uint32_t access() const { return access_; }
+  // `//host/share` that it is open on, or was before its connection was lost; empty: on none.
+  std::string ShareOf() const;
   // Of the server that it was last open on.
   uint64_t server_key() const { return server_key_; }
   // Something was sent to be written: other copies are not this file any more.
