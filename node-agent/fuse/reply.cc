@@ -73,12 +73,14 @@ bool LinkReply::Send(const std::string& target) {
 
 bool OpenReply::Send(const vfs::OpenReply& opened) {
   const fuse_file_info file = FileOf(opened);
+  request_->opened = opened.fh;
   return Answer([&](fuse_req* request) { return fuse_reply_open(request, &file); });
 }
 
 bool CreateReply::Send(const vfs::CreateReply& created) {
   const fuse_entry_param entry = ParametersOf(created.entry);
   const fuse_file_info file = FileOf(created.open);
+  request_->opened = created.open.fh;
   return Answer([&](fuse_req* request) { return fuse_reply_create(request, &entry, &file); });
 }
 

@@ -90,6 +90,17 @@ uint64_t HandleOf(RequestSlot slot) {
   return fh;
 }
 
+// What a recorded answer to OPEN, OPENDIR or CREATE gives the kernel; 0: none.
+uint64_t OpenedBy(RequestSlot slot) {
+  const uint32_t opcode = slot.opcode();
+  if (opcode != FUSE_OPEN && opcode != FUSE_OPENDIR && opcode != FUSE_CREATE) return 0;
+  const size_t before = opcode == FUSE_CREATE ? sizeof(fuse_entry_out) : 0;
+  fuse_open_out opened = {};
+  if (slot.error() != 0 || slot.reply().size() < before + sizeof(opened)) return 0;
+  memcpy(&opened, slot.reply().data() + before, sizeof(opened));
+  return opened.fh;
+}
+
 bool MayTellKeptError(uint32_t opcode) {
   return opcode == FUSE_WRITE || opcode == FUSE_FLUSH || opcode == FUSE_FSYNC;
 }
@@ -252,6 +263,12 @@ Session::ReadSomeResult Session::ReadSome() {
 }
 
 void Session::Adopt(const std::vector<RequestSlot>& slots) {
+  std::vector<state::FileHandle> answered;
+  for (const RequestSlot slot : slots) {
+    if (slot.state() != SlotState::kDone) continue;
+    if (const uint64_t opened = OpenedBy(slot); opened != 0) answered.push_back(opened);
+  }
+  filesystem_.CloseUndelivered(answered);
   for (const RequestSlot slot : slots) {
     if (slot.state() != SlotState::kAcknowledged) continue;
     ++counters_.adopted_requests;
@@ -382,18 +399,21 @@ void Session::AnswerEarly(Request& request) {
   answer.size = reinterpret_cast<const fuse_write_in*>(body)->size;
   const absl::Span<const char> bytes(reinterpret_cast<const char*>(&answer), sizeof(answer));
   room_.arena().MarkAcknowledged(request.slot, bytes);
+  state::Pass(state::DeathPoint::kEarlyRecorded);
   request.answered_early = true;
   requests_.erase(request.slot.unique());
   ++acknowledged_;
   ++counters_.answers;
   ++counters_.early_answers;
   if (WriteAnswer(request.slot.unique(), 0, bytes) != 0) ++counters_.undelivered;
+  state::Pass(state::DeathPoint::kEarlyAnswered);
   fuse_reply_none(std::exchange(request.libfuse, nullptr));
   if (request.interrupt) room_.Free(std::exchange(request.interrupt, RequestSlot()));
 }
 
 bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply) {
   if (request->answered_early) {
+    state::Pass(state::DeathPoint::kEarlyEnded);
     room_.Free(request->slot);
     --acknowledged_;
     if (IsIdle()) idle_.NotifyAll();
@@ -411,6 +431,8 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   if (request->kept_error != 0) {
     filesystem_.NoteErrorTold(HandleOf(request->slot), request->kept_error);
   }
+  // So for a handle: the journal names it until the slot is free.
+  if (request->opened != 0 && write_error_ == 0) filesystem_.HandleDelivered(request->opened);
   room_.Free(request->slot);
   if (request->interrupt) room_.Free(request->interrupt);
   if (IsIdle()) idle_.NotifyAll();
@@ -591,10 +613,7 @@ void Session::Journal(const Request& request, const iovec* parts, int count) {
           ? absl::MakeConstSpan(static_cast<const char*>(parts[1].iov_base), parts[1].iov_len)
           : absl::Span<const char>();
   if (count > 2 || body.size() > state::kReplyJournalBytes) return;  // None of ours is longer.
-  // Not of a new handle: state/death_points.h.
-  if (opcode != FUSE_OPEN && opcode != FUSE_CREATE && opcode != FUSE_OPENDIR) {
-    state::Pass(state::DeathPoint::kAnswerKnown);
-  }
+  state::Pass(state::DeathPoint::kAnswerKnown);
   room_.arena().MarkDone(request.slot, -header.error, body);
   state::Pass(state::DeathPoint::kAnswerRecorded);
 }

@@ -72,6 +72,7 @@ struct Request : vfs::ChangeJournal {
   bool slow_reported = false;
   bool may_answer_early = false;        // A WRITE that nothing in its flags forbids it.
   bool answered_early = false;          // libfuse has forgotten it.
+  uint64_t opened = 0;                  // The handle that its answer gives the kernel.
   int kept_error = 0;                   // Of an earlier write of the handle: told by the answer.
   std::optional<absl::Time> born = {};  // For the answer to STATX.
   uint64_t sent_before = 0;             // By a dead agent, to this server.

@@ -4,10 +4,6 @@
 //   dfs-node-agent --die_at=NAME[:N]    dies when it comes by NAME for the Nth time (default: 1)
 //   dfs-node-agent --die_at=list        prints all names
 //
-// Not among them: between the record of a new handle and that of the answer which names it, a few
-// instructions. Who dies there leaves a handle that nobody closes before the unmount
-// (docs/reliability.md).
-//
 // This table is the only one: the tests walk it, and one that an agent never comes by fails them.
 // Off, an instant costs a comparison of one byte with a constant. Any layer may have some; all are
 // passed on the agent's loop.
@@ -38,6 +34,9 @@ namespace dfscsi::state {
   X(kAnswerKnown, "answer_known", "an answer that is journaled is known, and is not marked done") \
   X(kAnswerRecorded, "answer_recorded", "it is marked done; the kernel has it not")             \
   X(kAnswerWritten, "answer_written", "the kernel has it; the slot is not freed")               \
+  X(kEarlyRecorded, "early_recorded", "a WRITE is acknowledged; the kernel has not the answer") \
+  X(kEarlyAnswered, "early_answered", "the kernel has it; the WRITE is not sent")               \
+  X(kEarlyEnded, "early_ended", "the server has what was acknowledged; the slot is not freed")  \
   /* A change: vfs/change.h. */                                                                 \
   X(kChangeUnmarked, "change_unmarked", "it is about to be marked started")                     \
   X(kChangeMarked, "change_marked", "it is marked started; nothing is sent")                    \
@@ -49,6 +48,7 @@ namespace dfscsi::state {
   X(kSetInfoAnswered, "set_info_answered", "its answer has come")                               \
   X(kFlushSent, "flush_sent", "a FLUSH (fsync) was given to TCP")                               \
   X(kFlushAnswered, "flush_answered", "its answer has come")                                    \
+  X(kCreateRecorded, "create_recorded", "CREATE is done, node and handle are in the tables")    \
   X(kUnlinkHidden, "unlink_hidden", "an open file is hidden on its server; no table says so")   \
   X(kRenameHid, "rename_hid", "what is replaced is hidden; the other has not its name yet")     \
   X(kHiddenLeft, "hidden_left", "the last handle of a hidden file is closed; it is still there") \

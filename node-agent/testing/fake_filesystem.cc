@@ -101,6 +101,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Open(NodeId, int flags, ChangeJourna
   opened.keep_cache = true;
   opened.direct_io = (flags & O_DIRECT) != 0;
   server->open_handles.insert(opened.fh);
+  server->undelivered[opened.fh] = 0;
   co_return opened;
 }
 
@@ -151,15 +152,25 @@ Task<absl::Status> Filesystem::AwaitWritten(FileHandle, Deadline deadline) {
 }
 
 void Filesystem::OpenDelivered(NodeId, const OpenReply&) {}
+void Filesystem::HandleDelivered(FileHandle fh) { server->undelivered.erase(fh); }
+void Filesystem::CloseUndelivered(const std::vector<FileHandle>& answered) {
+  for (const auto& [fh, node] : std::exchange(server->undelivered, {})) {
+    if (std::find(answered.begin(), answered.end(), fh) != answered.end()) continue;
+    Release(fh);
+    if (node != 0) Forget(node, 1);
+  }
+}
 void Filesystem::Release(FileHandle fh) {
   ++server->calls["release"];
   server->open_handles.erase(fh);
+  server->undelivered.erase(fh);
 }
 
 Task<absl::StatusOr<FileHandle>> Filesystem::OpenDirectory(NodeId, Deadline deadline) {
   CO_RETURN_IF_ERROR(co_await Enter("opendir", deadline));
   const FileHandle fh = server->next_handle++;
   server->open_handles.insert(fh);
+  server->undelivered[fh] = 0;
   co_return fh;
 }
 
@@ -248,6 +259,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Create(NodeId, std::string name, i
   created.open.fh = server->next_handle++;
   created.open.direct_io = (flags & O_DIRECT) != 0;
   server->open_handles.insert(created.open.fh);
+  server->undelivered[created.open.fh] = created.entry.node;
   ++server->lookups[created.entry.node];
   co_return created;
 }

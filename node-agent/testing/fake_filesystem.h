@@ -53,8 +53,9 @@ struct FakeServer {
   int waiting = 0;                       // Operations parked now.
   std::map<uint64_t, uint64_t> lookups;  // By node: what the kernel holds.
   std::set<uint64_t> open_handles;
-  std::vector<SetLock> locks = {};  // As they were asked for.
-  uint64_t flushed_by = 0;          // The owner of the last FLUSH.
+  std::map<uint64_t, uint64_t> undelivered = {};  // Of them, by handle: a node to forget, or 0.
+  std::vector<SetLock> locks = {};                // As they were asked for.
+  uint64_t flushed_by = 0;                        // The owner of the last FLUSH.
   uint64_t next_handle = 1000;
   std::map<std::string, int> calls;  // By name of the operation.
 };

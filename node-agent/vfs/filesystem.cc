@@ -37,6 +37,7 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
       attributes_(options_.actimeo),
       sights_(options_.actimeo) {
   tables_.handles().ForEach([this](state::FileHandle fh, const state::HandleTable::Record& record) {
+    if ((state::Load(record.flags) & kHandleUndelivered) != 0) undelivered_.push_back(fh);
     if (record.kind == static_cast<uint32_t>(state::HandleTable::Kind::kFile)) {
       opens_[record.node].insert(fh);
       if ((state::Load(record.flags) & kHandleAppendsLocked) != 0) {
@@ -133,6 +134,10 @@ Task<absl::Status> Filesystem::Rename(state::NodeId parent, std::string name,
 }
 void Filesystem::OpenDelivered(state::NodeId node, const OpenReply& reply) {
   impl_->OpenDelivered(node, reply);
+}
+void Filesystem::HandleDelivered(state::FileHandle fh) { impl_->HandleDelivered(fh); }
+void Filesystem::CloseUndelivered(const std::vector<state::FileHandle>& answered) {
+  impl_->CloseUndelivered(answered);
 }
 Task<absl::StatusOr<size_t>> Filesystem::Read(state::FileHandle fh, uint64_t offset,
                                               absl::Span<uint8_t> into, Deadline deadline) {

@@ -183,6 +183,15 @@ class Filesystem {
   // pages are not trusted (nor after the death of the agent, by the next one).
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
 
+  // A handle of Open, Create or OpenDirectory is undelivered until the kernel has the answer that
+  // names it. To be said behind the record of that answer and before it is forgotten: who dies
+  // before leaves a handle that no answer names, or one that is recorded.
+  void HandleDelivered(state::FileHandle fh);
+  // Once after a takeover, before any request is run: `answered` are the handles in recorded
+  // answers, which the kernel has or is about to get. Other undelivered ones, and the lookups that
+  // Create has counted for them, are nobody's: their requests are run again. They are closed.
+  void CloseUndelivered(const std::vector<state::FileHandle>& answered);
+
   // READ into `into`, which must live until the task has ended or been destroyed. Returns the bytes
   // read; fewer than asked only at the end of the file. Errors: ESTALE, for ever, once the handle's
   // target is lost and another has a different file by its path; EBADF.

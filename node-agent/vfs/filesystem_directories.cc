@@ -31,8 +31,11 @@ Task<absl::StatusOr<state::FileHandle>> Filesystem::Impl::OpenDirectory(state::N
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
   auto stream = std::make_shared<DirectoryStream>(path, tables_.handles(), /*fh=*/0, options_.key);
   CO_RETURN_IF_ERROR(co_await SeekStream(stream, 0, deadline));
-  absl::StatusOr<state::FileHandle> fh = tables_.handles().Open(
-      {.node = node, .kind = state::HandleTable::Kind::kDirectory, .open_flags = O_DIRECTORY});
+  absl::StatusOr<state::FileHandle> fh =
+      tables_.handles().Open({.node = node,
+                              .kind = state::HandleTable::Kind::kDirectory,
+                              .open_flags = O_DIRECTORY,
+                              .flags = kHandleUndelivered});
   if (!fh.ok()) {
     co_return ErrnoError(absl::IsNotFound(fh.status()) ? ESTALE : ENFILE, "no handle");
   }

@@ -79,6 +79,9 @@ class Filesystem::Impl {
     const auto file = files_.find(fh);
     return file == files_.end() ? "" : file->second->ShareOf();
   }
+  // filesystem_undelivered.cc
+  void HandleDelivered(state::FileHandle fh);
+  void CloseUndelivered(const std::vector<state::FileHandle>& answered);
   // A request came by the handle. The kernel drops a node's pages in open(2) itself, some time
   // after it has the answer: not before a handle is used are they those of its file, and may be
   // kept.
@@ -295,6 +298,8 @@ class Filesystem::Impl {
 
   // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
+  static constexpr uint32_t kHandleUndelivered = 8;    // filesystem_undelivered.cc
+  static constexpr uint32_t kHandleCreated = 16;  // While undelivered: with a lookup, of Create.
   // The errno of an acknowledged write that failed, until it is told.
   static constexpr uint32_t kHandleErrorShift = 24;
   static constexpr uint32_t kHandleErrorMask = uint32_t{0xff} << kHandleErrorShift;
@@ -309,9 +314,10 @@ class Filesystem::Impl {
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
   bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
-  // The handle of a file that was opened for a node. Its record is there when this returns.
+  // The handle of a file that was opened for a node. Its record is there when this returns, with
+  // `record_flags`: kHandleUndelivered, and kHandleCreated where a lookup was counted before.
   absl::StatusOr<OpenReply> MakeHandle(state::NodeId node, std::shared_ptr<OpenFile> file,
-                                       int flags);
+                                       int flags, uint32_t record_flags);
   // What its record says of the server's side; nullopt: it is not durable.
   std::optional<DurableHandle> DurableOf(state::FileHandle fh) const;
   // Of a handle that is about to be closed, while its connection is gone: its server keeps it for
@@ -573,6 +579,7 @@ class Filesystem::Impl {
   absl::flat_hash_map<state::NodeId, int> locked_in_;     // Directories: how many of locks_.
   absl::flat_hash_set<state::NodeId> read_beside_locks_;  // Of nodes that the kernel holds.
   absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.
+  std::vector<state::FileHandle> undelivered_;            // By a dead agent.
   // Opened with renews_pages, and not used yet.
   absl::flat_hash_map<state::NodeId, state::FileHandle> renewing_;
   WrittenRecord written_;

@@ -35,13 +35,14 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   // Nothing stands in the tables before it can be answered: who dies in between leaves nothing.
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
   if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
-  CO_ASSIGN_OR_RETURN(const OpenReply reply, MakeHandle(node, file, flags));
+  CO_ASSIGN_OR_RETURN(const OpenReply reply, MakeHandle(node, file, flags, kHandleUndelivered));
   if (cuts) NoteCut(node, reply.fh);
   co_return reply;
 }
 
 absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
-                                                       std::shared_ptr<OpenFile> file, int flags) {
+                                                       std::shared_ptr<OpenFile> file, int flags,
+                                                       uint32_t record_flags) {
   OpenReply reply{.no_flush = !file->writes() && !options_.locks};
   const state::NodeIdentity identity = file->identity();
   if (tables_.inodes().Contains(node)) {
@@ -68,6 +69,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
       .kind = state::HandleTable::Kind::kFile,
       .open_flags = static_cast<uint32_t>(flags),
       .access = file->access(),
+      .flags = record_flags,
       .identity = identity,
       .server = file->durable().value_or(DurableHandle()).ToRecord(),
       .server_key = file->server_key(),

@@ -13,6 +13,7 @@
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/filetime.h"
 #include "node-agent/smb/wire/nt_status.h"
+#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/change_probe.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
@@ -171,7 +172,8 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   if (directory.has_value()) {
     NoteSight(parent, path.Prefix(path.size() - 1), *directory, file->identity().epoch);
   }
-  const absl::StatusOr<OpenReply> open = MakeHandle(entry->node, file, flags & ~(O_CREAT | O_EXCL));
+  const absl::StatusOr<OpenReply> open = MakeHandle(entry->node, file, flags & ~(O_CREAT | O_EXCL),
+                                                    kHandleUndelivered | kHandleCreated);
   if (!open.ok()) {
     Forget(entry->node, 1);
     co_return open.status();
@@ -180,6 +182,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     NoteCut(entry->node, open->fh);
     entry->attributes_timeout = absl::ZeroDuration();
   }
+  state::Pass(state::DeathPoint::kCreateRecorded);
   co_return CreateReply{.entry = *entry, .open = *open};
 }
 
