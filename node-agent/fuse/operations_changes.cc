@@ -56,6 +56,7 @@ void OnWrite(fuse_req_t request, fuse_ino_t, const char* bytes, size_t size, off
   WriteReply reply(session, request);
   constexpr int kWaits = O_APPEND | O_DIRECT | O_DSYNC | O_SYNC;
   if (!pages && (file->flags & kWaits) == 0) reply.AllowEarly();
+  if (pages) reply.SetOfPages();
   session.Spawn(RunWrite(&session.filesystem(), std::move(reply), file->fh,
                          static_cast<uint64_t>(offset), from, at_end, pages));
 }

@@ -89,6 +89,7 @@ struct WriteReply : Reply {
   using Reply::Send;
   // It may be acknowledged before its server has it (vfs::ChangeJournal::Acknowledge).
   void AllowEarly() { request_->may_answer_early = true; }
+  void SetOfPages() { request_->of_pages = true; }
   bool Send(size_t bytes);
 };
 

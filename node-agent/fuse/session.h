@@ -61,6 +61,7 @@ struct Request : vfs::ChangeJournal {
   uint64_t sent_offset() const override { return offset_before; }
   absl::Duration age() const override;
   uint64_t held_bytes() const override;
+  bool is_of_pages() const override { return of_pages; }
   void Acknowledge() override;
   bool acknowledged() const override { return answered_early; }
 
@@ -73,6 +74,7 @@ struct Request : vfs::ChangeJournal {
   bool may_answer_early = false;        // A WRITE that nothing in its flags forbids it.
   bool answered_early = false;          // libfuse has forgotten it.
   uint64_t opened = 0;                  // The handle that its answer gives the kernel.
+  bool of_pages = false;                // A WRITE of mapped pages.
   int kept_error = 0;                   // Of an earlier write of the handle: told by the answer.
   std::optional<absl::Time> born = {};  // For the answer to STATX.
   uint64_t sent_before = 0;             // By a dead agent, to this server.

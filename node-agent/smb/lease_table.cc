@@ -107,6 +107,8 @@ std::optional<wire::Lease> LeaseTable::OfName(uint32_t tree_id, std::u16string_v
   if (found == names_.end()) return std::nullopt;
   const Lease& lease = leases_.at(found->second);
   if ((lease.state & wire::kLeaseRead) == 0) return std::nullopt;
+  const std::shared_ptr<LeaseObserver> observer = lease.observer.lock();
+  if (observer != nullptr && observer->IsUnwritten()) return std::nullopt;
   return wire::Lease{
       .key = found->second, .state = wire::kLeaseRead, .epoch = lease.epoch.value_or(0)};
 }

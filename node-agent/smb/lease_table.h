@@ -37,6 +37,9 @@ class LeaseObserver {
   // writes back and forgets what `broken.to` no longer covers, which then acknowledges. What is
   // dropped with the connection, or with the server, is not broken: the session is unusable then.
   virtual void OnLeaseBreak(const LeaseBreak& broken) = 0;
+  // Something waits to be written under it: what else opens the file, as another mount that shares
+  // the session does, must have the lease broken first.
+  virtual bool IsUnwritten() const { return false; }
 };
 
 // Pure. Not thread-safe; one loop.

@@ -37,6 +37,9 @@ class ChangeJournal {
   // What its bytes keep until then, of the memory that requests are read into; 0: it must not be
   // answered early.
   virtual uint64_t held_bytes() const { return 0; }
+  // It is of mapped pages: nobody is told of an earlier error by it, and its bytes are nowhere
+  // else.
+  virtual bool is_of_pages() const { return false; }
   // Answers now that all of it is written. How the operation ends is then told to nobody; if this
   // agent dies before that end the next one runs it again, as one that is acknowledged.
   // REQUIRES: held_bytes() != 0, and nobody has given it up.

@@ -41,9 +41,10 @@ bool IsLeaseRefused(const absl::Status& status) {
 }
 
 LeaseTenure::LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
-                         std::optional<wire::LeaseKey> key)
+                         std::function<bool()> is_unwritten, std::optional<wire::LeaseKey> key)
     : tree_(std::move(tree)),
       on_broken_(std::move(on_broken)),
+      is_unwritten_(std::move(is_unwritten)),
       key_(key.has_value() ? *key : DrawKey()) {}
 
 LeaseTenure::~LeaseTenure() { tree_->session().leases().Forget(key_); }
@@ -91,6 +92,10 @@ std::shared_ptr<LeaseTenure> FileLease::On(const std::shared_ptr<smb::Tree>& tre
         if (self == nullptr) return;
         if ((broken.to & wire::kLeaseRead) == 0) ++self->reads_lost_;
         self->on_broken_(*self, std::move(tenure), broken);
+      },
+      [lease = weak_from_this()] {
+        const std::shared_ptr<FileLease> self = lease.lock();
+        return self != nullptr && self->is_unwritten_(self->node_);
       },
       next_key_);
   current_ = begun;

@@ -42,9 +42,10 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   // Called in the connection's reader: it must not wait.
   using OnBroken = std::function<void(std::shared_ptr<LeaseTenure>, const smb::LeaseBreak&)>;
 
-  // Draws the key, unless it is given. `on_broken` must be callable as long as this lives.
+  // Draws the key, unless it is given. `on_broken` and `is_unwritten` must be callable as long as
+  // this lives.
   LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
-              std::optional<smb::wire::LeaseKey> key);
+              std::function<bool()> is_unwritten, std::optional<smb::wire::LeaseKey> key);
   LeaseTenure(const LeaseTenure&) = delete;
   ~LeaseTenure() override;
 
@@ -72,10 +73,12 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   void EndAnswer() { --answering_; }
 
   void OnLeaseBreak(const smb::LeaseBreak& broken) override;
+  bool IsUnwritten() const override { return is_unwritten_(); }
 
  private:
   const std::shared_ptr<smb::Tree> tree_;
   const OnBroken on_broken_;
+  const std::function<bool()> is_unwritten_;
   smb::wire::LeaseKey key_ = {};
   bool read_lost_ = false;
   uint64_t breaks_ = 0;
@@ -92,10 +95,13 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
   using OnBroken =
       std::function<void(FileLease& lease, std::shared_ptr<LeaseTenure>, const smb::LeaseBreak&)>;
 
-  // `node` may be 0: a file that is just being made. `on_broken` must be callable as long as any
+  // Whether something of this node waits to be written.
+  using IsUnwritten = std::function<bool(state::NodeId)>;
+
+  // `node` may be 0: a file that is just being made. The functions must be callable as long as any
   // open file has this.
-  FileLease(state::NodeId node, OnBroken on_broken)
-      : node_(node), on_broken_(std::move(on_broken)) {}
+  FileLease(state::NodeId node, OnBroken on_broken, IsUnwritten is_unwritten)
+      : node_(node), on_broken_(std::move(on_broken)), is_unwritten_(std::move(is_unwritten)) {}
   FileLease(const FileLease&) = delete;
 
   state::NodeId node() const { return node_; }
@@ -114,6 +120,7 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
  private:
   state::NodeId node_;
   const OnBroken on_broken_;
+  const IsUnwritten is_unwritten_;
   std::weak_ptr<LeaseTenure> current_;
   std::weak_ptr<LeaseTenure> former_;  // While it has handles, nothing but R can be relied on.
   uint64_t reads_lost_ = 0;

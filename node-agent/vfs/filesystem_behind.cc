@@ -113,7 +113,7 @@ bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,
   if (!options_.pages || file.appends() || !file.writes()) return false;
   // Nothing may be anybody's but its server's that this mount may yet send to another.
   if (options_.replay_writes) return false;
-  if (!holds_write_lease_ || !holds_write_lease_(node)) return false;
+  if (!holds_write_lease_ || !holds_write_lease_(node) || !file.HoldsWriteLease()) return false;
   if (locks_.contains(node) || hard_links_.Contains(node)) return false;
   // While its server is silent nobody should believe that it has what is written.
   return file.IsHealthy() && client_.GetEpoch(file.path()) == file.epoch();
@@ -132,13 +132,14 @@ Task<absl::Status> Filesystem::Impl::WriteOrBehind(state::FileHandle fh, uint64_
   if (journal != nullptr && journal->acknowledged()) {
     pending = behind_.Begin(node, range);  // Before any other request of the mount is run.
   } else {
-    CO_RETURN_IF_ERROR(KeptError(fh));
+    if (journal == nullptr || !journal->is_of_pages()) CO_RETURN_IF_ERROR(KeptError(fh));
     const auto found = files_.find(fh);
     const std::shared_ptr<OpenFile> open = found == files_.end() ? nullptr : found->second;
     if (open != nullptr && MayWriteBehind(node, *open, journal, deadline)) {
       CO_RETURN_IF_ERROR(co_await behind_.AwaitTurn(node, range, deadline));
       // The lease may have gone meanwhile, and the handle.
-      if (tables_.handles().Contains(fh) && MayWriteBehind(node, *open, journal, deadline)) {
+      if (tables_.handles().Contains(fh) && behind_.HasRoom(range.held_bytes) &&
+          MayWriteBehind(node, *open, journal, deadline)) {
         // Before the answer: no other copy is this file any more, whoever dies.
         SetHandleFlag(fh, kHandleWritten);
         open->NoteWritten();

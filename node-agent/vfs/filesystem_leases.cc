@@ -24,8 +24,11 @@ std::shared_ptr<FileLease> Filesystem::Impl::LeaseOf(state::NodeId node) {
   if (!options_.leases || !options_.pages) return nullptr;
   if (std::shared_ptr<FileLease> known = FindLease(node)) return known;
   auto lease = std::make_shared<FileLease>(
-      node, [this](FileLease& broken, std::shared_ptr<LeaseTenure> tenure,
-                   const smb::LeaseBreak& to) { OnLeaseBroken(broken, std::move(tenure), to); });
+      node,
+      [this](FileLease& broken, std::shared_ptr<LeaseTenure> tenure, const smb::LeaseBreak& to) {
+        OnLeaseBroken(broken, std::move(tenure), to);
+      },
+      [this](state::NodeId of) { return behind_.IsPending(of); });
   // Of files whose opening failed.
   if (leases_.size() > 2 * opens_.size() + 64) {
     absl::erase_if(leases_, [](const auto& entry) { return entry.second.expired(); });

@@ -75,6 +75,10 @@ class OpenFile {
   bool IsLeftBehind() const {
     return durable_.has_value() && (tree_ == nullptr || !tree_->usable());
   }
+  // Not only its node does: what is open may be another file, which has the name now.
+  bool HoldsWriteLease() const {
+    return tenure_ != nullptr && (tenure_->state() & smb::wire::kLeaseWrite) != 0;
+  }
   bool IsReadLeaseLost(absl::Time now) const {
     return tenure_ != nullptr && tenure_->IsReadLost(now);
   }

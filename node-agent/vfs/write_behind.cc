@@ -38,9 +38,6 @@ void WriteBehind::End(state::NodeId node, uint64_t number) {
 }
 
 bool WriteBehind::MayBegin(state::NodeId node, const Range& range) const {
-  if (writes_ >= kMostWritesOfMount || held_bytes_ + range.held_bytes > kMostBytesOfMount) {
-    return false;
-  }
   const auto file = files_.find(node);
   if (file == files_.end()) return true;
   const auto& [writes, held_bytes] = file->second;

@@ -6,7 +6,9 @@
 // (Filesystem does that, for each of its calls, in one place).
 //
 // What is pending is bounded, per file and per mount: it lies in big slots of the request arena, of
-// which other mounts need some. A writer who is at the bound waits.
+// which other mounts need some. Who is at the bound of his file waits. Nobody waits for other
+// files, which may be on a dead server: where they have all of the mount's, a WRITE is not
+// acknowledged early.
 
 #ifndef NODE_AGENT_VFS_WRITE_BEHIND_H_
 #define NODE_AGENT_VFS_WRITE_BEHIND_H_
@@ -75,10 +77,14 @@ class WriteBehind {
 
   // Whatever the bounds are: one that a dead agent has acknowledged is pending all the same.
   Pending Begin(state::NodeId node, const Range& range);
-  // Until there is room for it, and nothing that it overlaps is pending. kCancelled,
+  // Until its file has room for it, and nothing that it overlaps is pending. kCancelled,
   // kDeadlineExceeded.
   runtime::Task<absl::Status> AwaitTurn(state::NodeId node, Range range,
                                         runtime::Deadline deadline);
+  // The mount has, too.
+  bool HasRoom(uint64_t held_bytes) const {
+    return writes_ < kMostWritesOfMount && held_bytes_ + held_bytes <= kMostBytesOfMount;
+  }
   // Until what is pending of these nodes when it is called is so no longer, however it ended.
   runtime::Task<absl::Status> AwaitEnd(std::vector<state::NodeId> nodes,
                                        runtime::Deadline deadline);

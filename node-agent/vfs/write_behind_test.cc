@@ -32,6 +32,7 @@ constexpr uint64_t kBig = state::kBigPayloadBytes;
 
 // One WRITE of the kernel, as long as it may live.
 struct EarlyWrite : TestJournal {
+  bool is_of_pages() const override { return of_pages; }
   uint64_t held_bytes() const override { return held; }
   void Acknowledge() override {
     EXPECT_FALSE(answered);
@@ -42,6 +43,7 @@ struct EarlyWrite : TestJournal {
   std::string text;
   uint64_t held = kBig;
   bool answered = false;
+  bool of_pages = false;
   std::optional<absl::Status> ended = {};
   CancelSource cancel;
 };
@@ -401,8 +403,11 @@ TEST_F(WriteBehindTest, WhatIsPendingIsBoundedByFileAndByMount) {
     for (int i = 0; i < 12; ++i) writes.push_back(Write(next, i, "x"));
   }
   EXPECT_EQ(answered(), 16);
+  // Who finds no room because of other files does not wait for them: their servers may be dead.
+  EXPECT_EQ(writes_begun(), 16 + 12);
   lab.RunFor(absl::Minutes(1));
-  EXPECT_EQ(answered(), 36);
+  EXPECT_EQ(answered(), 24);
+  for (const auto& write : writes) EXPECT_EQ(write->ended, absl::OkStatus());
   // Small ones are bounded by their number.
   writes.clear();
   for (int i = 0; i < 100; ++i) writes.push_back(Write(fh, i, "x", 1024));
@@ -489,6 +494,23 @@ TEST_F(WriteBehindTest, AnErrorIsToldOnceToTheHandleThatWrote) {
   }
 }
 
+TEST_F(WriteBehindTest, MappedPagesAreWrittenAndTellNobodyOfAnEarlierError) {
+  Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file");
+  lab.server("t1").AddRule(
+      {.command = Command::kWrite, .times = 1, .action = {.status = NtStatus::kDiskFull}});
+  const auto full = Write(fh, 0, "aaaa");
+  EXPECT_TRUE(full->answered);
+  auto page = std::make_shared<EarlyWrite>();
+  page->text = "page";
+  page->held = 0;
+  page->of_pages = true;
+  Start(fh, 8, page);
+  EXPECT_EQ(page->ended, absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 12), "........page");
+  EXPECT_EQ(ErrnoOf(lab.Sync(fh)), ENOSPC);
+}
+
 TEST_F(WriteBehindTest, ALostServerIsAnErrorAfterItsGraceAndNoOtherCopyGetsTheBytes) {
   Mount("//root1/dfs", {}, {.write_grace = absl::Seconds(20)});
   const state::FileHandle fh = MustOpen("two/file");
@@ -571,6 +593,60 @@ TEST_F(WriteBehindTest, ALeaseThatGoesWhileAWriterWaitsIsNotUsed) {
   EXPECT_FALSE(second->answered);
   EXPECT_EQ(second->ended, absl::OkStatus());
   EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 4), "bbbb");
+}
+
+// --- Not for others
+
+TEST_F(WriteBehindTest, WhatIsPendingOnADeadLinkStopsNoWriterOfAnother) {
+  lab.namespace_share().AddLink("three", {.targets = {"t2/share"}});
+  Mount("//root1/dfs");
+  Hold(absl::Minutes(10));
+  std::vector<std::shared_ptr<EarlyWrite>> writes;
+  for (const char* path : {"two/file", "two/other"}) {
+    const state::FileHandle fh = MustOpen(path);
+    for (int i = 0; i < 8; ++i) writes.push_back(Write(fh, i, "x"));
+  }
+  for (const auto& write : writes) EXPECT_TRUE(write->answered);
+  const state::FileHandle healthy = MustOpen("three/file");
+  const auto write = Write(healthy, 0, "aaaa");
+  lab.RunFor(absl::Milliseconds(100));
+  EXPECT_EQ(write->ended, absl::OkStatus());
+  lab.server("t1").ClearRules();
+}
+
+TEST_F(WriteBehindTest, TheLeaseOfTheFileThatHadTheNameBeforeIsNotThatOfAnother) {
+  lab.Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file");
+  const std::shared_ptr<testing::ScriptedFile> root = lab.share("t1").root();
+  std::shared_ptr<testing::ScriptedFile> file;
+  for (const auto& [name, child] : root->children) {
+    if (child.get() == lab.share("t1").Find("file")) file = child;
+  }
+  testing::ScriptedShare::Move(file, root, u"moved");
+  lab.share("t1").AddText("file", "another");
+  const state::FileHandle second = MustOpen("file");
+  EXPECT_TRUE(lab.server("t1").leases("share", "file").empty());
+  Hold(absl::Milliseconds(500));
+  const auto write = Write(second, 0, "aaaa");
+  EXPECT_FALSE(write->answered);
+  lab.RunFor(absl::Seconds(1));
+  EXPECT_EQ(write->ended, absl::OkStatus());
+  lab.filesystem().Release(fh);
+}
+
+TEST_F(WriteBehindTest, ATruncateByAnotherLinkToTheSameShareComesBehindWhatIsPending) {
+  lab.namespace_share().AddLink("again", {.targets = {"t1/share"}});
+  lab.namespace_share().AddLink("first", {.targets = {"t1/share"}});
+  lab.Mount("//root1/dfs");
+  const state::FileHandle fh = MustOpen("first/file");
+  const state::NodeId other = lab.Walk("again/file");
+  Hold(absl::Seconds(5));
+  const auto write = Write(fh, 32, "aaaa");
+  EXPECT_TRUE(write->answered);
+  ASSERT_TRUE(lab.SetAttributes(other, {.size_bytes = 0}).ok());
+  // Not before: what has to be written again would be behind it.
+  EXPECT_EQ(write->ended, absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "");
 }
 
 }  // namespace
