@@ -39,6 +39,7 @@ constexpr absl::Duration kGoodbyeTime = absl::Milliseconds(100);
 // How long writes that were acknowledged may outlive their mount, and how often that is looked at.
 constexpr absl::Duration kLeavingTime = absl::Seconds(60);
 constexpr absl::Duration kLeavingPause = absl::Milliseconds(100);
+constexpr absl::Duration kWriteOutPause = absl::Milliseconds(5);
 
 // The same for every agent of this node, and nowhere else.
 std::array<uint8_t, 32> IdentityKeyOf(const state::LogonGuard& guard) {
@@ -490,13 +491,34 @@ Task<void> Agent::WatchIdle() {
 // ---- The end ----
 
 void Agent::Drain() {
-  if (std::exchange(draining_, true)) return;
+  if (std::exchange(ending_, true)) return;
   tasks_.Spawn(DrainAndStop());
+}
+
+Task<void> Agent::WriteOut() {
+  const Deadline deadline = Deadline::After(kWriteOutTime);
+  while (true) {
+    size_t left = 0;
+    for (const std::map<uint32_t, KnownMount>* mounts : {&mounts_, &leaving_}) {
+      for (const auto& [id, known] : *mounts) {
+        if (known.served == nullptr) continue;
+        known.served->session().StopAnsweringEarly();
+        left += known.served->session().acknowledged();
+      }
+    }
+    if (left == 0) co_return;
+    if (!(co_await runtime::Sleep(kWriteOutPause, deadline)).ok()) {
+      LogWarning("draining: ", left, " writes that were acknowledged are left to the next agent");
+      co_return;
+    }
+  }
 }
 
 // The successor may begin as soon as the mounter sees our hang-up; from then on nothing here
 // touches the shared memory.
 Task<void> Agent::DrainAndStop() {
+  if (generation_ != 0) co_await WriteOut();
+  draining_ = true;
   link_.Send(state::Draining());
   if (generation_ != 0) {
     LogInfo("draining");

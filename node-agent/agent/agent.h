@@ -53,6 +53,9 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   static constexpr absl::Duration kMountTime = absl::Seconds(18);
   // What is in flight when SIGTERM comes may take this long; the rest is the successor's.
   static constexpr absl::Duration kDrainTime = absl::Milliseconds(50);
+  // Before that, while all else goes on: for writes that were acknowledged before their server had
+  // them. A successor that is older than this program cannot take them over.
+  static constexpr absl::Duration kWriteOutTime = absl::Seconds(5);
   // With exit_when_idle: how long without mounts.
   static constexpr absl::Duration kIdleTime = absl::Seconds(5);
   // A standby knows of no mount that is being made, and goes after the active one, whose place it
@@ -145,6 +148,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   absl::Status TryTakeOver(KnownMount& known, const std::vector<state::RequestSlot>& adopted);
   runtime::Task<void> RemoveUnfinished(uint32_t mount_id);
   void Forget(uint32_t mount_id);
+  runtime::Task<void> WriteOut();
   // Ends what is left of a mount that is gone, once what it has acknowledged is written.
   runtime::Task<void> EndLeaving(uint32_t mount_id);
   void AskToGrow();
@@ -190,6 +194,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   std::shared_ptr<Service> service_;
 
   std::set<std::string> mounting_;  // Mount points at which Mount() is at work.
+  bool ending_ = false;             // Of which draining is the last part.
   bool draining_ = false;
   int calls_in_progress_ = 0;
   bool trim_due_ = false;  // A mount has gone: its memory is given back.

@@ -344,7 +344,7 @@ void Request::NoteSent(uint64_t server_key, uint64_t offset) {
 
 uint64_t Request::held_bytes() const {
   // Parked ones are of a server that is away, or too many.
-  if (!may_answer_early || slot.parked()) return 0;
+  if (!may_answer_early || slot.parked() || !session->answers_early()) return 0;
   return slot.big() ? state::kBigPayloadBytes : state::kSmallPayloadBytes;
 }
 

@@ -150,6 +150,9 @@ class Session {
   // Reads requests from now on.
   void Start();
   void StopReading();
+  // From now on every WRITE is answered once its server has it.
+  void StopAnsweringEarly() { answers_early_ = false; }
+  bool answers_early() const { return answers_early_; }
   // OK: every request that was read is answered, and every WRITE that was acknowledged has ended.
   runtime::Task<absl::Status> WaitUntilIdle(runtime::Deadline deadline);
 
@@ -244,6 +247,7 @@ class Session {
   bool replaying_ = false;
   int replay_error_ = 0;
   bool closing_ = false;
+  bool answers_early_ = true;
 
   std::unique_ptr<runtime::TaskGroup> reading_;
   std::unique_ptr<runtime::TaskGroup> operations_ = std::make_unique<runtime::TaskGroup>();
