@@ -229,6 +229,11 @@ const Option kOptions[] = {
        p->options.vfs.durable = true;
        return absl::OkStatus();
      }},
+    {"write_behind", Value::kNone,
+     [](auto&, Parsed* p) {
+       p->options.vfs.write_behind = true;
+       return absl::OkStatus();
+     }},
     {"nolease", Value::kNone,
      [](auto&, Parsed* p) {
        p->options.vfs.leases = false;

@@ -67,6 +67,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
                                       "failover_identity=off",
                                       "failover_writes=replay",
                                       "durable",
+                                      "write_behind",
                                       "failback=10m",
                                       "site=Berlin",
                                       "ro",
@@ -78,6 +79,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
   EXPECT_FALSE(options.vfs.locks);
   EXPECT_TRUE(options.vfs.replay_writes);
   EXPECT_TRUE(options.vfs.durable);
+  EXPECT_TRUE(options.vfs.write_behind);
   EXPECT_EQ(options.vfs.uid, 1000u);
   EXPECT_EQ(options.vfs.gid, 2000u);
   EXPECT_EQ(options.vfs.file_mode, 0640u);

@@ -238,8 +238,10 @@ class Node::Agent {
     served.client =
         std::make_unique<dfs::Client>(*dfs::DfsPath::Parse(mount.source()), std::move(credential),
                                       options, *pool_, cache_, domains_, health_);
+    vfs::Options vfs_options;
+    vfs_options.write_behind = node_.options_.write_behind;
     served.filesystem = std::make_unique<vfs::Filesystem>(*served.client, *served.tables,
-                                                          invalidation_, vfs::Options());
+                                                          invalidation_, vfs_options);
     auto readable = std::make_shared<runtime::Condition>();
     mount.readable_ = readable;
     UniqueFd fd = mount.kernel_.OpenDevice();

@@ -90,6 +90,7 @@ class Mount {
 struct NodeOptions {
   smb::Options smb = {};
   absl::Duration referral_ttl_min = absl::Seconds(5);
+  bool write_behind = false;
   bool save_cache = false;  // The referral cache outlives an agent.
 };
 

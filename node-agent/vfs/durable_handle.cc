@@ -26,7 +26,7 @@ std::optional<DurableHandle> DurableHandle::FromRecord(const state::HandleTable:
                        .access = access,
                        .create_guid = record.create_guid,
                        .lease_key = record.lease_key,
-                       .lease_state = LeaseStateFor(access) | wire::kLeaseHandle,
+                       .lease_state = LeaseStateFor(access, /*write_behind=*/false) | wire::kLeaseHandle,
                        .file_id = {.persistent_id = record.file_id.persistent,
                                    .volatile_id = record.file_id.volatile_part}};
 }

@@ -30,8 +30,9 @@ wire::LeaseKey DrawKey() {
 
 }  // namespace
 
-uint32_t LeaseStateFor(uint32_t access) {
-  const bool writes = (access & (wire::kAccessWriteData | wire::kAccessAppendData)) != 0;
+uint32_t LeaseStateFor(uint32_t access, bool write_behind) {
+  const bool writes =
+      write_behind && (access & (wire::kAccessWriteData | wire::kAccessAppendData)) != 0;
   return writes ? wire::kLeaseRead | wire::kLeaseWrite | wire::kLeaseHandle : wire::kLeaseRead;
 }
 
@@ -41,10 +42,12 @@ bool IsLeaseRefused(const absl::Status& status) {
 }
 
 LeaseTenure::LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
-                         std::function<bool()> is_unwritten, std::optional<wire::LeaseKey> key)
+                         std::function<bool()> is_unwritten, bool write_behind,
+                         std::optional<wire::LeaseKey> key)
     : tree_(std::move(tree)),
       on_broken_(std::move(on_broken)),
       is_unwritten_(std::move(is_unwritten)),
+      write_behind_(write_behind),
       key_(key.has_value() ? *key : DrawKey()) {}
 
 LeaseTenure::~LeaseTenure() { tree_->session().leases().Forget(key_); }
@@ -54,7 +57,7 @@ uint32_t LeaseTenure::state() const {
 }
 
 wire::Lease LeaseTenure::ToAsk(uint32_t access) const {
-  return {.key = key_, .state = LeaseStateFor(access)};
+  return {.key = key_, .state = LeaseStateFor(access, write_behind_)};
 }
 
 void LeaseTenure::NoteAnswer(uint32_t granted, uint64_t breaks, absl::Time now) {
@@ -97,7 +100,7 @@ std::shared_ptr<LeaseTenure> FileLease::On(const std::shared_ptr<smb::Tree>& tre
         const std::shared_ptr<FileLease> self = lease.lock();
         return self != nullptr && self->is_unwritten_(self->node_);
       },
-      next_key_);
+      write_behind_, next_key_);
   current_ = begun;
   return begun;
 }

@@ -29,7 +29,8 @@
 namespace dfscsi::vfs {
 
 // What is asked for with a handle of this SMB access: LeaseState bits, 0: no lease.
-uint32_t LeaseStateFor(uint32_t access);
+// `write_behind`: writes may wait here for W (Options::write_behind).
+uint32_t LeaseStateFor(uint32_t access, bool write_behind);
 
 // True if a server may have refused a CREATE for the sake of its lease alone: nothing was done, and
 // the same one without a lease may be answered otherwise.
@@ -45,7 +46,8 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   // Draws the key, unless it is given. `on_broken` and `is_unwritten` must be callable as long as
   // this lives.
   LeaseTenure(std::shared_ptr<smb::Tree> tree, OnBroken on_broken,
-              std::function<bool()> is_unwritten, std::optional<smb::wire::LeaseKey> key);
+              std::function<bool()> is_unwritten, bool write_behind,
+              std::optional<smb::wire::LeaseKey> key);
   LeaseTenure(const LeaseTenure&) = delete;
   ~LeaseTenure() override;
 
@@ -79,6 +81,7 @@ class LeaseTenure : public smb::LeaseObserver, public std::enable_shared_from_th
   const std::shared_ptr<smb::Tree> tree_;
   const OnBroken on_broken_;
   const std::function<bool()> is_unwritten_;
+  const bool write_behind_;
   smb::wire::LeaseKey key_ = {};
   bool read_lost_ = false;
   uint64_t breaks_ = 0;
@@ -100,8 +103,11 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
 
   // `node` may be 0: a file that is just being made. The functions must be callable as long as any
   // open file has this.
-  FileLease(state::NodeId node, OnBroken on_broken, IsUnwritten is_unwritten)
-      : node_(node), on_broken_(std::move(on_broken)), is_unwritten_(std::move(is_unwritten)) {}
+  FileLease(state::NodeId node, OnBroken on_broken, IsUnwritten is_unwritten, bool write_behind)
+      : node_(node),
+        on_broken_(std::move(on_broken)),
+        is_unwritten_(std::move(is_unwritten)),
+        write_behind_(write_behind) {}
   FileLease(const FileLease&) = delete;
 
   state::NodeId node() const { return node_; }
@@ -121,6 +127,7 @@ class FileLease : public std::enable_shared_from_this<FileLease> {
   state::NodeId node_;
   const OnBroken on_broken_;
   const IsUnwritten is_unwritten_;
+  const bool write_behind_;
   std::weak_ptr<LeaseTenure> current_;
   std::weak_ptr<LeaseTenure> former_;  // While it has handles, nothing but R can be relied on.
   uint64_t reads_lost_ = 0;

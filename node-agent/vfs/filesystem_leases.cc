@@ -28,7 +28,7 @@ std::shared_ptr<FileLease> Filesystem::Impl::LeaseOf(state::NodeId node) {
       [this](FileLease& broken, std::shared_ptr<LeaseTenure> tenure, const smb::LeaseBreak& to) {
         OnLeaseBroken(broken, std::move(tenure), to);
       },
-      [this](state::NodeId of) { return behind_.IsPending(of); });
+      [this](state::NodeId of) { return behind_.IsPending(of); }, options_.write_behind);
   // Of files whose opening failed.
   if (leases_.size() > 2 * opens_.size() + 64) {
     absl::erase_if(leases_, [](const auto& entry) { return entry.second.expired(); });

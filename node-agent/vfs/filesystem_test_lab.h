@@ -118,9 +118,12 @@ class FilesystemLab {
     for (const char* name : {"t1", "t2"}) make(share(name));
   }
 
+  // Of mounts that are made from now on.
+  bool write_behind = true;
   void Mount(const std::string& source, Options options = {}, dfs::ClientOptions client = {}) {
     source_ = *dfs::DfsPath::Parse(source);
     options_ = std::move(options);
+    options_.write_behind = write_behind;
     client_options_ = std::move(client);
     tables_fd_ = *state::CreateSharedMemory("tables", state::kTablesBytes);
     tables_ = *state::MountTables::Format(tables_fd_.get(),

@@ -80,7 +80,7 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
                                                              std::shared_ptr<LeaseTenure>* tenure,
                                                              std::optional<DurableHandle>* durable,
                                                              Deadline deadline) {
-  if (lease_ != nullptr && LeaseStateFor(access_) != 0) *tenure = lease_->On(binding.tree);
+  if (lease_ != nullptr) *tenure = lease_->On(binding.tree);
   if (*tenure != nullptr) {
     wire::CreateRequest leased = create;
     leased.lease = (*tenure)->ToAsk(access_);

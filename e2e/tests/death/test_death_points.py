@@ -86,7 +86,7 @@ class Deaths:
 def test_every_named_instant(lab, engine):
     names = instants()
     assert len(names) > 30 and len(set(names)) == len(names)
-    engine.mount('//t1/bench', options='rw,file_mode=0644,dir_mode=0755')
+    engine.mount('//t1/bench', options='rw,write_behind,file_mode=0644,dir_mode=0755')
     rng, stalls = random.Random(1), {}
     with Keeper(lab, engine) as keeper, Application(lab) as app, Writers(lab, MOUNT, MODES) as writers:
         # Locked all the time.
