@@ -58,11 +58,20 @@ class Keeper:
         return started - set(self._engine.pids('dfs-mounter')) | set(self._engine.pids('dfs-node-agent'))
 
     def replace_standbys(self, active, flags_of_next):
-        """SIGKILL to all but the active one; whoever is started next has these flags, one entry for each."""
+        """SIGKILL to all but the active one; whoever is started next has these flags, one entry for each.
+
+        Returns the log as it is when they are dead, and the next is not started yet.
+        """
         with self._starting:
             self.flags_of_next[:] = flags_of_next
-            for pid in self.agents() - {active}:
-                os.kill(pid, 9)
+            others = self.agents() - {active}
+            for pid in others:
+                try:
+                    os.kill(pid, 9)
+                except ProcessLookupError:
+                    pass
+            self._lab.wait_until(lambda: not others & self.agents(), 20, 'the former standbys are gone')
+            return self.log()
 
     def log(self):
         path = self._lab.path('client', f'{SOCKET_DIR}/keeper.log')

@@ -39,12 +39,17 @@ def empty_share(lab):
     empty(lab)
 
 
-def is_armed(pid):
+def command_line(pid):
+    """'' of one that is dead or about to be: its sockets go after its memory."""
     try:
         with open(f'/proc/{pid}/cmdline') as file:
-            return '--die_at=' in file.read()
+            return file.read()
     except OSError:
-        return False
+        return ''
+
+
+def is_armed(pid):
+    return '--die_at=' in command_line(pid)
 
 
 class Deaths:
@@ -59,16 +64,25 @@ class Deaths:
 
     def _replace_standby(self, flags):
         """`flags`: one entry for each agent that is started next."""
-        self._lab.wait_until(lambda: self._engine.active_agent() and len(self._engine.pids('dfs-node-agent')) >= 2, 20,
-                             'an active agent and a standby')
-        standing_by = self._count('standby: ')
-        self._keeper.replace_standbys(self._engine.active_agent(), flags)
-        self._lab.wait_until(lambda: self._count('standby: ') > standing_by, 20, 'the armed standby')
+        def active_one_of_two():
+            active = self._engine.active_agent()
+            # Not the one that has just died, or its successor would be taken for a standby.
+            return active and command_line(active) and len(self._engine.pids('dfs-node-agent')) >= 2 and active
+
+        def only_the_armed_one_stands_by():
+            others = set(self._engine.pids('dfs-node-agent')) - {active}
+            return len(others) == 1 and flags[0][0] in command_line(min(others)) and self._count('standby: ') > standing_by
+
+        active = self._lab.wait_until(active_one_of_two, 20, 'an active agent and a standby')
+        standing_by = self._keeper.replace_standbys(active, flags).count('standby: ')
+        self._lab.wait_until(only_the_armed_one_stands_by, 20, 'the armed standby')
 
     def run(self, name, count):
         """The active agent is killed; its successor (or, see BEFORE, the next one) dies at that instant."""
         chain = [(BEFORE[name], 1), (name, count)] if name in BEFORE else [(name, count)]
-        self._replace_standby([(f'--die_at={word}:{number}',) for word, number in chain])
+        flags = [(f'--die_at={word}:{number}',) for word, number in chain]
+        # The first may die before the second stands by; then either of the next two takes over.
+        self._replace_standby(flags + flags[1:])
         before = {word: self._count(f'dies at {word}\n') for word, _ in chain}
         self._engine.kill_active_agent()
         for word, _ in chain:
@@ -80,7 +94,17 @@ class Deaths:
                             f'{self._keeper.log()[-1500:]}')
             self.fired[word] = self.fired.get(word, 0) + 1
         # They have said so, and are about to be gone.
-        self._lab.wait_until(lambda: not any(map(is_armed, self._engine.pids('dfs-node-agent'))), 20, 'the armed ones are gone')
+        self._keeper.flags_of_next.clear()
+        self._lab.wait_until(self._end_armed, 20, 'the armed ones are gone')
+
+    def _end_armed(self):
+        armed = [pid for pid in self._engine.pids('dfs-node-agent') if is_armed(pid)]
+        for pid in armed:
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                pass
+        return not armed
 
 
 def test_every_named_instant(lab, engine):
