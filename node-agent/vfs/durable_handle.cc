@@ -22,13 +22,14 @@ state::HandleTable::ServerSide DurableHandle::ToRecord() const {
 std::optional<DurableHandle> DurableHandle::FromRecord(const state::HandleTable::ServerSide& record,
                                                        uint64_t server_key, uint32_t access) {
   if (record.create_guid == state::Guid{} || server_key == 0) return std::nullopt;
-  return DurableHandle{.server_key = server_key,
-                       .access = access,
-                       .create_guid = record.create_guid,
-                       .lease_key = record.lease_key,
-                       .lease_state = LeaseStateFor(access, /*write_behind=*/false) | wire::kLeaseHandle,
-                       .file_id = {.persistent_id = record.file_id.persistent,
-                                   .volatile_id = record.file_id.volatile_part}};
+  return DurableHandle{
+      .server_key = server_key,
+      .access = access,
+      .create_guid = record.create_guid,
+      .lease_key = record.lease_key,
+      .lease_state = LeaseStateFor(access, /*write_behind=*/false) | wire::kLeaseHandle,
+      .file_id = {.persistent_id = record.file_id.persistent,
+                  .volatile_id = record.file_id.volatile_part}};
 }
 
 wire::Guid DrawCreateGuid() {

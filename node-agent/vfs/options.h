@@ -17,12 +17,12 @@ struct Options {
   mode_t file_mode = 0755;  // Permission bits; a READONLY file loses its write bits.
   mode_t dir_mode = 0755;
   bool read_only = false;
-  bool user_xattr = true;    // user_xattr: user.* are the server's extended attributes.
-  bool locks = true;         // Off (nobrl): the kernel keeps them to itself.
-  bool pages = true;         // cache=none: false, every read and write goes to the server.
-  bool leases = true;        // Off (nolease): none is asked for. Without pages neither.
-  // write_behind: where a server lets this machine alone have a file, a WRITE is answered before the
-  // server has it. Needs leases.
+  bool user_xattr = true;  // user_xattr: user.* are the server's extended attributes.
+  bool locks = true;       // Off (nobrl): the kernel keeps them to itself.
+  bool pages = true;       // cache=none: false, every read and write goes to the server.
+  bool leases = true;      // Off (nolease): none is asked for. Without pages neither.
+  // write_behind: where a server lets this machine alone have a file, a WRITE is answered before
+  // the server has it. Needs leases.
   bool write_behind = false;
   bool mf_symlinks = false;  // mfsymlinks: files that stand for symbolic links are links.
   // How long attributes and names are believed, by us and by the kernel.
