@@ -152,7 +152,7 @@ def test_the_server_is_away_for_a_moment(lab, engine, a, b, fault):
     assert lab.opens('t2') == []
 
 
-def test_another_target_takes_over(lab, engine, a, b):
+def test_d10_another_target_takes_over(lab, engine, a, b):
     a.lock('w')
     b.lock('w', ELSEWHERE)
     lab.fail('kill', 't1')
@@ -163,7 +163,7 @@ def test_another_target_takes_over(lab, engine, a, b):
     assert engine.counter('lost_locks_total') == 0
 
 
-def test_what_another_machine_was_given_meanwhile_is_lost(engine, a, b):
+def test_d10_what_another_machine_was_given_meanwhile_is_lost(engine, a, b):
     """Servers give the locks of who dies to those who wait."""
     a.lock('w')
     b.start(b.locking('w', wait=True))
