@@ -94,11 +94,14 @@ def test_cpythons_own_tests(lab, folders):
 def the_posix_cases_of_go_fuse(tmp_path):
     """Built from its Go module, or skipped where that cannot be; CI must have what it takes."""
     program = str(tmp_path / 'posix-cases')
-    if shutil.which('go') is None:
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin"
+    go = shutil.which('go', path=path)
+    if go is None:
         why = 'no Go'
     else:
-        built = subprocess.run(['go', 'test', '-c', '-o', program, './posix'], cwd=TOOLS, capture_output=True, text=True,
-                               timeout=PATIENCE, check=False)
+        environment = {'HOME': str(tmp_path), **os.environ, 'PATH': path}
+        built = subprocess.run([go, 'test', '-c', '-o', program, './posix'], cwd=TOOLS, capture_output=True, text=True,
+                               timeout=PATIENCE, check=False, env=environment)
         why = '' if built.returncode == 0 else built.stderr
     if why and os.environ.get('CI') == 'true':
         pytest.fail(why)
