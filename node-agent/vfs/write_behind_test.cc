@@ -268,7 +268,8 @@ std::vector<DrainCase> WriteBehindDrainTest::Cases() {
        [=, this](W, Deadline d) { return fs->ReadDirectory(root_listing, 0, true, &list, d); }},
       {"WRITE at the end",
        [=, this](W, Deadline d) {
-         return fs->WriteAtEnd(fh, FilesystemLab::BytesOf("x"), nullptr, d);
+         static const std::string text = "x";
+         return fs->WriteAtEnd(fh, FilesystemLab::BytesOf(text), nullptr, d);
        }},
       {"WRITE that is not acknowledged early",
        [=, this](W, Deadline d) {
