@@ -90,9 +90,10 @@ def disturb(lab, engine, keeper, readers, number):
     return 'kill'
 
 
-def test_kill_under_writers(lab, engine):
+@pytest.mark.parametrize('options', ['rw', 'rw,write_behind'])
+def test_kill_under_writers(lab, engine, options):
     lab.set_link('root1', 'written', ['t1{s}/bench'])
-    engine.mount('//root1/dfs', options='rw,file_mode=0644,dir_mode=0755')
+    engine.mount('//root1/dfs', options=f'{options},file_mode=0644,dir_mode=0755')
     rng = random.Random(1)
     stalls = {'kill': [], 'upgrade': [], 'mounter': [], 'server': []}
     number = 0
