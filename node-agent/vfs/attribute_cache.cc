@@ -15,22 +15,27 @@ const AttributeCache::Seen* AttributeCache::Get(state::NodeId parent, std::strin
 }
 
 bool AttributeCache::Put(state::NodeId parent, std::string_view name,
-                         const ServerAttributes& attributes, uint64_t epoch, absl::Time seen,
+                         const ServerAttributes& attributes, uint64_t epoch, Times seen,
                          absl::Time now) {
-  const absl::Time until = seen + actimeo_;
-  if (actimeo_ <= absl::ZeroDuration()) return seen >= now;
+  const absl::Time until = seen.answered + actimeo_;
+  if (actimeo_ <= absl::ZeroDuration()) return seen.answered >= now;
   if (until <= now) return false;
-  const auto known = seen_.find(Key(parent, name));
-  if (known != seen_.end() && known->second.until > until) return false;
+  absl::Time changed = absl::InfinitePast();
+  if (const auto known = seen_.find(Key(parent, name)); known != seen_.end()) {
+    changed = known->second.changed;
+    if (changed > seen.asked) return false;
+    if (!known->second.is_change && known->second.until > until) return false;
+  }
   MakeRoom(now);
-  seen_[Key(parent, name)] = {.attributes = attributes, .epoch = epoch, .until = until};
+  seen_[Key(parent, name)] = {
+      .attributes = attributes, .epoch = epoch, .until = until, .changed = changed};
   return true;
 }
 
 void AttributeCache::NoteChange(state::NodeId parent, std::string_view name, absl::Time now) {
   if (actimeo_ <= absl::ZeroDuration()) return;
   MakeRoom(now);
-  seen_[Key(parent, name)] = {.until = now + actimeo_, .is_change = true};
+  seen_[Key(parent, name)] = {.until = now + actimeo_, .changed = now, .is_change = true};
 }
 
 void AttributeCache::MakeRoom(absl::Time now) {

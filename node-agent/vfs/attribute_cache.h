@@ -25,16 +25,24 @@ class AttributeCache {
     ServerAttributes attributes;
     uint64_t epoch = 0;
     absl::Time until;
-    bool is_change = false;  // Nothing is known, and what was seen earlier is no news.
+    // Of the last change of our own: what was asked before is no news.
+    absl::Time changed = absl::InfinitePast();
+    bool is_change = false;  // Nothing is known since then.
+  };
+  // Of what a server said.
+  struct Times {
+    absl::Time asked;
+    absl::Time answered;
   };
 
   // Null if nothing is known that may still be believed: seen on the link's present binding, less
   // than actimeo ago. Valid until the next call.
   const Seen* Get(state::NodeId parent, std::string_view name, uint64_t epoch,
                   absl::Time now) const;
-  // `seen`: when the server said so. False: that is too long ago, or a later sight is known.
+  // False: that was too long ago, or a later sight is known, or something was changed since it was
+  // asked: the answer may be from before. (The kernel would cut the file's pages to such a size.)
   bool Put(state::NodeId parent, std::string_view name, const ServerAttributes& attributes,
-           uint64_t epoch, absl::Time seen, absl::Time now);
+           uint64_t epoch, Times seen, absl::Time now);
   // Something was changed under this name: what was seen before is not believed any more.
   void NoteChange(state::NodeId parent, std::string_view name, absl::Time now);
   // How much of actimeo is left of a sight.

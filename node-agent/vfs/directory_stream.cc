@@ -21,7 +21,7 @@ void DirectoryStream::CloseLater() {
   tree_ = nullptr;
 }
 
-absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages) {
+absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages, absl::Time asked) {
   const absl::Time now = runtime::Loop::Current().Now();
   for (const std::vector<uint8_t>& page : pages.pages) {
     smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
@@ -35,7 +35,7 @@ absl::Status DirectoryStream::Take(const smb::DirectoryPages& pages) {
       if (!skip_.empty() && skip_.erase(HashOf(taken.name)) > 0) continue;
       taken.attributes = {
           .file = entry->attributes, .reparse_tag = entry->reparse_tag, .file_id = entry->file_id};
-      taken.seen = now;
+      taken.seen = {asked, now};
       window_.push_back(std::move(taken));
     }
     RETURN_IF_ERROR(reader.status());
@@ -56,12 +56,13 @@ Task<absl::Status> DirectoryStream::Restart(dfs::Binding binding, Deadline deadl
     ++relisted_;
     for (const uint64_t hash : handles_.StreamNames(fh_)) skip_.insert(hash);
   }
+  const absl::Time asked = runtime::Loop::Current().Now();
   CO_ASSIGN_OR_RETURN(smb::Tree::OpenedDirectory opened,
                       co_await binding.tree->OpenDirectory(binding.path, deadline));
   tree_ = binding.tree;
   file_id_ = opened.file_id;
   epoch_ = binding.epoch;
-  co_return Take(opened.pages);
+  co_return Take(opened.pages, asked);
 }
 
 Task<absl::Status> DirectoryStream::Seek(uint64_t position, dfs::Binding binding,
@@ -83,9 +84,10 @@ Task<absl::Status> DirectoryStream::Seek(uint64_t position, dfs::Binding binding
         if (stream != nullptr) stream->CloseLater();
       }
     } abandoned{this};
+    const absl::Time asked = runtime::Loop::Current().Now();
     CO_ASSIGN_OR_RETURN(const smb::DirectoryPages pages,
                         co_await tree_->ReadDirectory(file_id_, deadline));
-    CO_RETURN_IF_ERROR(Take(pages));
+    CO_RETURN_IF_ERROR(Take(pages, asked));
     abandoned.stream = nullptr;
     DropBehind(position);
   }

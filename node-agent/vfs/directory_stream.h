@@ -22,6 +22,7 @@
 #include "node-agent/runtime/wait.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/state/handle_table.h"
+#include "node-agent/vfs/attribute_cache.h"
 #include "node-agent/vfs/attributes.h"
 #include "node-agent/vfs/sip_hash.h"
 
@@ -34,7 +35,7 @@ class DirectoryStream {
   struct Entry {
     std::string name;
     ServerAttributes attributes;
-    absl::Time seen;  // When the page came that it stands on.
+    AttributeCache::Times seen;  // Of the page that it stands on.
   };
 
   // `fh` 0: to be opened. It stands in the table only once there is something to answer OPENDIR
@@ -78,7 +79,7 @@ class DirectoryStream {
   static constexpr size_t kKeptBehind = 4096;
 
   runtime::Task<absl::Status> Restart(dfs::Binding binding, runtime::Deadline deadline);
-  absl::Status Take(const smb::DirectoryPages& pages);
+  absl::Status Take(const smb::DirectoryPages& pages, absl::Time asked);
   void DropBehind(uint64_t position);
   // Names that were given to the kernel.
   uint64_t given() const { return fh_ == 0 ? 0 : handles_.StreamLength(fh_); }

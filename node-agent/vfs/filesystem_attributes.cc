@@ -108,7 +108,7 @@ void Filesystem::Impl::NoteSight(state::NodeId node, const dfs::DfsPath& path,
   if (!now_at.ok() || !(*now_at == path)) return;
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const absl::Time now = runtime::Loop::Current().Now();
-  attributes_.Put(record.parent(), record.name(), seen, epoch, now, now);
+  attributes_.Put(record.parent(), record.name(), seen, epoch, {now, now}, now);
   NoteSeen(node, seen, epoch);
 }
 
@@ -213,6 +213,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   }
   co_await AskForReadAgain(node, deadline);
   const uint64_t leases_lost = ReadLeasesLost(node);
+  const absl::Time asked = runtime::Loop::Current().Now();
   absl::StatusOr<Sight> sight = absl::UnknownError("");
   if (was_link) {
     sight = co_await LookAtName(path, deadline);
@@ -226,9 +227,11 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
                               .timeout = absl::ZeroDuration()};
   }
   const absl::Time looked = runtime::Loop::Current().Now();
-  // Told to be outdated while it was on its way: it is the answer, and is not believed for a time.
-  const bool is_news = ReadLeasesLost(node) == leases_lost;
-  if (is_news) attributes_.Put(parent, name, sight->attributes, sight->epoch, looked, looked);
+  // Told to be outdated while it was on its way, or from before a change of our own: it is the
+  // answer, and is not believed for a time.
+  const bool is_news =
+      ReadLeasesLost(node) == leases_lost &&
+      attributes_.Put(parent, name, sight->attributes, sight->epoch, {asked, looked}, looked);
   NoteSeen(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
                             .timeout = is_news ? BelievedFor(node, believed) : absl::ZeroDuration(),

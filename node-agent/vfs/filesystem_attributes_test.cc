@@ -200,5 +200,62 @@ TEST(FilesystemAttributesTest, AccessAndXattrs) {
   }
 }
 
+// What is believed of a file goes to the kernel, which cuts the file's pages to a size that it is told.
+class SizesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    lab_.share("t1").AddText("file", "0123456789");
+    lab_.share("t1").writable = true;
+    lab_.Mount("//t1/share", {.read_only = false, .leases = false, .actimeo = absl::Seconds(30)});
+    node_ = lab_.Walk("file");
+    fh_ = lab_.Open(node_, O_RDWR)->fh;
+    lab_.RunFor(absl::Minutes(1));
+    // The next answer waits, with what was true when it was asked.
+    lab_.server("t1").AddRule(
+        {.command = asked_by_, .times = 1, .action = {.delay = absl::Seconds(2)}});
+    lab_.lab().world().After(absl::Seconds(1), [this] {
+      lab_.lab().agent().Spawn([](FilesystemLab* lab, state::FileHandle fh) -> runtime::Task<void> {
+        const absl::Status done = co_await lab->filesystem().Write(
+            fh, 10, FilesystemLab::BytesOf("abcde"), nullptr, runtime::Deadline::Never());
+        EXPECT_TRUE(done.ok()) << done;
+      }(&lab_, fh_));
+    });
+  }
+  void TearDown() override {
+    const absl::StatusOr<AttributesReply> then = lab_.GetAttributes(node_);
+    ASSERT_TRUE(then.ok()) << then.status();
+    EXPECT_EQ(then->attributes.st_size, 15) << "the sight from before the write was believed";
+    lab_.filesystem().Release(fh_);
+  }
+
+  FilesystemLab lab_;
+  smb::wire::Command asked_by_ = smb::wire::Command::kClose;
+  state::NodeId node_ = 0;
+  state::FileHandle fh_ = 0;
+};
+
+TEST_F(SizesTest, ALookFromBeforeAWriteIsNotBelievedAfterIt) {
+  const absl::StatusOr<AttributesReply> old = lab_.GetAttributes(node_);
+  ASSERT_TRUE(old.ok()) << old.status();
+  EXPECT_EQ(old->attributes.st_size, 10);
+  EXPECT_EQ(old->timeout, absl::ZeroDuration());
+}
+
+TEST_F(SizesTest, ALookUpFromBeforeAWriteIsNotBelievedAfterIt) {
+  ASSERT_TRUE(lab_.Lookup(state::kRootNode, "file").ok());
+}
+
+class ListedSizesTest : public SizesTest {
+ protected:
+  ListedSizesTest() { asked_by_ = smb::wire::Command::kQueryDirectory; }
+};
+
+TEST_F(ListedSizesTest, AListingFromBeforeAWriteIsNotBelievedAfterIt) {
+  const absl::StatusOr<state::FileHandle> listing = lab_.OpenDirectory(state::kRootNode);
+  ASSERT_TRUE(listing.ok()) << listing.status();
+  EXPECT_TRUE(lab_.ReadDirectory(*listing, 0, 100, /*plus=*/true).ok());
+  lab_.filesystem().ReleaseDirectory(*listing);
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs

@@ -188,12 +188,12 @@ void Filesystem::Impl::ForgetName(state::NodeId parent, std::string_view name) {
 
 absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std::string_view name,
                                                       const dfs::DfsPath& path,
-                                                      const ServerAttributes& seen,
-                                                      uint64_t epoch) {
+                                                      const ServerAttributes& seen, uint64_t epoch,
+                                                      absl::Time asked) {
   ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
   tables_.inodes().AddLookup(node);
   const absl::Time now = runtime::Loop::Current().Now();
-  attributes_.Put(parent, name, seen, epoch, now, now);
+  attributes_.Put(parent, name, seen, epoch, {asked, now}, now);
   NoteSeen(node, seen, epoch);
   NoteChangeIn(parent);
   return EntryReply{.node = node,
@@ -245,6 +245,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Make(state::NodeId parent, st
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   ServerAttributes seen;
   const uint64_t known_id = IdBefore(parent, name, journal);
+  const absl::Time asked = runtime::Loop::Current().Now();
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EEXIST, "a DFS link");
@@ -264,7 +265,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Make(state::NodeId parent, st
                                     deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
-  co_return NewEntry(parent, name, path, seen, change.where.epoch);
+  co_return NewEntry(parent, name, path, seen, change.where.epoch, asked);
 }
 
 // --- UNLINK, RMDIR

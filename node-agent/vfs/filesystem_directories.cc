@@ -186,7 +186,7 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
     } else {
       NoteSeen(entry.node, listed.attributes, stream.epoch());
       entry.attributes_timeout =
-          std::max(listed.seen + BelievedIn(directory) - now, absl::ZeroDuration());
+          std::max(listed.seen.answered + BelievedIn(directory) - now, absl::ZeroDuration());
       entry.name_timeout = entry.attributes_timeout;
     }
   }

@@ -509,7 +509,7 @@ class Filesystem::Impl {
   // LOOKUP's answer for what was just made.
   absl::StatusOr<EntryReply> NewEntry(state::NodeId parent, std::string_view name,
                                       const dfs::DfsPath& path, const ServerAttributes& seen,
-                                      uint64_t epoch);
+                                      uint64_t epoch, absl::Time asked);
   // The id of what the path leads to on this binding, for a probe to know it again: as last seen
   // of `node` there, or else looked at. 0: the server has none.
   runtime::Task<absl::StatusOr<uint64_t>> IdOn(dfs::Binding binding, state::NodeId node);

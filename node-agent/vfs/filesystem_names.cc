@@ -112,6 +112,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
         .name_timeout = left};
   }
   ++counters_.attribute_misses;
+  // As of `now`: what is changed meanwhile is not in the answer.
   CO_ASSIGN_OR_RETURN(const Sight sight, co_await LookAtName(path, deadline));
   const std::optional<uint64_t> first_names =
       hard_links_.InodeNumberOf({sight.epoch, sight.attributes.file_id});
@@ -122,7 +123,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
     co_return LinkEntry(node);
   }
   const absl::Time seen = runtime::Loop::Current().Now();
-  attributes_.Put(parent, name, sight.attributes, sight.epoch, seen, seen);
+  attributes_.Put(parent, name, sight.attributes, sight.epoch, {now, seen}, seen);
   NoteSeen(node, sight.attributes, sight.epoch);
   co_return EntryReply{
       .node = node,

@@ -128,6 +128,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   }
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, std::move(allowed));
   const auto file = std::make_shared<OpenFile>(path, flags);
+  const absl::Time asked = runtime::Loop::Current().Now();
   file->UseLease(LeaseOf(tables_.inodes().Find(parent, name)));
   if (options_.durable) file->AskDurable();
   const uint64_t known_id = IdBefore(parent, name, journal);
@@ -164,7 +165,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
   if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
   absl::StatusOr<EntryReply> entry =
-      NewEntry(parent, name, path, file->seen(), file->identity().epoch);
+      NewEntry(parent, name, path, file->seen(), file->identity().epoch, asked);
   if (!entry.ok()) {
     file->CloseLater();
     co_return entry.status();

@@ -210,6 +210,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeSymlink(state::NodeId par
   const std::string content = MfSymlinkOf(target);
   ServerAttributes seen;
   bool is_left = false;
+  const absl::Time asked = runtime::Loop::Current().Now();
   // Nobody sees it before it is whole: it gets its name last.
   Change change{.attempt = {}, .of_names = true, .in_pieces = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
@@ -240,7 +241,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::MakeSymlink(state::NodeId par
     co_return status;
   }
   seen.mf_target_bytes = static_cast<uint32_t>(target.size());
-  co_return NewEntry(parent, name, path, seen, change.where.epoch);
+  co_return NewEntry(parent, name, path, seen, change.where.epoch, asked);
 }
 
 }  // namespace dfscsi::vfs
