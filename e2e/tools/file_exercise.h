@@ -98,6 +98,8 @@ class FileExercise final : public Exercise {
   absl::Status Fallocate(int mode, const Words& words);
   absl::Status ReadAndCompare(int handle, uint64_t offset, uint64_t size);
   absl::Status WriteAll(int handle, uint64_t offset, absl::Span<const uint8_t> bytes);
+  // Before a buffered write that ends there.
+  absl::Status SyncMappedTail(uint64_t end);
   absl::Status SizeIsRight(int handle) const;
   enum class MapAccess { kRead, kWriteLazily, kWriteAndSync };
   // Between buffer_ and the held mapping, or one made for it. Inside the file.
