@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,25 @@ namespace {
 
 // Header, fixed body and slack of the largest answer that we ask for.
 constexpr uint32_t kFrameSlack = 65536;
+
+// What is left of a stream that was closed.
+class EndedStream : public runtime::Stream {
+ public:
+  explicit EndedStream(runtime::SocketAddress peer) : peer_(peer) {}
+
+  Progress TryRead(absl::Span<const iovec>) override { return Ended(); }
+  Progress TryWrite(absl::Span<const iovec>) override { return Ended(); }
+  runtime::Task<absl::Status> WaitReadable(runtime::Deadline) override { co_return Ended(); }
+  runtime::Task<absl::Status> WaitWritable(runtime::Deadline) override { co_return Ended(); }
+  runtime::TcpProgress progress() override { return {}; }
+  runtime::SocketAddress peer() const override { return peer_; }
+  void ResetOnClose() override {}
+
+ private:
+  static absl::Status Ended() { return absl::UnavailableError("the connection was closed"); }
+
+  const runtime::SocketAddress peer_;
+};
 
 }  // namespace
 
@@ -46,6 +66,8 @@ class Connection::Receiver {
         }
       }
       if (!direct) CO_RETURN_IF_ERROR(co_await ReadWhole(size));
+      // By us. What the server still has to say (that a lease is broken, say) waits for nobody.
+      if (connection_.closed_) co_return connection_.close_reason_;
     }
   }
 
@@ -203,6 +225,9 @@ class Connection::Receiver {
 runtime::Task<void> Connection::ReadLoop() {
   Receiver receiver(*this);
   Close(co_await receiver.Run());
+  // The server is to see the end now, and not when the last one who had something open here has
+  // noticed: what is open and locked here is in others' way until then.
+  if (!writing_) stream_ = std::make_unique<EndedStream>(stream_->peer());
 }
 
 uint32_t Connection::LargestFrame() const {

@@ -75,6 +75,44 @@ TEST(ConnectionTest, RequestsOfTheSameTurnLeaveInOneWrite) {
   EXPECT_LT(used, 4);  // The simulated socket may take a write in parts.
 }
 
+// Ends with one of two reasons, and is held all the time by its caller: an answer that is not
+// rightly signed, or our own Close(), after which the server says something.
+Task<void> EndAConnection(testing::ScriptedLab* lab, bool by_us) {
+  auto stream = co_await runtime::Loop::Current().network().Connect(
+      {lab->host("t1").addresses().front(), 445}, Soon());
+  auto connection = co_await Connection::Negotiate(*std::move(stream), "t1", {}, Soon());
+  EXPECT_TRUE(connection.ok()) << connection.status();
+  auto session =
+      co_await Session::Setup(*connection, lab->authenticators(), lab->credential(), 0, Soon());
+  EXPECT_TRUE(session.ok()) << session.status();
+  EXPECT_EQ(lab->server("t1").sessions(), 1);
+  const runtime::SocketAddress peer = (*connection)->peer();
+  lab->server("t1").AddRule(
+      {.command = wire::Command::kEcho,
+       .action = {.delay = absl::Milliseconds(100), .bad_signature = !by_us}});
+  runtime::TaskGroup group;
+  group.Spawn([](Connection* of) -> Task<void> {
+    std::vector<Request> requests;
+    requests.push_back(MakeEmptyRequest(wire::Command::kEcho));
+    EXPECT_FALSE((co_await of->Call(std::move(requests), Soon())).ok());
+  }(connection->get()));
+  (void)co_await runtime::Sleep(absl::Milliseconds(50), Soon());
+  if (by_us) (*connection)->Close(absl::AbortedError("enough"));
+  (void)co_await runtime::Sleep(absl::Milliseconds(200), Soon());
+  EXPECT_TRUE((*connection)->closed());
+  EXPECT_EQ(lab->server("t1").sessions(), 0) << "the server has not seen the end";
+  EXPECT_EQ((*connection)->peer(), peer);
+}
+
+TEST(ConnectionTest, TheServerSeesTheEndOfWhatIsClosedThoughItIsStillHeld) {
+  for (const bool by_us : {false, true}) {
+    SCOPED_TRACE(by_us ? "closed by us" : "a bad signature");
+    testing::ScriptedLab lab(1);
+    lab.AddServer("t1");
+    ASSERT_TRUE(lab.Run(EndAConnection(&lab, by_us)));
+  }
+}
+
 // Waits a second for an ECHO whose server says, a hundred times and later, that it will take long.
 Task<void> AbandonAnEcho(testing::ScriptedLab* lab) {
   auto stream = co_await runtime::Loop::Current().network().Connect(

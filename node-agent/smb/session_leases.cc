@@ -46,19 +46,27 @@ runtime::Task<absl::Status> Session::AcknowledgeLease(wire::LeaseKey key, uint32
                                                       runtime::Deadline deadline) {
   // What the server may now give to others is not ours from this moment on.
   leases_.OnAcknowledged(key, state);
-  const wire::LeaseBreakAck acknowledgment{.key = key, .state = state};
-  std::vector<Request> requests;
-  requests.push_back(
-      MakeRequest(wire::Command::kOplockBreak, wire::EncodeLeaseBreakAck, acknowledgment));
-  requests.front().tree_id = TreeForBreak(key);
-  CO_ASSIGN_OR_RETURN(const std::vector<Response> responses,
-                      co_await Call(std::move(requests), deadline));
-  const wire::NtStatus status = responses.front().header.status;
-  if (!wire::IsSuccess(status)) {
-    leases_.OnAcknowledged(key, 0);
-    co_return wire::ToStatus(status, "lease break acknowledgment");
+  absl::Status status = absl::UnavailableError("the session is of no use any more");
+  if (usable()) {
+    const wire::LeaseBreakAck acknowledgment{.key = key, .state = state};
+    std::vector<Request> requests;
+    requests.push_back(
+        MakeRequest(wire::Command::kOplockBreak, wire::EncodeLeaseBreakAck, acknowledgment));
+    requests.front().tree_id = TreeForBreak(key);
+    const absl::StatusOr<std::vector<Response>> responses =
+        co_await Call(std::move(requests), deadline);
+    status = responses.status();
+    if (responses.ok() && !wire::IsSuccess(responses->front().header.status)) {
+      leases_.OnAcknowledged(key, 0);
+      status = wire::ToStatus(responses->front().header.status, "lease break acknowledgment");
+    }
   }
-  co_return absl::OkStatus();
+  if (usable() || connection_->closed()) co_return status;
+  // Its log-on could not be renewed, say. The server has its handles all the same, and keeps others
+  // waiting for what nobody can say on it any more; leaving it is allowed ([MS-SMB2] 3.3.5.2.9).
+  (void)co_await LogOff(std::move(deadline));
+  connection_->Close(absl::AbortedError("a broken lease could not be given back"));
+  co_return status;
 }
 
 }  // namespace dfscsi::smb

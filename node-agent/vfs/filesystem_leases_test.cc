@@ -333,6 +333,45 @@ TEST_F(LeasesTest, AnAcknowledgmentThatIsLostStopsNobodyHere) {
   lab_.filesystem().Release(again);
 }
 
+// Whoever waits at the server must not wait the 35 s for it.
+TEST_F(LeasesTest, ABreakIsAcknowledgedWhenAnExpiredSessionIsRenewed) {
+  Mount();
+  const state::FileHandle fh = Open(O_RDWR);
+  lab_.server("t1").AddRule(
+      {.command = Command::kSessionSetup, .times = 1, .action = {.delay = absl::Seconds(2)}});
+  lab_.lab().process("t1").RunNow([&] { lab_.server("t1").ExpireSessions(); });
+  Break(0);
+  EXPECT_THAT(leases(), ElementsAre(kRwh)) << "nothing can be said on it yet";
+  lab_.RunFor(absl::Seconds(4));
+  EXPECT_THAT(leases(), ElementsAre(0u));
+  EXPECT_EQ(lab_.server("t1").sessions(), 1);
+  EXPECT_EQ(lab_.Read(fh, 0, 100).value_or("?"), "before");
+}
+
+TEST_F(LeasesTest, ABreakOnASessionThatCannotBeRenewedEndsIt) {
+  for (const bool before : {true, false}) {
+    SCOPED_TRACE(before ? "the break comes while it is renewed" : "the break comes later");
+    FilesystemLab lab;
+    lab.share("t1").writable = true;
+    lab.share("t1").AddText("file", "text");
+    lab.Mount("//t1/share");
+    ASSERT_TRUE(lab.Open(lab.Walk("file"), O_RDWR).ok());
+    const auto break_lease = [&] {
+      lab.lab().process("t1").RunNow([&] { lab.server("t1").BreakLeases("share", "file", 0); });
+    };
+    lab.server("t1").AddRule(
+        {.command = Command::kSessionSetup, .action = {.status = NtStatus::kLogonFailure}});
+    lab.lab().process("t1").RunNow([&] { lab.server("t1").ExpireSessions(); });
+    if (before) break_lease();
+    EXPECT_FALSE(lab.Lookup(state::kRootNode, "other").ok());
+    if (!before) break_lease();
+    lab.RunFor(absl::Seconds(2));
+    EXPECT_EQ(lab.server("t1").opens(), 0) << "what waits for the lease goes on";
+    EXPECT_THAT(lab.server("t1").leases("share", "file"), IsEmpty());
+    lab.server("t1").ClearRules();
+  }
+}
+
 // A link's two targets.
 TEST(LeasesOfALinkTest, H13_ABreakIsNeverAcknowledgedToAnotherServer) {
   for (const bool before_death : {false, true}) {
