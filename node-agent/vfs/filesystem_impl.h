@@ -497,6 +497,12 @@ class Filesystem::Impl {
   // set another one.
   runtime::Task<absl::Status> SetTimeOfWriters(state::NodeId node, std::shared_ptr<smb::Tree> tree,
                                                absl::Time modified, runtime::Deadline deadline);
+  // The same, and before it, for what is open on other sessions of ours with that server: those
+  // that were left while it was silent, and live. One that does not answer is ended.
+  runtime::Task<void> SetTimeOnFormerSessions(state::NodeId node, dfs::Binding binding,
+                                              absl::Time modified, runtime::Deadline deadline);
+  // The node's handles that have written, and are open.
+  std::vector<std::shared_ptr<OpenFile>> WritersOf(state::NodeId node) const;
   // What was written by a handle after the time was set through it. Waits a second at most.
   runtime::Task<void> SetTimeOfLateWrite(std::shared_ptr<OpenFile> file);
   // The content was changed through a handle of ours: what was seen of the node before is not true

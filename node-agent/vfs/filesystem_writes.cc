@@ -298,6 +298,9 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
       co_return absl::OkStatus();
     }
     change.Sending();
+    if (wanted.modified.has_value()) {
+      co_await SetTimeOnFormerSessions(node, binding, *wanted.modified, deadline);
+    }
     CO_RETURN_IF_ERROR(co_await binding.tree->SetBasicOfPath(binding.path, basic, deadline));
     if (!wanted.modified.has_value()) co_return absl::OkStatus();
     written_.NoteTimeSet(path.Key(), ServerKeyOf(binding), *wanted.modified);

@@ -121,6 +121,38 @@ TEST_F(WritesTest, ATimeThatWasSetStaysWhenWhatHasWrittenIsClosed) {
   EXPECT_EQ(lab.GetAttributes(file)->attributes.st_mtim.tv_sec, 1'600'000'000);
 }
 
+// Its handle is open on a session that was left because it hung, and that goes on later.
+TEST_F(WritesTest, ATimeThatWasSetStaysWhenWhatHasWrittenIsClosedOnAFormerSession) {
+  for (const bool answers : {true, false}) {
+    SCOPED_TRACE(answers ? "it answers" : "it does not");
+    FilesystemLab lab;
+    lab.share("t1").writable = true;
+    lab.share("t1").AddText("file", "0123456789");
+    lab.share("t1").AddText("other", "");
+    lab.Mount("//t1/share");
+    const state::NodeId file = lab.Walk("file");
+    const absl::Time old = absl::FromUnixSeconds(1'600'000'000);
+    const state::FileHandle fh = lab.Open(file, O_RDWR)->fh;
+    EXPECT_EQ(lab.Write(fh, 0, "x"), absl::OkStatus());
+    lab.server("t1").HangConnections(lab.now() + absl::Seconds(5));
+    EXPECT_TRUE(lab.Lookup(state::kRootNode, "other").ok());
+    ASSERT_EQ(lab.server("t1").sessions(), 2);
+    lab.RunFor(absl::Seconds(10));
+    lab.server("t1").set_script(
+        [&](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
+          if (request.connection != 1 || answers) return std::nullopt;
+          return testing::Action{.ignore = true};
+        });
+    EXPECT_TRUE(lab.SetAttributes(file, {.modified = old}).ok());
+    EXPECT_EQ(lab.server("t1").sessions(), answers ? 2 : 1);
+    lab.lab().agent().RunNow([&] { lab.filesystem().Release(fh); });
+    lab.RunFor(absl::Seconds(10));
+    EXPECT_EQ(lab.share("t1").Find("file")->last_write, old);
+    EXPECT_EQ(lab.server("t1").opens(), 0);
+    lab.server("t1").set_script(nullptr);
+  }
+}
+
 TEST_F(WritesTest, WhatIsWrittenAfterTheTimeWasSetSetsAnother) {
   lab.Mount("//t1/share");
   const absl::Time old = absl::FromUnixSeconds(1'600'000'000);

@@ -176,6 +176,9 @@ class OpenFile {
     return tree_.get() == &tree ? std::optional<smb::wire::FileId>(file_id_) : std::nullopt;
   }
 
+  // The share and the session that it is open on, or was until that was lost; null: on none.
+  const std::shared_ptr<smb::Tree>& tree() const { return tree_; }
+
   // SEEK_DATA or SEEK_HOLE. ENXIO beyond the end.
   runtime::Task<absl::Status> SeekOn(dfs::Binding binding, uint64_t offset, int whence,
                                      bool check_identity, absl::StatusOr<uint64_t>* result,
