@@ -80,8 +80,9 @@ absl::Status FileExercise::ReadAndCompare(int handle, uint64_t offset, uint64_t 
   return shadow_.Compare(offset, {into, expected});
 }
 
-// Linux 6.17 and later lose what a buffered write adds to a file of FUSE, if the file's last page is dirty by
-// a mapping and is written back meanwhile: what lies behind the old end is zeroed first (docs/posix.md).
+// Linux 6.17 and later lose what a buffered write adds to a file of FUSE, if the file's last page
+// is dirty by a mapping and is written back meanwhile: what lies behind the old end is zeroed first
+// (docs/posix.md).
 absl::Status FileExercise::SyncMappedTail(uint64_t end) {
   const uint64_t in_tail = shadow_.size() % kPageBytes;
   if (held_ == nullptr || end <= shadow_.size() || in_tail == 0) return absl::OkStatus();

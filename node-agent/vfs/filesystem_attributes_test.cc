@@ -200,7 +200,8 @@ TEST(FilesystemAttributesTest, AccessAndXattrs) {
   }
 }
 
-// What is believed of a file goes to the kernel, which cuts the file's pages to a size that it is told.
+// What is believed of a file goes to the kernel, which cuts the file's pages to a size that it is
+// told.
 class SizesTest : public ::testing::Test {
  protected:
   void SetUp() override {
