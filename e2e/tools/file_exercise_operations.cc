@@ -338,7 +338,7 @@ absl::Status FileExercise::Check(const Words& words) {
   if (const absl::Status status = Stat(words); !status.ok()) return status;
   int handle = -1;
   if (const absl::Status status = Open(&handle, O_RDONLY); !status.ok()) return status;
-  const absl::Status status = ReadAndCompare(handle, 0, shadow_.size_max());
+  absl::Status status = ReadAndCompare(handle, 0, shadow_.size_max());
   close(handle);
   if (!status.ok() || direct_ < 0) return status;
   return ReadAndCompare(direct_, 0, shadow_.size_max());

@@ -181,14 +181,14 @@ absl::Status TreeExercise::CloseSlot(Slot& slot) {
 absl::Status TreeExercise::OpenInto(const TreePath& path, absl::string_view slot_number,
                                     int flags) {
   Slot& slot = SlotOf(slot_number);
-  const absl::Status closed = CloseSlot(slot);
+  absl::Status closed = CloseSlot(slot);
   if (!closed.ok()) return closed;
   const int fd = open(FullPath(path).c_str(), O_RDWR | O_CLOEXEC | flags, 0644);
   const int error = ErrnoOf(fd);
   std::shared_ptr<TreeNode> node;
   const int expected = model_->Open(path, (flags & O_CREAT) != 0, (flags & O_EXCL) != 0,
                                     (flags & O_TRUNC) != 0, &node);
-  const absl::Status status = SameErrno("open", error, expected);
+  absl::Status status = SameErrno("open", error, expected);
   if (!status.ok() || fd < 0) {
     if (fd >= 0) close(fd);
     return status;

@@ -122,7 +122,8 @@ class Client::Impl {
     }
   }
 
-  Task<void> EndFormerSessions(Binding binding, Deadline deadline) {
+  // Not a coroutine itself.
+  Task<void> EndFormerSessions(const Binding& binding, const Deadline& deadline) {
     // A server that hangs in one of them is not waited for by every change.
     constexpr absl::Duration kEndWithin = absl::Seconds(5);
     std::string host = HostOf(binding.tree->session().connection());
