@@ -1,8 +1,10 @@
 """What dfsctl and the logs tell of a running engine: open files, slow operations, the log's level and its length."""
 
+import fcntl
 import json
 import os
 import re
+import signal
 
 import pytest
 
@@ -188,4 +190,45 @@ def test_without_a_cache_every_read_goes_to_the_server(lab, engine):
         with lab.capture('t1') as seen:
             app.do(f"open('{MOUNT}/hello.txt').read()")
         assert seen.commands().get('READ')
+    engine.check_idle()
+
+
+def test_mounts_where_nothing_runs_is_an_error(engine):
+    run = engine.dfsctl('mounts', '--socket-dir', '/run/nothing-runs', check=False)
+    assert run.returncode == 13 and 'no agent runs in /run/nothing-runs' in run.stderr
+    assert not run.stdout
+
+
+def status_of(pid, field):
+    with open(f'/proc/{pid}/status') as file:
+        return next(line.split()[1] for line in file if line.startswith(field + ':'))
+
+
+@pytest.mark.parametrize('late', [False, True])
+def test_a_mount_that_is_interrupted_is_whole_or_not_there(lab, engine, late):
+    """Late: when the agent has made it, and its keeper is still looked for."""
+    def is_mounted():
+        return MOUNT in {point for point, _ in lab.client_mounts()}
+    engine.mount('//root1/dfs', '/mnt/other')
+    os.makedirs(lab.path('client', MOUNT), exist_ok=True)
+    lab.fail('stop', 't1')
+    mounting = lab.popen_in('client', [engine.program('dfsctl'), 'mount', '//t1/share', MOUNT, '--credentials',
+                                       engine.credentials()])
+    lab.wait_until(lambda: lab.connections('t1'), 10, 'the agent asks the server')
+    with open(lab.path('client', f'{SOCKETS}/dfsctl.lock')) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Keepers are started under it.
+        if late:
+            lab.heal('t1')
+            lab.wait_until(is_mounted, 10, 'it is mounted')
+        mounting.send_signal(signal.SIGTERM)
+        if late:  # The signal is there, and does nothing.
+            lab.wait_until(lambda: int(status_of(mounting.pid, 'ShdPnd'), 16) >> (signal.SIGTERM - 1) & 1, 5, 'it is held')
+        else:
+            lab.heal('t1')
+    assert mounting.wait(20) == (0 if late else -signal.SIGTERM)
+    assert is_mounted() == late
+    if late:
+        assert engine.pids('dfs-keeper')
+        engine.dfsctl('unmount', MOUNT)
+    engine.unmount('/mnt/other')
     engine.check_idle()

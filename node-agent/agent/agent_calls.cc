@@ -264,7 +264,10 @@ Task<absl::StatusOr<uint32_t>> Agent::MountAt(std::string mount_point, MountPlan
   KnownMount& known = found->second;
   known.making = false;
   const uint32_t id = entry->mount_id;
-  absl::Status status = memory_->vault->Put(id, secret);
+  // Who asked has gone, and will not be told of it.
+  absl::Status status =
+      deadline.cancelled() ? absl::CancelledError("its caller is gone") : absl::OkStatus();
+  if (status.ok()) status = memory_->vault->Put(id, secret);
   if (status.ok()) status = Serve(known, std::move(plan), /*fresh=*/true, {});
   if (!status.ok()) {
     memory_->vault->Erase(id);

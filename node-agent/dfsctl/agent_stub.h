@@ -26,6 +26,14 @@ class AgentStub {
                                                                    const Request&, Response*),
                     const Request& request, Response* response, absl::Time deadline) {
     grpc::ClientContext context;
+    return Call(method, request, response, deadline, context);
+  }
+  // The same, for a caller that may cancel it: `context` is new.
+  template <typename Request, typename Response>
+  absl::Status Call(grpc::Status (agent::v1::Agent::Stub::*method)(grpc::ClientContext*,
+                                                                   const Request&, Response*),
+                    const Request& request, Response* response, absl::Time deadline,
+                    grpc::ClientContext& context) {
     context.set_deadline(absl::ToChronoTime(deadline));
     return ToStatus((stub_.get()->*method)(&context, request, response));
   }

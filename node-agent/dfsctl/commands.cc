@@ -25,6 +25,7 @@
 #include "node-agent/dfsctl/agent_stub.h"
 #include "node-agent/dfsctl/command_line.h"
 #include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/dfsctl/held_signals.h"
 #include "node-agent/dfsctl/keeper.h"
 #include "node-agent/dfsctl/mount_point.h"
 #include "node-agent/dfsctl/mounter_tool.h"
@@ -43,6 +44,8 @@ constexpr absl::Duration kMountTime = absl::Seconds(19);
 constexpr absl::Duration kCallTime = absl::Seconds(19);
 constexpr absl::Duration kKeeperTime = absl::Seconds(5);
 constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
+// By then an agent has heard that a call was cancelled.
+constexpr absl::Duration kHearingTime = absl::Milliseconds(300);
 
 void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
 
@@ -138,6 +141,11 @@ absl::StatusOr<smb::Credential> GetCredential(CommandLine* line) {
 
 // ---- Calls ----
 
+absl::Status NoAgent(const std::string& socket_dir) {
+  return WithReason(absl::UnavailableError(absl::StrCat("no agent runs in ", socket_dir)),
+                    v1::SYSTEM);
+}
+
 // Repeats what found no agent: one may be taking over.
 template <typename Request, typename Response>
 absl::Status CallAgent(const std::string& socket_dir,
@@ -153,10 +161,7 @@ absl::Status CallAgent(const std::string& socket_dir,
     const absl::Status mounter = MounterTool::Connect(socket_dir).status();
     if (absl::IsPermissionDenied(mounter)) return WithReason(mounter, v1::SYSTEM);
     // No mounter: nobody will take over either.
-    if (!mounter.ok() || absl::Now() > give_up) {
-      return WithReason(absl::UnavailableError(absl::StrCat("no agent runs in ", socket_dir)),
-                        v1::SYSTEM);
-    }
+    if (!mounter.ok() || absl::Now() > give_up) return NoAgent(socket_dir);
     absl::SleepFor(absl::Milliseconds(20));
   }
 }
@@ -172,12 +177,36 @@ absl::Status MountOnce(const std::string& socket_dir, const Secret& password,
   ASSIGN_OR_RETURN(const PasswordTicket given, GivePassword(socket_dir, password, deadline));
   request->mutable_credential()->set_ticket(given.ticket);
   v1::MountResponse response;
+  grpc::ClientContext context;
+  // The agent undoes what it has made for one who has gone.
+  const SignalWatch watch([&context] { context.TryCancel(); });
   RETURN_IF_ERROR(
-      AgentStub(socket_dir).Call(&v1::Agent::Stub::Mount, *request, &response, deadline));
+      AgentStub(socket_dir).Call(&v1::Agent::Stub::Mount, *request, &response, deadline, context));
   for (const std::string& warning : response.warnings()) {
     fprintf(stderr, "dfsctl: warning: %s\n", warning.c_str());
   }
   return absl::OkStatus();
+}
+
+bool IsMountedAt(const std::string& socket_dir, const std::string& mount_point) {
+  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
+  const absl::StatusOr<std::vector<state::MountEntry>> mounts =
+      mounter.ok() ? mounter->ListMounts() : mounter.status();
+  return mounts.ok() && std::any_of(mounts->begin(), mounts->end(), [&](const auto& entry) {
+           return entry.mount_point == mount_point && !entry.detached;
+         });
+}
+
+// The agent undoes what it makes after it has heard that its caller is gone; what it made just
+// before, whose answer nobody took any more, is undone here.
+void UndoMount(const std::string& socket_dir, const std::string& mount_point) {
+  const absl::Time give_up = absl::Now() + kHearingTime;
+  while (!IsMountedAt(socket_dir, mount_point)) {
+    if (absl::Now() > give_up) return;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
+  if (mounter.ok()) mounter->Unmount(mount_point, /*force=*/true).IgnoreError();
 }
 
 }  // namespace
@@ -203,6 +232,9 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
   Programs programs(line.socket_dir, StateDir(line));
   while (true) {
     absl::Status status = programs.EnsureRunning(deadline);
+    // From here on an interruption leaves the mount and its keeper, with exit code 0, or nothing.
+    HeldSignals held;
+    const bool was_mounted = status.ok() && IsMountedAt(line.socket_dir, mount_point);
     if (status.ok()) {
       status = MountOnce(line.socket_dir, credential.password, &request, deadline);
     }
@@ -212,6 +244,7 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
         fprintf(stderr, "dfsctl: mounted, but an agent that dies is not started anew: %s\n",
                 std::string(kept.message()).c_str());
       }
+      held.Drop();
       return absl::OkStatus();
     }
     const bool absent = absl::IsUnavailable(status) && agent::ReasonOf(status) == v1::SYSTEM;
@@ -219,6 +252,7 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
       absl::SleepFor(absl::Milliseconds(20));
       continue;
     }
+    if (absl::IsCancelled(status) && !was_mounted) UndoMount(line.socket_dir, mount_point);
     programs.StopIfUnused();
     if (absl::IsDeadlineExceeded(status)) {
       return WithReason(
@@ -261,6 +295,7 @@ absl::Status Mounts(const std::vector<std::string>& arguments) {
     return WithReason(mounter.status(), v1::SYSTEM);
   }
   AddDeadMounts(&response);
+  if (!mounter.ok() && response.mounts().empty()) return NoAgent(line.socket_dir);
   if (line.json) return PrintJson(response);
   Table table({"SOURCE", "MOUNT POINT", "SERVED BY", "OPTIONS"});
   for (const v1::Mount& mount : response.mounts()) {

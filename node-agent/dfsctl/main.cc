@@ -47,7 +47,10 @@ constexpr Command kCommands[] = {
     {"unmount", Unmount, "unmount MOUNTPOINT [--force]",
      "Takes the mount out of the tree. Files that are open in it go on until they are closed;\n"
      "with --force they end with an error, and so does what waits for a server.\n"},
-    {"mounts", Mounts, "mounts [--json]", "What is mounted, and which server serves it now.\n"},
+    {"mounts", Mounts, "mounts [--json]",
+     "What is mounted, and which server serves it now. An error where neither programs run nor "
+     "dead\n"
+     "mounts are.\n"},
     {"referrals", Referrals, "referrals [PATH] [--json]",
      "The referral cache; given a PATH, the way from it to a target, fetched if need be.\n"},
     {"targets", Targets, "targets [--json]",
