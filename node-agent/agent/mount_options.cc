@@ -433,6 +433,8 @@ absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> opt
   parsed.options.vfs.read_only = true;
   for (const std::string& option : options) RETURN_IF_ERROR(ParseOne(option, &parsed));
   if (parsed.soft) parsed.options.dfs.give_up_after = parsed.op_timeout;
+  // Who waits no longer for the server has no use for what it keeps.
+  parsed.options.vfs.durable_for = std::min(parsed.options.dfs.write_grace, absl::Minutes(2));
   if (parsed.options.dfs.referral_ttl_min > parsed.options.dfs.referral_ttl_max) {
     return absl::InvalidArgumentError("option referral_ttl_min is larger than referral_ttl_max");
   }

@@ -100,6 +100,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
   EXPECT_THAT(options.dfs.allowed_targets, ElementsAre("t1", ".corp.example.com"));
   EXPECT_EQ(options.dfs.give_up_after, absl::Seconds(5));
   EXPECT_EQ(options.dfs.write_grace, absl::Minutes(1));
+  EXPECT_EQ(options.vfs.durable_for, absl::Minutes(1));
   EXPECT_EQ(options.dfs.referral_ttl_min, absl::ZeroDuration());
   EXPECT_EQ(options.dfs.referral_ttl_max, absl::Hours(1));
   EXPECT_EQ(options.dfs.failback, dfs::Failback::kAlways);

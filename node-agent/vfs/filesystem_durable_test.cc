@@ -30,7 +30,10 @@ struct DurableTest : public ::testing::Test {
         [this](const testing::ScriptedRequest& request) -> std::optional<testing::Action> {
           if (request.header.command != Command::kCreate) return std::nullopt;
           const auto create = smb::wire::DecodeCreateRequest(request.body);
-          if (create.ok() && create->durable.has_value()) ++asked;
+          if (create.ok() && create->durable.has_value()) {
+            ++asked;
+            asked_for = absl::Milliseconds(create->durable->timeout_ms);
+          }
           if (create.ok() && create->durable_reconnect.has_value()) ++reconnects;
           return std::nullopt;
         });
@@ -53,6 +56,7 @@ struct DurableTest : public ::testing::Test {
   }
   FilesystemLab lab;
   int asked = 0;
+  absl::Duration asked_for;
   int reconnects = 0;
 };
 
@@ -74,6 +78,15 @@ TEST_F(DurableTest, D14_AHandleThatWritesIsTakenUpOnItsServerWithoutAnIdentityCh
   EXPECT_EQ(lab.Write(fh, 2, "c"), absl::OkStatus());
   EXPECT_EQ(lab.counters().durable_reconnects, 2);
   EXPECT_EQ(*lab.Read(fh, 0, 4), "abc3");
+}
+
+// Whoever opens the file after its owner is gone for ever may have to wait for the server's end of
+// patience.
+TEST_F(DurableTest, IsKeptForNoLongerThanItIsWaitedFor) {
+  lab.Mount("//t1/share", {.durable = true, .durable_for = absl::Seconds(7)});
+  MustOpen();
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(asked_for, absl::Seconds(7));
 }
 
 TEST_F(DurableTest, D15_WhatTheServerHasLetGoOfIsOpenedByItsPath) {

@@ -26,7 +26,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
   auto file = std::make_shared<OpenFile>(path, flags);
   file->UseLease(LeaseOf(node));
-  if (options_.durable) file->AskDurable();
+  if (options_.durable) file->AskDurable(options_.durable_for);
   CO_RETURN_IF_ERROR(co_await client_.Run(
       path,
       [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
@@ -129,7 +129,7 @@ absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHa
                                          record.identity.Get(), Load(record.server_key),
                                          (Load(record.flags) & kHandleWritten) != 0);
   file->UseLease(LeaseOf(record.node));
-  if (options_.durable) file->AskDurable();
+  if (options_.durable) file->AskDurable(options_.durable_for);
   if (const std::optional<DurableHandle> durable = DurableOf(fh)) file->ResumeDurable(*durable);
   files_[fh] = file;
   return file;

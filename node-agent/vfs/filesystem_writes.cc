@@ -130,7 +130,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   const auto file = std::make_shared<OpenFile>(path, flags);
   const absl::Time asked = runtime::Loop::Current().Now();
   file->UseLease(LeaseOf(tables_.inodes().Find(parent, name)));
-  if (options_.durable) file->AskDurable();
+  if (options_.durable) file->AskDurable(options_.durable_for);
   const uint64_t known_id = IdBefore(parent, name, journal);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
   // The kernel asks for it as soon as it walks there again.

@@ -84,9 +84,11 @@ Task<absl::StatusOr<smb::OpenedFile>> OpenFile::CreateLeased(dfs::Binding bindin
   if (*tenure != nullptr) {
     wire::CreateRequest leased = create;
     leased.lease = (*tenure)->ToAsk(access_);
-    if (asks_durable_ && writes()) {
+    if (durable_for_ > absl::ZeroDuration() && writes()) {
       leased.lease->state |= wire::kLeaseHandle;
-      leased.durable = wire::DurableRequest{.create_guid = DrawCreateGuid()};
+      leased.durable = wire::DurableRequest{
+          .timeout_ms = static_cast<uint32_t>(absl::ToInt64Milliseconds(durable_for_)),
+          .create_guid = DrawCreateGuid()};
     }
     const DurableHandle asked{
         .server_key = ServerKeyOf(binding),

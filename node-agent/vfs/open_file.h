@@ -62,8 +62,8 @@ class OpenFile {
   // Asks for a lease whenever it is opened from now on; null: for none.
   void UseLease(std::shared_ptr<FileLease> lease) { lease_ = std::move(lease); }
   const std::shared_ptr<FileLease>& lease() const { return lease_; }
-  // Asks for a durable handle, if it writes and has a lease.
-  void AskDurable() { asks_durable_ = true; }
+  // Asks for a durable handle that is kept for so long, if it writes and has a lease.
+  void AskDurable(absl::Duration kept_for) { durable_for_ = kept_for; }
   // What the dead agent had; to be taken up where it is opened next.
   void ResumeDurable(const DurableHandle& handle) {
     durable_ = handle;
@@ -225,7 +225,7 @@ class OpenFile {
   smb::wire::FileId file_id_;
   std::shared_ptr<FileLease> lease_;     // Null: it asks for none.
   std::shared_ptr<LeaseTenure> tenure_;  // Null: the open has none.
-  bool asks_durable_ = false;
+  absl::Duration durable_for_;           // Zero: it asks for no durable handle.
   std::optional<DurableHandle> durable_;
   uint64_t epoch_ = 0;
   uint64_t server_key_ = 0;  // 0: never open, or not known after a takeover.

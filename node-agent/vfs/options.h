@@ -38,6 +38,9 @@ struct Options {
   bool replay_writes = false;
   // durable: what is open for writing outlives its connection on the server.
   bool durable = false;
+  // For so long: while it is kept, who opens the file may have to wait
+  // (docs/adr/0011-durable-handles.md). At most 2 minutes.
+  absl::Duration durable_for = absl::Seconds(30);
   // Inode numbers and directory streams are hashed with it. The same for the life of a volume:
   // inode numbers then survive an unmount, and every agent that takes the mount over must use it.
   SipKey key = {};
