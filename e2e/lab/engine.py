@@ -1,5 +1,6 @@
 """The programs under test, on the lab's client: mounts made by dfsctl, and the processes behind them."""
 
+import contextlib
 import json
 import os
 import re
@@ -60,6 +61,17 @@ class Engine:
     def unmount(self, point='/mnt/dfs', timeout=10):
         self.dfsctl('unmount', point, timeout=timeout)
         self._points.remove(point)
+
+    @contextlib.contextmanager
+    def second_node(self, source, point='/mnt/second', options='rw'):
+        """It is mounted there by another mounter and other agents: to servers, and to the first, another machine."""
+        sockets = '/run/second-node'
+        os.makedirs(self._lab.path('client', point), exist_ok=True)
+        self.dfsctl('mount', source, point, '--credentials', self.credentials(), '-o', options, '--socket-dir', sockets,
+                    '--state-dir', sockets + '-state')
+        yield point
+        self._lab.heal_all()
+        self.dfsctl('unmount', point, '--socket-dir', sockets)
 
     def forget(self, point):
         """It was unmounted by somebody else."""

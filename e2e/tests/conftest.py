@@ -99,6 +99,19 @@ def engine(lab):
     made.stop()
 
 
+@pytest.fixture(name='a')
+def program_of_the_first(request, lab, nodes):
+    """The test file's Program on the first of its two nodes."""
+    with request.module.Program(lab, nodes[0]) as made:
+        yield made
+
+
+@pytest.fixture(name='b')
+def program_of_the_second(request, lab, nodes, a):  # pylint: disable=unused-argument
+    with request.module.Program(lab, nodes[1]) as made:
+        yield made
+
+
 @pytest.fixture(scope='session')
 def program():
     """program('dfsctl'): the path of a built program; the test fails where it is missing."""

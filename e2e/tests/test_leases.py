@@ -8,8 +8,7 @@ import pytest
 from lab import Application
 
 LAB = {'big_mib': 0}
-FIRST, SECOND = '/mnt/dfs', '/mnt/second'
-SECOND_SOCKETS = '/run/second-node'
+FIRST = '/mnt/dfs'
 # What is seen before that is seen for the sake of a lease.
 ACTIMEO = 600
 OPTIONS = f'rw,actimeo={ACTIMEO}s'
@@ -64,29 +63,13 @@ def two_nodes(lab, engine, request):
     for host in ('t1', 't2'):
         put(lab, host, b'.' * 4 * PAGE)
     engine.mount(source, FIRST, options=options)
-    os.makedirs(lab.path('client', SECOND), exist_ok=True)
-    own = ['--socket-dir', SECOND_SOCKETS, '--state-dir', SECOND_SOCKETS + '-state']
-    engine.dfsctl('mount', source, SECOND, '--credentials', engine.credentials(), '-o', options, *own)
-    yield [FIRST, SECOND]
-    lab.heal_all()
-    engine.dfsctl('unmount', SECOND, *own[:2])
+    with engine.second_node(source, options=options) as second:
+        yield [FIRST, second]
     engine.check_idle()
     for host in ('t1', 't2'):
         for name in (NAME, NAME + '.moved'):
             if os.path.exists(lab.data(host, f'bench/{name}')):
                 os.unlink(lab.data(host, f'bench/{name}'))
-
-
-@pytest.fixture(name='a')
-def program_of_the_first(lab, nodes):
-    with Program(lab, nodes[0]) as program:
-        yield program
-
-
-@pytest.fixture(name='b')
-def program_of_the_second(lab, nodes, a):  # pylint: disable=unused-argument
-    with Program(lab, nodes[1]) as program:
-        yield program
 
 
 def broken(engine):

@@ -12,8 +12,7 @@ from lab import Application, Control
 
 LAB = {'big_mib': 0}
 SOURCE = '//root1/dfs/bench'  # t1, t2
-FIRST, SECOND = '/mnt/dfs', '/mnt/second'
-SECOND_SOCKETS = '/run/second-node'
+FIRST = '/mnt/dfs'
 KILL_BOUND = 1.0
 CLOSE_BOUND = 1.0
 # write_grace: shorter than by default, so that a test need not wait for long.
@@ -69,27 +68,11 @@ def two_nodes(lab, engine, request):
         os.chmod(lab.data(host, 'bench/locked'), 0o666)
         os.utime(lab.data(host, 'bench/locked'), (1_700_000_000, 1_700_000_000))
     engine.mount(SOURCE, FIRST, options=options)
-    os.makedirs(lab.path('client', SECOND), exist_ok=True)
-    own = ['--socket-dir', SECOND_SOCKETS, '--state-dir', SECOND_SOCKETS + '-state']
-    engine.dfsctl('mount', SOURCE, SECOND, '--credentials', engine.credentials(), '-o', options, *own)
-    yield [FIRST, SECOND]
-    lab.heal_all()
-    engine.dfsctl('unmount', SECOND, *own[:2])
+    with engine.second_node(SOURCE, options=options) as second:
+        yield [FIRST, second]
     engine.check_idle()
     for host in ('t1', 't2'):
         os.unlink(lab.data(host, 'bench/locked'))
-
-
-@pytest.fixture(name='a')
-def program_of_the_first(lab, nodes):
-    with Program(lab, nodes[0]) as program:
-        yield program
-
-
-@pytest.fixture(name='b')
-def program_of_the_second(lab, nodes, a):  # pylint: disable=unused-argument
-    with Program(lab, nodes[1]) as program:
-        yield program
 
 
 @pytest.mark.parametrize('nodes', [OPTIONS + ',nobrl'], indirect=True)

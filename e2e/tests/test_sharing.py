@@ -19,8 +19,7 @@ LAB = {'big_mib': 0}
 LINES = int(os.environ.get('DFSCSI_APPENDED_LINES', '500'))
 TRANSACTIONS = int(os.environ.get('DFSCSI_TRANSACTIONS', '60'))
 PATIENCE = 60 + (LINES + TRANSACTIONS) // 10
-MOUNT, SECOND = '/mnt/dfs', '/mnt/second'
-SECOND_SOCKETS = '/run/second-node'
+MOUNT = '/mnt/dfs'
 
 # SMB's locks are mandatory for other machines: docs/posix.md.
 NOT_OF_TWO = {'who has the lock writes, who has not may as well'}
@@ -48,11 +47,8 @@ def one_node(lab, engine):
 def two_nodes(lab, engine):
     """The same folder on two nodes: two agents, two mounters, two clients to the server."""
     engine.mount('//t1/bench', MOUNT, options='rw')
-    os.makedirs(lab.path('client', SECOND), exist_ok=True)
-    own = ['--socket-dir', SECOND_SOCKETS, '--state-dir', SECOND_SOCKETS + '-state']
-    engine.dfsctl('mount', '//t1/bench', SECOND, '--credentials', engine.credentials(), '-o', 'rw', *own)
-    yield [MOUNT, SECOND]
-    engine.dfsctl('unmount', SECOND, *own[:2])
+    with engine.second_node('//t1/bench') as second:
+        yield [MOUNT, second]
     engine.check_idle()
     empty(lab)
 
