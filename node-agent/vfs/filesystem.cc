@@ -67,13 +67,16 @@ void Filesystem::ResumeInvalidations() {
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::Lookup(state::NodeId parent, std::string name,
                                                     Deadline deadline) {
-  std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
-  return impl_->After(std::move(nodes), impl_->Lookup(parent, std::move(name), deadline), deadline);
+  if (impl_->behind().empty()) {
+    return impl_->Lookup(parent, std::move(name), std::move(deadline));
+  }
+  return impl_->LookupBeside(parent, std::move(name), std::move(deadline));
 }
 void Filesystem::Forget(state::NodeId node, uint64_t lookups) { impl_->Forget(node, lookups); }
 Task<absl::StatusOr<AttributesReply>> Filesystem::GetAttributes(state::NodeId node,
                                                                 Deadline deadline) {
-  return impl_->After(impl_->BehindNode(node), impl_->GetAttributes(node, deadline), deadline);
+  if (impl_->behind().empty()) return impl_->GetAttributes(node, std::move(deadline));
+  return impl_->GetAttributesBeside(node, std::move(deadline));
 }
 Task<absl::StatusOr<std::string>> Filesystem::ReadLink(state::NodeId node, Deadline deadline) {
   return impl_->ReadLink(node, std::move(deadline));
@@ -178,8 +181,7 @@ Task<absl::StatusOr<state::FileHandle>> Filesystem::OpenDirectory(state::NodeId 
 }
 Task<absl::Status> Filesystem::ReadDirectory(state::FileHandle fh, uint64_t offset, bool plus,
                                              DirectorySink* sink, Deadline deadline) {
-  return impl_->After(impl_->BehindListing(fh),
-                      impl_->ReadDirectory(fh, offset, plus, sink, deadline), deadline);
+  return impl_->ReadDirectory(fh, offset, plus, sink, std::move(deadline));
 }
 void Filesystem::ReleaseDirectory(state::FileHandle fh) { impl_->ReleaseDirectory(fh); }
 Task<absl::StatusOr<struct statvfs>> Filesystem::GetStatistics(state::NodeId node,

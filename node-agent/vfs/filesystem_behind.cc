@@ -97,11 +97,6 @@ std::vector<state::NodeId> Filesystem::Impl::BehindRename(state::NodeId parent,
   return nodes;
 }
 
-std::vector<state::NodeId> Filesystem::Impl::BehindListing(state::FileHandle fh) const {
-  if (behind_.empty() || !tables_.handles().Contains(fh)) return {};
-  return BehindPath(PathOf(tables_.handles().Get(fh).node), 1, 1);
-}
-
 // --- WRITE
 
 bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,

@@ -169,8 +169,10 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
   }
   // A page may have been fetched long before the kernel comes to its end: what it says of a file is
   // then no news. The kernel looks such a name up when it needs it.
-  const bool is_news = is_link || attributes_.Put(directory, listed.name, listed.attributes,
-                                                  stream.epoch(), listed.seen, now);
+  // Nor is it of one of which something is pending.
+  const bool is_news =
+      is_link || (!IsBehindAt(*path) && attributes_.Put(directory, listed.name, listed.attributes,
+                                                        stream.epoch(), listed.seen, now));
   RETURN_IF_ERROR(stream.NoteGiven(position));
   if (plus && is_news) {
     ASSIGN_OR_RETURN(entry.node, NodeFor(directory, listed.name, *path));

@@ -196,7 +196,7 @@ class Filesystem::Impl {
                                             absl::Span<const uint8_t> from, ChangeJournal* journal,
                                             runtime::Deadline deadline, size_t* written_bytes);
   // Nodes of which something is pending: the file of a node, of one or two handles, of a name; of
-  // what a rename moves or replaces; of what a listing shows.
+  // what a rename moves or replaces.
   std::vector<state::NodeId> BehindNode(state::NodeId node) const;
   std::vector<state::NodeId> BehindHandle(state::FileHandle fh) const;
   std::vector<state::NodeId> BehindHandles(state::FileHandle one, state::FileHandle other) const;
@@ -204,7 +204,6 @@ class Filesystem::Impl {
   std::vector<state::NodeId> BehindRename(state::NodeId parent, std::string_view name,
                                           state::NodeId new_parent,
                                           std::string_view new_name) const;
-  std::vector<state::NodeId> BehindListing(state::FileHandle fh) const;
   // `call`, once nothing of these nodes is pending.
   template <class T>
   runtime::Task<T> After(std::vector<state::NodeId> nodes, runtime::Task<T> call,
@@ -212,6 +211,11 @@ class Filesystem::Impl {
     if (nodes.empty()) return call;
     return AfterEnd(std::move(nodes), std::move(call), std::move(deadline));
   }
+  // Lookup() and GetAttributes(), beside writes that are pending: filesystem_behind_looks.cc
+  runtime::Task<absl::StatusOr<EntryReply>> LookupBeside(state::NodeId parent, std::string name,
+                                                         runtime::Deadline deadline);
+  runtime::Task<absl::StatusOr<AttributesReply>> GetAttributesBeside(state::NodeId node,
+                                                                     runtime::Deadline deadline);
   // A call that tells an error of an earlier write of its handle, if there is one.
   runtime::Task<absl::Status> TellingKept(state::FileHandle fh, runtime::Task<absl::Status> call,
                                           runtime::Deadline deadline);
@@ -448,6 +452,20 @@ class Filesystem::Impl {
   std::vector<state::NodeId> BehindPath(const absl::StatusOr<dfs::DfsPath>& path,
                                         size_t least_below, size_t most_below) const;
   absl::StatusOr<dfs::DfsPath> PathOfName(state::NodeId parent, std::string_view name) const;
+  // Something is pending of this path.
+  bool IsBehindAt(const dfs::DfsPath& path) const {
+    return !behind_.empty() && !BehindPath(path, 0, 0).empty();
+  }
+  // What is pending of the node is where its path leads to, on a server that answers.
+  bool IsWrittenNow(state::NodeId node) const;
+  runtime::Task<absl::Status> AwaitSoon(std::vector<state::NodeId> nodes,
+                                        runtime::Deadline deadline);
+  // How long these are, at least, once all is written that is pending; 0: nothing is.
+  uint64_t PendingEnd(const std::vector<state::NodeId>& nodes) const;
+  // The same of what is the node's file, by whichever name.
+  uint64_t PendingEndOfFile(state::NodeId node) const;
+  // `seen_bytes` at least, with what was pending before a look and is now; true if something is.
+  bool AddPending(state::NodeId node, uint64_t before, struct stat* seen);
   bool MayWriteBehind(state::NodeId node, const OpenFile& file, const ChangeJournal* journal,
                       const runtime::Deadline& deadline) const;
   void KeepError(state::FileHandle fh, const absl::Status& status);

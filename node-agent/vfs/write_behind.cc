@@ -53,17 +53,27 @@ Task<absl::Status> WriteBehind::AwaitTurn(state::NodeId node, Range range, Deadl
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> WriteBehind::AwaitEnd(std::vector<state::NodeId> nodes, Deadline deadline) {
+Task<absl::Status> WriteBehind::AwaitEndOf(std::vector<state::NodeId> nodes, uint64_t before,
+                                           Deadline deadline) {
   // What comes later is not waited for: a writer that goes on must not keep others for ever.
-  const uint64_t until = next_number_;
   for (const state::NodeId node : nodes) {
     while (true) {
       const auto file = files_.find(node);
-      if (file == files_.end() || file->second.writes.begin()->first >= until) break;
+      if (file == files_.end() || file->second.writes.begin()->first >= before) break;
       CO_RETURN_IF_ERROR(co_await ended_.WaitForNotify(deadline));
     }
   }
   co_return absl::OkStatus();
+}
+
+uint64_t WriteBehind::EndOf(state::NodeId node) const {
+  uint64_t end = 0;
+  const auto file = files_.find(node);
+  if (file == files_.end()) return end;
+  for (const auto& [number, write] : file->second.writes) {
+    end = std::max(end, write.offset + write.size_bytes);
+  }
+  return end;
 }
 
 std::vector<state::NodeId> WriteBehind::Nodes() const {

@@ -87,11 +87,19 @@ class WriteBehind {
   }
   // Until what is pending of these nodes when it is called is so no longer, however it ended.
   runtime::Task<absl::Status> AwaitEnd(std::vector<state::NodeId> nodes,
-                                       runtime::Deadline deadline);
+                                       runtime::Deadline deadline) {
+    return AwaitEndOf(std::move(nodes), next_number_, std::move(deadline));
+  }
+  // The same of what was acknowledged before the number `before`, which is one of next_number().
+  runtime::Task<absl::Status> AwaitEndOf(std::vector<state::NodeId> nodes, uint64_t before,
+                                         runtime::Deadline deadline);
+  uint64_t next_number() const { return next_number_; }
 
   bool empty() const { return files_.empty(); }
   bool IsPending(state::NodeId node) const { return files_.contains(node); }
   std::vector<state::NodeId> Nodes() const;
+  // Where the last byte of a node's pending writes ends; 0: it has none.
+  uint64_t EndOf(state::NodeId node) const;
   uint64_t held_bytes() const { return held_bytes_; }
 
  private:
