@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -58,6 +59,12 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends() ||
                       hard_links_.Contains(node) || read_beside_locks_.contains(node) ||
                       !options_.pages;
+    if (GoesPastPages(node, flags)) {
+      reply.direct_io = true;
+      record_flags |= kHandlePastPages;
+    } else if (IsWrittenPastPages(node)) {
+      reply.direct_io = true;
+    }
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -83,6 +90,27 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
   opens_[node].insert(*fh);
   files_[*fh] = std::move(file);
   return reply;
+}
+
+bool Filesystem::Impl::GoesPastPages(state::NodeId node, int flags) const {
+  // Of an append the pages' owners are told anyway.
+  if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) != 0) return false;
+  return !opens_.contains(node) || IsWrittenPastPages(node);
+}
+
+bool Filesystem::Impl::IsWrittenPastPages(state::NodeId node) const {
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return false;
+  return std::any_of(open->second.begin(), open->second.end(), [this](state::FileHandle fh) {
+    return (Load(tables_.handles().Get(fh).flags) & kHandlePastPages) != 0;
+  });
+}
+
+void Filesystem::Impl::NoteWrittenPastPages(state::FileHandle fh, state::NodeId node) {
+  const auto open = opens_.find(node);
+  if (open == opens_.end() || open->second.size() < 2) return;
+  if ((Load(tables_.handles().Get(fh).flags) & kHandlePastPages) == 0) return;
+  invalidation_.DataChanged(node);
 }
 
 void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {
