@@ -4,6 +4,7 @@
   bench.py [SECTION]...   get        one 2 GiB file: dfsctl get and smbclient, signed and plain
                           mount      through a mount: ours, smbclient, smbnetfs, the floor
                           write      writing through a mount: one large file, 2,000 small ones
+                          cost       what the request arena and its journal cost
                           failover   the longest stall of readers while a target, or the root, dies
                           (none)     every section
 
@@ -27,6 +28,7 @@ E2E = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(E2E)
 sys.path.insert(0, E2E)
 sys.dont_write_bytecode = True
+import bench_cost  # noqa: E402  pylint: disable=wrong-import-position
 from lab import Engine, Lab, LabError, Readers  # noqa: E402  pylint: disable=wrong-import-position
 from lab.lab import PASSWORDS  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -534,6 +536,11 @@ def bench_write(lab):
     print_goals(rows)
 
 
+def cost_of_the_arena(lab):
+    heading(f'The request arena and its journal ({bench_cost.RUNS} runs)', 'bench.py cost')
+    print_goals(bench_cost.bench_cost(lab))
+
+
 # The failover table: what readers see while a server dies.
 
 FAULTS = ('kill', 'reset', 'drop', 'stop')
@@ -644,7 +651,8 @@ def bench_failover(lab):
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
 
-SECTIONS = {'get': bench_get, 'mount': bench_mount, 'write': bench_write, 'failover': bench_failover}
+SECTIONS = {'get': bench_get, 'mount': bench_mount, 'write': bench_write, 'cost': cost_of_the_arena,
+            'failover': bench_failover}
 
 
 def main():
@@ -655,7 +663,7 @@ def main():
     if not os.access(f'{BIN}/dfsctl', os.X_OK):
         print('bench: build/bin/dfsctl is missing: make build', file=sys.stderr)
         return 1
-    targets = ('t1',) if set(sections) <= {'get', 'mount', 'write'} else ('t1', 't2', 't3')
+    targets = ('t1',) if set(sections) <= {'get', 'mount', 'write', 'cost'} else ('t1', 't2', 't3')
     with Lab(big_mib=MIB, tmpfs='16g', big_targets=targets) as lab:
         for section in sections:
             ATTEMPTS.run(section, SECTIONS[section], lab)
