@@ -54,7 +54,7 @@ Simulation::Simulation(Schedule schedule, bool verbose)
       world_, host_, oracle_,
       NodeOptions{.smb = schedule_.smb,
                   .referral_ttl_min = absl::Seconds(std::min<uint32_t>(schedule_.ttl_seconds, 5)),
-                  .write_behind = schedule_.seed % 2 == 1,  // No draw: they are the schedule's.
+                  .write_behind = schedule_.write_behind,
                   .save_cache = schedule_.save_cache});
   workload_ = std::make_unique<Workload>(*node_, *lab_, oracle_, schedule_.longest_pause);
   if (schedule_.lockers > 0) {

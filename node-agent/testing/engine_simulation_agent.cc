@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <string.h>
 
 #include <algorithm>
 #include <utility>
@@ -85,6 +86,11 @@ Task<Mount::Answer> Mount::Ask(uint32_t opcode, uint64_t node, std::string body,
                      .link = std::move(link),
                      .asked = node_.world().now(),
                      .patience = patience};
+  // The handle stands first in all of these.
+  if (opcode == FUSE_WRITE || opcode == FUSE_FSYNC || opcode == FUSE_FLUSH ||
+      opcode == FUSE_RELEASE) {
+    memcpy(&pending->handle, body.data(), sizeof(pending->handle));
+  }
   pending_[unique] = pending;
   Notify();
   if (interrupt_after != absl::InfiniteDuration()) {
@@ -125,22 +131,14 @@ void Mount::Pump() {
     }
     const auto found = pending_.find(answer->unique);
     if (found == pending_.end()) {
-      // One that was acknowledged before its server had it, by the next agent: a kernel says
-      // ENOENT.
-      const auto written = written_.find(answer->unique);
-      if (written != written_.end() && written->second + 1 < node_.generation_) {
-        ++written->second;
-        continue;
-      }
+      if (MayAnswerAgain(answer->unique)) continue;  // A kernel says ENOENT.
       node_.oracle_.Violation(
           absl::StrCat("unique ", answer->unique, " answered twice, or never asked"));
       continue;
     }
     std::shared_ptr<Pending> pending = std::move(found->second);
     pending_.erase(found);
-    if (pending->record.opcode == FUSE_WRITE && answer->error == 0) {
-      written_[answer->unique] = 0;
-    }
+    NoteAnswered(*pending, answer->error);
     pending->answer = {
         .error = answer->error,
         .body = std::move(answer->body),
@@ -148,6 +146,25 @@ void Mount::Pump() {
     node_.oracle_.NoteAnswer(pending->record, node_.agent_well_since());
     node_.applications().Post([pending] { pending->answered.Set(); });
   }
+}
+
+bool Mount::MayAnswerAgain(uint64_t unique) {
+  const auto written = written_.find(unique);
+  if (written == written_.end() || written->second.agent >= node_.generation_) return false;
+  written->second.agent = node_.generation_;
+  return true;
+}
+
+void Mount::NoteAnswered(const Pending& pending, int error) {
+  const uint32_t opcode = pending.record.opcode;
+  if (opcode == FUSE_WRITE && error == 0 && node_.writes_behind()) {
+    written_[pending.record.unique] = {.handle = pending.handle, .agent = node_.generation_};
+  }
+  // Its server has it now.
+  const bool ends = (opcode == FUSE_FSYNC || opcode == FUSE_FLUSH) && error == 0;
+  if (!ends && opcode != FUSE_RELEASE) return;
+  std::erase_if(written_,
+                [&](const auto& written) { return written.second.handle == pending.handle; });
 }
 
 void Mount::Abort() {

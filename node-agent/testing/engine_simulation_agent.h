@@ -66,7 +66,17 @@ class Mount {
     RequestRecord record;
     runtime::Event answered;
     Answer answer;
+    uint64_t handle = 0;  // Of what goes through one.
   };
+  // A WRITE that an agent has answered, and of whose handle nobody was told since that all is done.
+  struct Written {
+    uint64_t handle = 0;
+    uint32_t agent = 0;  // The last one that has answered.
+  };
+
+  // A second answer to it: by the next agent, to what its server may not have yet.
+  bool MayAnswerAgain(uint64_t unique);
+  void NoteAnswered(const Pending& pending, int error);
 
   void SendInterrupt(uint64_t unique);
   void Notify();
@@ -81,7 +91,7 @@ class Mount {
   testing::FakeFuseKernel kernel_;
   UniqueFd tables_fd_;
   std::map<uint64_t, std::shared_ptr<Pending>> pending_;
-  std::map<uint64_t, uint32_t> written_;  // WRITEs: the last agent that has answered.
+  std::map<uint64_t, Written> written_;  // By unique.
   bool gone_ = false;
   // Notified, on the agent's loop, when there is something to read.
   std::weak_ptr<runtime::Condition> readable_;
@@ -100,6 +110,8 @@ class Node {
   ~Node();
 
   runtime::SimWorld& world() { return world_; }
+  // WRITEs may be answered before their server has them.
+  bool writes_behind() const { return options_.write_behind; }
   // The applications' process.
   runtime::SimLoop& applications() { return *applications_; }
   void SpawnApplication(runtime::Task<void> task);

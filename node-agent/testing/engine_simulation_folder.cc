@@ -20,6 +20,26 @@ bool SaysUnknown(int error) {
   return error == EIO || error == EINTR || error == ENOTCONN || error == EHOSTDOWN;
 }
 
+// Of several writes, whatever may be done where not all of them are.
+std::vector<Step> PartsOf(const Step& step) {
+  std::vector<Step> parts;
+  if (step.earlier.empty()) return parts;
+  std::vector<Step::Piece> all = step.earlier;
+  all.push_back({.offset = step.offset, .bytes = step.bytes});
+  for (size_t chosen = 1; chosen + 1 < size_t{1} << all.size(); ++chosen) {
+    Step part = step;
+    part.earlier.clear();
+    for (size_t i = 0; i < all.size(); ++i) {
+      if ((chosen >> i & 1) != 0) part.earlier.push_back(all[i]);
+    }
+    part.offset = part.earlier.back().offset;
+    part.bytes = std::move(part.earlier.back().bytes);
+    part.earlier.pop_back();
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
 }  // namespace
 
 // --- Copies
@@ -152,7 +172,7 @@ Folder::Outcome Folder::Settle(const Step& step, int error, CopySet reachable, b
     }
     return outcome;
   }
-  if (SaysUnknown(error)) return SettleUnknown(step, error, next, able);
+  if (SaysUnknown(error)) return SettleUnknown(step, error, next, able, files);
   // The copy that serves now has another file there: the kernel looks it up again.
   const bool elsewhere = (error == ESTALE && reachable == Copies::kEvery) ||
                          (unsettled && (error == ENOENT || error == ESTALE || error == ENOTDIR));
@@ -176,12 +196,17 @@ Folder::Outcome Folder::SettleDone(const Step& step, const Models& next, CopySet
   return outcome;
 }
 
-Folder::Outcome Folder::SettleUnknown(const Step& step, int error, const Models& next,
-                                      CopySet able) {
+Folder::Outcome Folder::SettleUnknown(const Step& step, int error, const Models& next, CopySet able,
+                                      const Files& files) {
   unknown_ = true;
   for (size_t copy = 0; copy < models_.size(); ++copy) {
     if ((able & Bit(copy)) == 0) continue;
     others_[copy].push_back(next[copy]);
+    for (Step part : PartsOf(step)) {  // Each was done, or not, whatever became of the others.
+      part.file = files[copy];
+      TreeModel some = models_[copy];
+      if (some.Apply(part) == 0) others_[copy].push_back(std::move(some));
+    }
     if (step.kind != Step::Kind::kRename || !step.replaces) continue;
     // The file that is to be replaced was open: it was hidden, and then nobody knows.
     TreeModel halfway = models_[copy];

@@ -99,7 +99,8 @@ class Folder {
 
   std::string Describe(const Step& step, int error, const Models& next) const;
   Outcome SettleDone(const Step& step, const Models& next, CopySet able);
-  Outcome SettleUnknown(const Step& step, int error, const Models& next, CopySet able);
+  Outcome SettleUnknown(const Step& step, int error, const Models& next, CopySet able,
+                        const Files& files);
   CopySet UnlikeModels() const;
   bool IsTolerated(const Step& step, int error) const;
 

@@ -62,9 +62,7 @@ bool Lockers::MayFail(const File& file, int error) const {
   if (file.mount->gone() || oracle_.failed()) return true;
   const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(file.link);
   const bool gone = error == ENOENT || error == ESTALE || error == ENOTDIR;
-  // What a dead agent had locked stays so while its process of the server hangs.
-  const bool hangs = error == EACCES && !calm_ && !stays_;
-  return (unsettled && (gone || error == EIO)) || (gone && !stays_) || hangs;
+  return (unsettled && (gone || error == EIO)) || (gone && !stays_);
 }
 
 Task<bool> Lockers::Open(std::shared_ptr<File> file, size_t self) {
@@ -153,10 +151,13 @@ Task<bool> Lockers::Use(std::shared_ptr<File> file, size_t self) {
   fuse_read_in read = {};
   read.fh = file->owners[self].fh;
   read.size = 4096;
+  const bool locked = IsLockedByFormer(*file);
   const Mount::Answer answer = co_await file->mount->Ask(
       FUSE_READ, FUSE_ROOT_ID, BytesOf(read), file->link, absl::InfiniteDuration(), kPatience);
   if (answer.error == 0) co_return true;
-  if (answer.error != EIO && !MayFail(*file, answer.error)) {
+  // What a dead agent had locked stays so while its process of the server hangs.
+  const bool refused = answer.error == EACCES && (locked || IsLockedByFormer(*file));
+  if (answer.error != EIO && !refused && !MayFail(*file, answer.error)) {
     oracle_.Violation(absl::StrCat("locker: READ: ", strerror(answer.error)));
   }
   co_return false;
@@ -221,21 +222,35 @@ Task<void> Lockers::Step(std::shared_ptr<File> file, size_t self) {
   }
 }
 
+const testing::ScriptedFile* Lockers::Find(size_t copy, const File& file) const {
+  const testing::ScriptedFile* const folder = copies_.Find(copy, file.folder);
+  if (folder == nullptr) return nullptr;
+  const auto one = std::find_if(folder->children.begin(), folder->children.end(),
+                                [](auto& child) { return child.second->name == u"one"; });
+  return one == folder->children.end() ? nullptr : one->second.get();
+}
+
+bool Lockers::IsLockedByFormer(const File& file) const {
+  for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
+    const testing::ScriptedFile* const one = Find(copy, file);
+    testing::ScriptedServer& server = lab_.server(Copies::kAll[copy].server).scripted();
+    if (one != nullptr && server.IsLockedByFormer(*one)) return true;
+  }
+  return false;
+}
+
 bool Lockers::IsHeldOnAServer(const File& file, const Owner& owner) const {
   for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
-    const testing::ScriptedFile* const folder = copies_.Find(copy, file.folder);
-    if (folder == nullptr) continue;
-    const auto one = std::find_if(folder->children.begin(), folder->children.end(),
-                                  [](auto& child) { return child.second->name == u"one"; });
-    if (one == folder->children.end()) continue;
+    const testing::ScriptedFile* const one = Find(copy, file);
+    if (one == nullptr) continue;
     bool all = true;
     for (uint64_t at = 0; at < kBytes && all; ++at) {
       if (owner.held[at] == Kind::kNone) continue;
-      all = std::any_of(one->second->locks.begin(), one->second->locks.end(),
-                        [&](const testing::ScriptedLock& lock) {
-                          return lock.offset <= at && at < lock.offset + lock.length_bytes &&
-                                 (lock.exclusive || owner.held[at] == Kind::kShared);
-                        });
+      all =
+          std::any_of(one->locks.begin(), one->locks.end(), [&](const testing::ScriptedLock& lock) {
+            return lock.offset <= at && at < lock.offset + lock.length_bytes &&
+                   (lock.exclusive || owner.held[at] == Kind::kShared);
+          });
     }
     if (all) return true;
   }

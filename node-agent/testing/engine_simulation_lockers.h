@@ -15,27 +15,18 @@
 #include "absl/time/time.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/testing/engine_simulation_agent.h"
+#include "node-agent/testing/engine_simulation_applications.h"
 #include "node-agent/testing/engine_simulation_folder.h"
 #include "node-agent/testing/engine_simulation_lab.h"
 #include "node-agent/testing/engine_simulation_oracle.h"
 
 namespace dfscsi::simulation {
 
-class Lockers {
+class Lockers : public ChangingApplications {
  public:
-  // `stays`: as of Writers.
-  Lockers(Node& node, Lab& lab, Oracle& oracle, absl::Duration longest_pause, bool stays)
-      : node_(node),
-        lab_(lab),
-        oracle_(oracle),
-        copies_(lab),
-        longest_pause_(longest_pause),
-        stays_(stays) {}
+  using ChangingApplications::ChangingApplications;
 
   void Start(std::shared_ptr<Mount> mount, int owners);
-  void Stop() { stopping_ = true; }
-  void set_calm() { calm_ = true; }
-  int running() const { return running_; }
 
   struct Counts {
     int64_t locked = 0;
@@ -81,21 +72,16 @@ class Lockers {
   // Another owner that was told it has what conflicts; -1: none.
   int Conflicting(const File& file, size_t self) const;
   bool MayFail(const File& file, int error) const;
+  // A former connection of ours, whose end its server has not seen, has locked something of the
+  // file.
+  bool IsLockedByFormer(const File& file) const;
+  // On that copy; null: it is not there.
+  const testing::ScriptedFile* Find(size_t copy, const File& file) const;
   bool IsHeldOnAServer(const File& file, const Owner& owner) const;
-  uint64_t Below(uint64_t n) { return node_.applications().Random() % n; }
 
-  Node& node_;
-  Lab& lab_;
-  Oracle& oracle_;
-  Copies copies_;
-  const absl::Duration longest_pause_;
-  const bool stays_;
   int files_ = 0;
   uint64_t last_owner_ = 0;
   Counts counts_;
-  bool stopping_ = false;
-  bool calm_ = false;
-  int running_ = 0;
 };
 
 }  // namespace dfscsi::simulation

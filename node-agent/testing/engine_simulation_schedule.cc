@@ -148,6 +148,7 @@ Schedule Schedule::DrawWithWriters(uint64_t seed) {
   constexpr uint64_t kOtherWorlds = uint64_t{1} << 40;
   Schedule schedule = Draw(seed + kOtherWorlds);
   schedule.seed = seed;
+  schedule.write_behind = seed % 2 == 1;  // No draw: the others stay as they are.
   SimRandom random(SimRandom(seed + 7'777).Next());
   schedule.applications = 1;
   schedule.writers = 1 + static_cast<int>(random.Below(3));
@@ -172,6 +173,7 @@ Schedule Schedule::DrawWithLockers(uint64_t seed) {
   constexpr uint64_t kOtherWorlds = uint64_t{1} << 41;
   Schedule schedule = DrawWithWriters(seed + kOtherWorlds);
   schedule.seed = seed;
+  schedule.write_behind = seed % 2 == 1;
   schedule.lockers = 1 + schedule.writers;  // Two at least, so that they exclude each other.
   schedule.writers = 0;
   return schedule;
@@ -210,6 +212,7 @@ std::string Schedule::ToString() const {
     absl::StrAppend(&text, ", ", writers, " writers each, appending by ",
                     server_appends ? "the server" : "a lock");
   }
+  if (write_behind) text += ", written behind";
   if (lockers > 0) absl::StrAppend(&text, ", ", lockers, " owners of locks each");
   for (const Event& event : events) absl::StrAppend(&text, "\n", event.ToString());
   return text;

@@ -82,9 +82,11 @@ struct Schedule {
   bool encrypt = false;
   bool save_cache = false;
   int mounts = 1;
-  int applications = 0;          // Of each mount.
-  int writers = 0;               // Of each mount; 0: nothing can be changed.
-  int lockers = 0;               // Of each mount; 0: nobody locks.
+  int applications = 0;  // Of each mount.
+  int writers = 0;       // Of each mount; 0: nothing can be changed.
+  int lockers = 0;       // Of each mount; 0: nobody locks.
+  // WRITEs may be answered before their server has them: in half of the worlds.
+  bool write_behind = false;
   bool server_appends = true;    // Else appending is done under a lock.
   absl::Duration longest_pause;  // Of an application between two visits.
   double fragmentation = 0;

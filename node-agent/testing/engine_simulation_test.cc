@@ -1,60 +1,30 @@
-// Thousands of seeds (engine_simulation.h), and single behaviours by name.
-//
-//   DFSCSI_SIM_SEEDS=5000    how many seeds
-//   DFSCSI_SIM_FIRST=1       the first one
-//   DFSCSI_SIM_SEED=123      one seed, with what happens in it
+// Thousands of seeds (engine_simulation_seeds.h), and single behaviours by name.
 
 #include "node-agent/testing/engine_simulation.h"
 
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "node-agent/testing/engine_simulation_seeds.h"
 
 namespace dfscsi::simulation {
 namespace {
 
-uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
-  const char* const value = getenv(variable);
-  uint64_t number = 0;
-  return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
-}
-
-// What a violation prints: everything that replays it.
-std::string Report(const Schedule& schedule, const Oracle& oracle) {
-  return absl::StrCat(oracle.violations().front(), "\n", schedule.ToString(),
-                      "\nreplay: DFSCSI_SIM_SEED=", schedule.seed,
-                      " build/release/tests/engine_simulation_test "
-                      "--gtest_filter=EngineSimulationTest.FaultsInRandomCombination");
-}
-
 TEST(EngineSimulationTest, FaultsInRandomCombination) {
-  const uint64_t one = NumberFrom("DFSCSI_SIM_SEED", 0);
-  const uint64_t first = one != 0 ? one : NumberFrom("DFSCSI_SIM_FIRST", 1);
-  const uint64_t seeds = one != 0 ? 1 : NumberFrom("DFSCSI_SIM_SEEDS", 500);
-  const uint64_t most_failures = NumberFrom("DFSCSI_SIM_FAILURES", 1);
   absl::Duration longest;
   int64_t visits = 0;
-  uint64_t failures = 0;
-  for (uint64_t seed = first; seed < first + seeds && failures < most_failures; ++seed) {
-    const Schedule schedule = Schedule::Draw(seed);
-    Simulation simulation(schedule, /*verbose=*/one != 0);
-    if (!simulation.Run()) {
-      ++failures;
-      ADD_FAILURE() << Report(schedule, simulation.oracle());
-    }
+  const Seeds seeds = RunSeeds(500, Schedule::Draw, [&](Simulation& simulation) {
     longest = std::max(longest, simulation.oracle().longest_wait());
     visits += simulation.workload().visits();
-  }
+  });
   printf("%llu seeds, %lld visits, the longest wait that was owed: %s\n",
-         static_cast<unsigned long long>(seeds), static_cast<long long>(visits),
+         static_cast<unsigned long long>(seeds.ran), static_cast<long long>(visits),
          absl::FormatDuration(longest).c_str());
 }
 

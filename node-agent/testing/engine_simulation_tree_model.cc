@@ -42,6 +42,11 @@ std::string Difference(const std::string& path, const std::string& want, const s
                       "; they differ from ", same, " on");
 }
 
+void Put(uint64_t offset, const std::string& what, std::string* into) {
+  into->resize(std::max<uint64_t>(into->size(), offset + what.size()), '\0');
+  into->replace(offset, what.size(), what);
+}
+
 }  // namespace
 
 std::string Step::ToString() const {
@@ -53,6 +58,9 @@ std::string Step::ToString() const {
   if (kind == Kind::kWrite) {
     absl::StrAppend(&text, appends ? " at the end" : absl::StrCat(" at ", offset), " ",
                     bytes.size(), " bytes");
+    for (const Piece& piece : earlier) {
+      absl::StrAppend(&text, ", after ", piece.bytes.size(), " at ", piece.offset);
+    }
   }
   if (kind == Kind::kTruncate) absl::StrAppend(&text, " to ", size_bytes);
   if (exclusive) text += " O_EXCL";
@@ -151,9 +159,8 @@ int TreeModel::Apply(const Step& step, uint64_t* opened) {
       break;
     case Step::Kind::kWrite: {
       std::string& bytes = files_[file].bytes;
-      const uint64_t offset = step.appends ? bytes.size() : step.offset;
-      bytes.resize(std::max<uint64_t>(bytes.size(), offset + step.bytes.size()), '\0');
-      bytes.replace(offset, step.bytes.size(), step.bytes);
+      for (const Step::Piece& piece : step.earlier) Put(piece.offset, piece.bytes, &bytes);
+      Put(step.appends ? bytes.size() : step.offset, step.bytes, &bytes);
       files_[file].written.reset();
       return 0;
     }

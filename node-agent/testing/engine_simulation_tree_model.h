@@ -39,8 +39,15 @@ struct Step {
   bool truncates = false;
   bool appends = false;
   bool replaces = false;
+  // Of kWrite; `earlier`: what was written before it through the same handle, in this order, and of
+  // which nobody has been told yet how it ended.
+  struct Piece {
+    uint64_t offset = 0;
+    std::string bytes = {};
+  };
   uint64_t offset = 0;
   std::string bytes = {};
+  std::vector<Piece> earlier = {};
   uint64_t size_bytes = 0;
   absl::Time time = {};
 

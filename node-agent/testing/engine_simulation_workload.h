@@ -13,23 +13,17 @@
 #include "absl/time/time.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/testing/engine_simulation_agent.h"
+#include "node-agent/testing/engine_simulation_applications.h"
 #include "node-agent/testing/engine_simulation_lab.h"
 #include "node-agent/testing/engine_simulation_oracle.h"
 
 namespace dfscsi::simulation {
 
-class Workload {
+class Workload : public Applications {
  public:
-  Workload(Node& node, Lab& lab, Oracle& oracle, absl::Duration longest_pause)
-      : node_(node), lab_(lab), oracle_(oracle), longest_pause_(longest_pause) {}
+  using Applications::Applications;
 
-  // They run until Stop(), or until their mount is gone.
   void Start(std::shared_ptr<Mount> mount, int applications);
-  void Stop() { stopping_ = true; }
-  bool stopping() const { return stopping_; }
-  int running() const { return running_; }
-  // Applications end without pauses, and without a signal to their requests.
-  void set_calm() { calm_ = true; }
 
   // Visits that each application has completed; those of mounts that are gone stand still.
   struct Progress {
@@ -69,17 +63,8 @@ class Workload {
   runtime::Task<void> Leave(Visit* visit);
 
   bool IsAllowed(const Visit& visit, uint32_t opcode, int error, bool interruptible) const;
-  uint64_t Random() { return node_.applications().Random(); }
-  uint64_t Below(uint64_t n) { return Random() % n; }
 
-  Node& node_;
-  Lab& lab_;
-  Oracle& oracle_;
-  const absl::Duration longest_pause_;
   std::vector<Progress> progress_;
-  bool stopping_ = false;
-  bool calm_ = false;
-  int running_ = 0;
 };
 
 }  // namespace dfscsi::simulation

@@ -137,22 +137,25 @@ bool Writers::Accept(const Visit& visit, const Answer& answer, uint32_t opcode,
   return false;
 }
 
+bool Writers::CheckUnchanged(const Visit& visit, const Step& step) {
+  const std::string change = visit.folder->FindChange();
+  if (change.empty()) return true;
+  oracle_.Violation(absl::StrCat("before ", step.ToString(), ", ", change));
+  return false;
+}
+
 Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, std::string body,
                        std::string* reply, Folder::Outcome* outcome, Folder::Files files) {
-  const std::string change = visit->folder->FindChange();
-  if (!change.empty()) {
-    oracle_.Violation(absl::StrCat("before ", step.ToString(), ", ", change));
-    co_return false;
-  }
-  ++counts_.steps;
+  if (!CheckUnchanged(*visit, step)) co_return false;
   const absl::Time asked = node_.world().now();
-  uint64_t handle = 0;
-  if (opcode == FUSE_WRITE) memcpy(&handle, body.data(), sizeof(handle));
   Answer answer = co_await Ask(visit, opcode, node, std::move(body));
-  if (opcode == FUSE_WRITE && answer.error == 0 && !oracle_.failed()) {
-    answer.error = co_await AwaitWritten(visit, handle);
-  }
-  if (oracle_.failed()) co_return false;
+  co_return Settle(visit, step, std::move(answer), asked, reply, outcome, files);
+}
+
+bool Writers::Settle(Visit* visit, const Step& step, Answer answer, absl::Time asked,
+                     std::string* reply, Folder::Outcome* outcome, const Folder::Files& files) {
+  ++counts_.steps;
+  if (oracle_.failed()) return false;
   if (visit->mount->gone() && answer.error != 0) answer.error = ENOTCONN;
   const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit->link);
   *outcome = visit->folder->Settle(step, answer.error, visit->reachable, unsettled, files);
@@ -160,7 +163,7 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
     oracle_.Violation(absl::StrCat(outcome->violation, "\n    link \"", visit->link, "\", mount ",
                                    visit->mount->id(), ", asked ",
                                    absl::FormatDuration(node_.world().now() - asked), " ago"));
-    co_return false;
+    return false;
   }
   node_.world().Log(absl::StrCat("writer: ", visit->folder->name(), " ", step.ToString(), ": ",
                                  answer.error == 0 ? "done" : strerror(answer.error)));
@@ -171,7 +174,7 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
       visit->view = static_cast<size_t>(absl::countr_zero(outcome->where));
     }
     *reply = std::move(answer.body);
-    co_return true;
+    return true;
   }
   if (outcome->unknown) {
     if (answer.error == EIO) ++counts_.unknown;
@@ -181,22 +184,37 @@ Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, 
     if (answer.error == EINTR && !answer.signalled) {
       oracle_.Violation(absl::StrCat("EINTR without a signal: ", step.ToString()));
     }
-    co_return false;
+    return false;
   }
   // Refused, as it must be; by a copy that does not have the folder it is over.
   const bool gone = answer.error == ESTALE || !visit->folder->on(visit->view).Has("") ||
                     (outcome->where & (1u << visit->view)) == 0;
-  co_return !gone;
+  return !gone;
 }
 
-// A WRITE may be answered before its server has it. An error is told once, by what comes next.
 Task<int> Writers::AwaitWritten(Visit* visit, uint64_t handle) {
   fuse_fsync_in sync = {};
   sync.fh = handle;
-  const Mount::Answer answer = co_await visit->mount->Ask(
-      FUSE_FSYNC, FUSE_ROOT_ID, BytesOf(sync), visit->link, absl::InfiniteDuration(), kPatience);
-  // Whatever it is: that the WRITE was made is not known.
-  co_return answer.error == 0 ? 0 : EIO;
+  fuse_flush_in flush = {};
+  flush.fh = handle;
+  const bool closes = Below(2) == 0;
+  const auto ask = [&](bool by_flush) {
+    return visit->mount->Ask(by_flush ? FUSE_FLUSH : FUSE_FSYNC, FUSE_ROOT_ID,
+                             by_flush ? BytesOf(flush) : BytesOf(sync), visit->link,
+                             absl::InfiniteDuration(), kPatience);
+  };
+  const Mount::Answer answer = co_await ask(closes);
+  if (answer.error == 0 || visit->mount->gone() || oracle_.failed()) co_return answer.error;
+  // A handle that is stale has lost it, too.
+  if (answer.error != EIO && answer.error != EHOSTDOWN && answer.error != ESTALE) {
+    oracle_.Violation(absl::StrCat("a WRITE that was answered failed: ", strerror(answer.error)));
+  }
+  // Closing asks no server: what it says once more is what was told.
+  const Mount::Answer again = co_await ask(/*by_flush=*/true);
+  if (again.error != 0 && !visit->mount->gone()) {
+    oracle_.Violation(absl::StrCat("a lost WRITE is told twice: ", strerror(again.error)));
+  }
+  co_return EIO;
 }
 
 // --- Names

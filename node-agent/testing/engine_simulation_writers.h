@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "node-agent/runtime/task.h"
 #include "node-agent/testing/engine_simulation_agent.h"
+#include "node-agent/testing/engine_simulation_applications.h"
 #include "node-agent/testing/engine_simulation_folder.h"
 #include "node-agent/testing/engine_simulation_lab.h"
 #include "node-agent/testing/engine_simulation_oracle.h"
@@ -25,21 +26,11 @@
 
 namespace dfscsi::simulation {
 
-class Writers {
+class Writers : public ChangingApplications {
  public:
-  // `stays`: the first target of each link serves for ever, and so nothing may fail.
-  Writers(Node& node, Lab& lab, Oracle& oracle, absl::Duration longest_pause, bool stays)
-      : node_(node),
-        lab_(lab),
-        oracle_(oracle),
-        copies_(lab),
-        longest_pause_(longest_pause),
-        stays_(stays) {}
+  using ChangingApplications::ChangingApplications;
 
   void Start(std::shared_ptr<Mount> mount, int writers);
-  void Stop() { stopping_ = true; }
-  int running() const { return running_; }
-  void set_calm() { calm_ = true; }
 
   struct Progress {
     std::shared_ptr<Mount> mount;
@@ -54,6 +45,7 @@ class Writers {
   struct Counts {
     int64_t steps = 0;
     int64_t done = 0;
+    int64_t early = 0;    // WRITEs behind others of which nobody was told yet.
     int64_t unknown = 0;  // EIO, but for signals.
     int64_t left = 0;     // Folders that the link had left.
   };
@@ -104,12 +96,20 @@ class Writers {
   // A change: the request, and what the answer says of it.
   runtime::Task<bool> Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, std::string body,
                          std::string* reply, Folder::Outcome* outcome, Folder::Files files = {});
-  // Until what the handle has written is on its server. An errno.
+  // Nothing has changed since the last answer.
+  bool CheckUnchanged(const Visit& visit, const Step& step);
+  // What an answer says of a change. False: the folder must be left.
+  bool Settle(Visit* visit, const Step& step, Answer answer, absl::Time asked, std::string* reply,
+              Folder::Outcome* outcome, const Folder::Files& files);
+  // What became of WRITEs that were answered before their server had them, as the handle's next
+  // fsync or close tells it, once. An errno.
   runtime::Task<int> AwaitWritten(Visit* visit, uint64_t handle);
   runtime::Task<bool> MakeDirectory(Visit* visit, std::string path);
   runtime::Task<bool> CreateFile(Visit* visit, std::string path);
   runtime::Task<bool> OpenFile(Visit* visit, std::string path);
   runtime::Task<bool> Write(Visit* visit, size_t handle);
+  // A WRITE, after those in step->earlier.
+  runtime::Task<Answer> WriteOnce(Visit* visit, uint64_t handle, Step* step);
   runtime::Task<bool> Sync(Visit* visit, size_t handle);
   runtime::Task<bool> SetSizeOrTime(Visit* visit, std::string path);
   runtime::Task<bool> Rename(Visit* visit, std::string path, std::string target, bool replaces);
@@ -124,23 +124,11 @@ class Writers {
   std::string Bytes();
   CopySet ReachableBy(const std::string& link) const;
 
-  uint64_t Random() { return node_.applications().Random(); }
-  uint64_t Below(uint64_t n) { return Random() % n; }
-
-  Node& node_;
-  Lab& lab_;
-  Oracle& oracle_;
-  Copies copies_;
-  const absl::Duration longest_pause_;
-  const bool stays_;
   std::vector<Progress> progress_;
   std::vector<std::unique_ptr<Folder>> folders_;
   int bases_ = 0;  // Taken so far.
   uint64_t last_file_ = 0;
   Counts counts_;
-  bool stopping_ = false;
-  bool calm_ = false;
-  int running_ = 0;
 };
 
 }  // namespace dfscsi::simulation

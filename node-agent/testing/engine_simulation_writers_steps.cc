@@ -150,32 +150,61 @@ Task<bool> Writers::OpenFile(Visit* visit, std::string path) {
   co_return true;
 }
 
+Task<Writers::Answer> Writers::WriteOnce(Visit* visit, uint64_t handle, Step* step) {
+  step->offset = Below(4'000);
+  step->bytes = Bytes();
+  fuse_write_in write = {};
+  write.fh = handle;
+  write.offset = step->offset;
+  write.size = static_cast<uint32_t>(step->bytes.size());
+  Answer answer = co_await Ask(visit, FUSE_WRITE, FUSE_ROOT_ID, BytesOf(write) + step->bytes);
+  if (answer.error == 0 && As<fuse_write_out>(answer.body).size != step->bytes.size()) {
+    oracle_.Violation("a short WRITE");
+  }
+  co_return answer;
+}
+
 Task<bool> Writers::Write(Visit* visit, size_t index) {
   const Handle handle = visit->handles[index];
   Step step{.kind = Step::Kind::kWrite,
             .path = handle.path,
             .through_handle = true,
             .appends = handle.appends};
-  step.offset = Below(4'000);
-  step.bytes = Bytes();
-  fuse_write_in write = {};
-  write.fh = handle.fh;
-  write.offset = step.offset;
-  write.size = static_cast<uint32_t>(step.bytes.size());
+  if (!CheckUnchanged(*visit, step)) co_return false;
+  const absl::Time asked = node_.world().now();
+  // Else what is answered is on its server.
+  const bool behind = node_.writes_behind() && !handle.appends;
+  Answer answer = co_await WriteOnce(visit, handle.fh, &step);
+  for (uint64_t more = behind ? Below(3) : 0; more > 0 && answer.error == 0; --more) {
+    step.earlier.push_back({.offset = step.offset, .bytes = std::move(step.bytes)});
+    ++counts_.early;
+    answer = co_await WriteOnce(visit, handle.fh, &step);
+  }
   std::string reply;
   Folder::Outcome outcome;
-  const bool go_on = co_await Do(visit, step, FUSE_WRITE, FUSE_ROOT_ID, BytesOf(write) + step.bytes,
-                                 &reply, &outcome, handle.files);
-  if (!go_on || reply.empty()) co_return go_on;
-  if (As<fuse_write_out>(reply).size != step.bytes.size()) {
-    oracle_.Violation("a short WRITE");
-    co_return false;
+  if (behind && answer.error == 0) answer.error = co_await AwaitWritten(visit, handle.fh);
+  if (answer.error == ESTALE && !step.earlier.empty()) {
+    // Of this one it is an answer, of those before it there is none yet.
+    const int error = co_await AwaitWritten(visit, handle.fh);
+    if (error != 0) {
+      answer.error = error;
+    } else {
+      Step before = step;
+      before.offset = before.earlier.back().offset;
+      before.bytes = before.earlier.back().bytes;
+      before.earlier.pop_back();
+      step.earlier.clear();
+      const bool go_on = Settle(visit, before, {}, asked, &reply, &outcome, handle.files);
+      if (!go_on) co_return false;
+    }
   }
+  const bool go_on = Settle(visit, step, answer, asked, &reply, &outcome, handle.files);
+  if (!outcome.done) co_return go_on;
   // Its file is that copy's from now on.
   for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
     if ((outcome.where & (1u << copy)) == 0) visit->handles[index].files[copy] = 0;
   }
-  co_return true;
+  co_return go_on;
 }
 
 Task<bool> Writers::Sync(Visit* visit, size_t index) {

@@ -64,6 +64,7 @@ class ScriptedConnection {
   void Hang(absl::Time until) { hangs_until_ = until; }
   void ForgetSession(uint64_t id) { own_sessions_.erase(id); }
   const smb::wire::Guid& client() const { return negotiate_request_.client_guid; }
+  int number() const { return number_; }
   void SendBreak(const smb::wire::LeaseBreakNotification& notification);
 
  private:

@@ -142,6 +142,19 @@ int ScriptedServer::locks(std::string_view share, std::string_view path) {
   return file == nullptr ? -1 : static_cast<int>(file->locks.size());
 }
 
+bool ScriptedServer::IsLockedByFormer(const ScriptedFile& file) const {
+  const auto is_former = [&](const ScriptedLock& lock) {
+    return std::none_of(sessions_.begin(), sessions_.end(), [&](const auto& session) {
+      if (session.second->connection->number() != connections_ever_) return false;
+      const auto& opens = session.second->opens;
+      return std::any_of(opens.begin(), opens.end(), [&](const auto& open) {
+        return open.second.id.persistent_id == lock.owner;
+      });
+    });
+  };
+  return std::any_of(file.locks.begin(), file.locks.end(), is_former);
+}
+
 std::vector<uint32_t> ScriptedServer::leases(std::string_view share, std::string_view path) const {
   const auto in = shares_.find(smb::wire::FoldCaseUtf8(share));
   const ScriptedFile* const file = in == shares_.end() ? nullptr : in->second->Find(path);

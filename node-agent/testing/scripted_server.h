@@ -212,6 +212,8 @@ class ScriptedServer {
   const std::vector<ScriptedMutation>& mutations() const { return mutations_; }
   // Locks that clients hold on the file; -1: there is no such file.
   int locks(std::string_view share, std::string_view path);
+  // Whether a connection that is not the last one that was made has a lock on it.
+  bool IsLockedByFormer(const ScriptedFile& file) const;
   // The states of its leases.
   std::vector<uint32_t> leases(std::string_view share, std::string_view path) const;
   // Handles that wait for their client.
