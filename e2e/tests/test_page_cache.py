@@ -199,6 +199,39 @@ def test_readers_of_every_moment_see_one_target(lab, app):
         assert lines.count('t1') > 10 and lines.count('t2') > 10
 
 
+def test_what_is_written_past_the_pages_is_what_everybody_reads(lab, engine):
+    """Who opens a file O_WRONLY alone, and who opens it meanwhile, go past the pages of before."""
+    path = lab.data('t1', 'share/past.bin')
+    with open(path, 'wb') as file:
+        file.write(b'o' * PART)
+    os.chmod(path, 0o666)
+    engine.mount('//t1/share', options='rw')
+    program = f"""
+import mmap, os
+path, size = '/mnt/dfs/past.bin', {PART}
+assert open(path, 'rb').read() == b'o' * size  # Its pages are kept.
+times = os.stat(path)
+writer = os.open(path, os.O_WRONLY)
+assert os.pwrite(writer, b'1' * 5000, 100) == 5000
+assert open(path, 'rb').read()[:5200] == b'o' * 100 + b'1' * 5000 + b'o' * 100
+reader = os.open(path, os.O_RDONLY)
+shared = mmap.mmap(reader, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+assert shared[100:110] == b'1' * 10
+assert os.pwrite(writer, b'2' * 5000, 200) == 5000
+assert os.pread(reader, 10, 200) == b'2' * 10
+os.posix_fadvise(writer, 0, 0, os.POSIX_FADV_DONTNEED)
+both = os.open(path, os.O_RDWR)
+assert os.pwrite(both, b'3' * 10, 300) == 10
+assert os.pread(reader, 10, 300) == b'3' * 10
+os.close(writer)
+os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+expected = b'o' * 100 + b'1' * 100 + b'2' * 100 + b'3' * 10 + b'2' * 4890 + b'o' * (size - 5200)
+for how in 'again', 'from what is kept':
+    assert open(path, 'rb').read() == expected, how
+"""
+    lab.run_in('client', ['/usr/bin/python3', '-c', program])
+
+
 def run_on(lab, seconds):
     end = time.monotonic() + seconds
     lab.wait_until(lambda: time.monotonic() >= end, seconds + 10, 'time passes')

@@ -93,6 +93,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
 }
 
 bool Filesystem::Impl::GoesPastPages(state::NodeId node, int flags) const {
+  if (!options_.past_pages) return false;
   // Of an append the pages' owners are told anyway.
   if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) != 0) return false;
   return !opens_.contains(node) || IsWrittenPastPages(node);
@@ -107,10 +108,10 @@ bool Filesystem::Impl::IsWrittenPastPages(state::NodeId node) const {
 }
 
 void Filesystem::Impl::NoteWrittenPastPages(state::FileHandle fh, state::NodeId node) {
-  const auto open = opens_.find(node);
-  if (open == opens_.end() || open->second.size() < 2) return;
   if ((Load(tables_.handles().Get(fh).flags) & kHandlePastPages) == 0) return;
-  invalidation_.DataChanged(node);
+  SetPagesTrusted(node, false);  // Also where a program then sets the file's times back.
+  const auto open = opens_.find(node);
+  if (open != opens_.end() && open->second.size() > 1) invalidation_.DataChanged(node);
 }
 
 void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {

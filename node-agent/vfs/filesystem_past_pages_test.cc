@@ -94,5 +94,36 @@ TEST_F(PastPagesTest, WhatWasReadMeanwhileIsDropped) {
   EXPECT_EQ(lab.invalidation().changed[node], before + 1);
 }
 
+TEST(PastPagesOfOlderKernelsTest, NobodyIsToldToGoPastThem) {
+  FilesystemLab lab;
+  lab.share("t1").writable = true;
+  lab.share("t1").AddText("file", "0123456789");
+  lab.Mount("//t1/share", {.past_pages = false});
+  const absl::StatusOr<OpenReply> open = lab.Open(lab.Walk("file"), O_WRONLY);
+  ASSERT_TRUE(open.ok()) << open.status();
+  EXPECT_FALSE(open->direct_io);
+}
+
+// What lies in the pages of before is not the file any more, whatever its times say.
+TEST_F(PastPagesTest, PagesAreNotKeptAfterItThoughTheTimesAreSetBack) {
+  const auto keeps = [this] {
+    const OpenReply open = MustOpen(O_RDONLY);
+    EXPECT_EQ(lab.Read(open.fh, 3, 5).value_or(""), "34567");
+    lab.filesystem().Release(open.fh);
+    lab.RunFor(absl::Seconds(2));
+    return open.keep_cache;
+  };
+  EXPECT_FALSE(keeps());
+  EXPECT_TRUE(keeps());
+  const absl::Time before = lab.share("t1").Find("file")->last_write;
+  const OpenReply writer = MustOpen(O_WRONLY);
+  EXPECT_EQ(lab.Write(writer.fh, 0, "abc"), absl::OkStatus());
+  lab.filesystem().Release(writer.fh);
+  lab.RunFor(absl::Seconds(2));
+  lab.share("t1").Find("file")->last_write = before;
+  EXPECT_FALSE(keeps());
+  EXPECT_TRUE(keeps());
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs
