@@ -102,6 +102,11 @@ ROWS = [
     ('the server reserves the name', 'stat', f"os.stat('{M}/a.exe')", 'ENOENT'),
     ('a name has more than 255 characters', 'create', f"os.open('{M}/' + 'n' * 256, os.O_CREAT | os.O_WRONLY)",
      'ENAMETOOLONG'),
+    ("a new name has more bytes than the server's disk takes", 'create', f"os.open('{M}/' + 'é' * 128, os.O_CREAT | os.O_WRONLY)",
+     'ENAMETOOLONG'),
+    ("a new name has more bytes than the server's disk takes", 'mkdir', f"os.mkdir('{M}/' + 'é' * 128)", 'ENAMETOOLONG'),
+    ("a new name has more bytes than the server's disk takes", 'rename', f"os.rename('{M}/dir/file', '{M}/' + 'é' * 128)",
+     'ENAMETOOLONG'),
     ('a folder is written to', 'open for writing', f"os.open('{M}/dir', os.O_WRONLY)", 'EISDIR'),
     ('a folder is written to', 'truncate', f"os.truncate('{M}/dir', 0)", 'EISDIR'),
 ]

@@ -12,6 +12,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/long_name.h"
 
 namespace dfscsi::vfs {
 
@@ -98,8 +99,9 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Create(state::NodeId parent, std::
                                                      int flags, ChangeJournal* journal,
                                                      Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
-  return impl_->After(std::move(nodes),
-                      impl_->Create(parent, std::move(name), flags, journal, deadline), deadline);
+  return Naming(
+      name, impl_->After(std::move(nodes), impl_->Create(parent, name, flags, journal, deadline),
+                         deadline));
 }
 Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(state::NodeId node,
                                                                 AttributesChange change,
@@ -111,8 +113,8 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(state::NodeId no
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent, std::string name,
                                                            ChangeJournal* journal,
                                                            Deadline deadline) {
-  return impl_->Make(parent, std::move(name), smb::FileType::kDirectory, journal,
-                     std::move(deadline));
+  return Naming(name,
+                impl_->Make(parent, name, smb::FileType::kDirectory, journal, std::move(deadline)));
 }
 Task<absl::Status> Filesystem::Unlink(state::NodeId parent, std::string name,
                                       ChangeJournal* journal, Deadline deadline) {
@@ -130,10 +132,10 @@ Task<absl::Status> Filesystem::Rename(state::NodeId parent, std::string name,
                                       state::NodeId new_parent, std::string new_name,
                                       uint32_t flags, ChangeJournal* journal, Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindRename(parent, name, new_parent, new_name);
-  return impl_->After(std::move(nodes),
-                      impl_->Rename(parent, std::move(name), new_parent, std::move(new_name), flags,
-                                    journal, deadline),
-                      deadline);
+  return Naming(new_name, impl_->After(std::move(nodes),
+                                       impl_->Rename(parent, std::move(name), new_parent, new_name,
+                                                     flags, journal, deadline),
+                                       deadline));
 }
 void Filesystem::OpenDelivered(state::NodeId node, const OpenReply& reply) {
   impl_->OpenDelivered(node, reply);
@@ -231,9 +233,10 @@ Task<absl::StatusOr<EntryReply>> Filesystem::MakeSymlink(state::NodeId parent, s
                                                          std::string target, ChangeJournal* journal,
                                                          Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
-  return impl_->After(
-      std::move(nodes),
-      impl_->MakeSymlink(parent, std::move(name), std::move(target), journal, deadline), deadline);
+  return Naming(name,
+                impl_->After(std::move(nodes),
+                             impl_->MakeSymlink(parent, name, std::move(target), journal, deadline),
+                             deadline));
 }
 Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const uint8_t> from,
                                           ChangeJournal* journal, Deadline deadline,
@@ -247,16 +250,17 @@ Task<absl::Status> Filesystem::WriteAtEnd(state::FileHandle fh, absl::Span<const
 Task<absl::StatusOr<EntryReply>> Filesystem::MakeFile(state::NodeId parent, std::string name,
                                                       ChangeJournal* journal, Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
-  return impl_->After(std::move(nodes),
-                      impl_->Make(parent, std::move(name), smb::FileType::kFile, journal, deadline),
-                      deadline);
+  return Naming(
+      name,
+      impl_->After(std::move(nodes),
+                   impl_->Make(parent, name, smb::FileType::kFile, journal, deadline), deadline));
 }
 Task<absl::StatusOr<EntryReply>> Filesystem::Link(state::NodeId node, state::NodeId new_parent,
                                                   std::string new_name, ChangeJournal* journal,
                                                   Deadline deadline) {
-  return impl_->After(impl_->BehindNode(node),
-                      impl_->Link(node, new_parent, std::move(new_name), journal, deadline),
-                      deadline);
+  return Naming(new_name,
+                impl_->After(impl_->BehindNode(node),
+                             impl_->Link(node, new_parent, new_name, journal, deadline), deadline));
 }
 absl::Status Filesystem::RefuseChange() const { return impl_->RefuseChange(); }
 std::string Filesystem::ShareOf(state::FileHandle fh) const { return impl_->ShareOf(fh); }

@@ -48,6 +48,28 @@ TEST_F(NewNamesTest, AFileIsMadeWithoutOpeningIt) {
   EXPECT_EQ(ErrnoOf(lab.MakeFile(kRoot, "dir").status()), EEXIST);
 }
 
+// The disk of the server counts bytes, and Samba says "not found" of what it does not take.
+TEST_F(NewNamesTest, ANewNameThatTheServersDiskDoesNotTakeIsTooLong) {
+  std::string name;
+  for (int i = 0; i < 128; ++i) name += "\u00e9";
+  const std::string taken = name.substr(2);
+  lab.Mount("//t1/share");
+  const state::NodeId file = lab.Walk("file");
+  lab.server("t1").AddRule({.command = Command::kCreate,
+                            .action = {.status = smb::wire::NtStatus::kObjectNameNotFound}});
+  EXPECT_EQ(ErrnoOf(lab.MakeFile(kRoot, name).status()), ENAMETOOLONG);
+  EXPECT_EQ(ErrnoOf(lab.Create(kRoot, name, O_RDWR).status()), ENAMETOOLONG);
+  EXPECT_EQ(ErrnoOf(lab.MakeDirectory(kRoot, name).status()), ENAMETOOLONG);
+  EXPECT_EQ(ErrnoOf(lab.Link(file, kRoot, name).status()), ENAMETOOLONG);
+  EXPECT_EQ(ErrnoOf(lab.Rename(kRoot, "file", kRoot, name)), ENAMETOOLONG);
+  // Nothing of that name is there, and a shorter one is told what the server says.
+  EXPECT_EQ(ErrnoOf(lab.Lookup(kRoot, name).status()), ENOENT);
+  EXPECT_EQ(ErrnoOf(lab.MakeFile(kRoot, taken).status()), ENOENT);
+  // NTFS takes it.
+  lab.server("t1").ClearRules();
+  EXPECT_TRUE(lab.MakeFile(kRoot, name).ok());
+}
+
 TEST_F(NewNamesTest, WhoHoldsTheFirstNameSeesTheSecondAtOnce) {
   lab.Mount("//t1/share");
   const state::NodeId file = lab.Walk("file");
