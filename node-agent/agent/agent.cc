@@ -10,11 +10,11 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/blocking.h"
 #include "node-agent/smb/credential.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/state/mount_tables.h"
 
 namespace dfscsi::agent {
@@ -246,7 +246,7 @@ absl::Status Agent::BecomeActive(uint32_t generation) {
   const absl::Time began = absl::Now();
   ASSIGN_OR_RETURN(const std::vector<RequestSlot> left,
                    memory_->arena->Adopt(generation, memory_->granted_steps));
-  state::Pass(state::DeathPoint::kAdoptionBegun);
+  Pass(DeathPoint::kAdoptionBegun);
   generation_ = generation;
   active_since_ = loop_.Now();
   engine_ = std::make_unique<Engine>(Engine::Outside{

@@ -25,10 +25,10 @@
 #include "absl/synchronization/mutex.h"
 #include "node-agent/agent/agent.h"
 #include "node-agent/agent/memory_limit.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/runtime/real_loop.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/state/parked_slots.h"
 
 ABSL_FLAG(std::string, socket_dir, "", "folder of mounter.sock; agent.sock is made there");
@@ -156,12 +156,12 @@ int main(int argc, char** argv) {
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   const std::string die_at = absl::GetFlag(FLAGS_die_at);
   if (die_at == "list") {
-    for (const std::string_view name : dfscsi::state::kDeathPointNames) {
+    for (const std::string_view name : dfscsi::kDeathPointNames) {
       if (!name.empty()) puts(name.data());
     }
     return 0;
   }
-  if (const absl::Status armed = dfscsi::state::ArmDeath(die_at); !armed.ok()) {
+  if (const absl::Status armed = dfscsi::ArmDeath(die_at); !armed.ok()) {
     fprintf(stderr, "--die_at: %s\n", std::string(armed.message()).c_str());
     return 2;
   }

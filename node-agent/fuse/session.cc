@@ -17,12 +17,12 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/fuse/killed_process.h"
 #include "node-agent/fuse/operations.h"
 #include "node-agent/fuse/statx.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/state/logon_guard.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem.h"
@@ -242,7 +242,7 @@ Session::ReadSomeResult Session::ReadSome() {
         room_.arena().ReadRequest(config_.fuse_fd.get(), config_.mount_id);
     switch (read.result) {
       case RequestArena::ReadResult::kRequest:
-        state::Pass(state::DeathPoint::kRequestFilled);
+        Pass(DeathPoint::kRequestFilled);
         if ((read.slot.big() || read.slot.parked()) && room_.arena().IsShort()) room_.AskToGrow();
         Process(read.slot);
         break;
@@ -285,12 +285,12 @@ void Session::Adopt(const std::vector<RequestSlot>& slots) {
       }
       // ENOENT: the kernel has it already.
       (void)WriteAnswer(slot.unique(), slot.error(), slot.reply());
-      state::Pass(state::DeathPoint::kAdoptedAnswerSent);
+      Pass(DeathPoint::kAdoptedAnswerSent);
       room_.Free(slot);
     } else {
       ++counters_.adopted_requests;
       Process(slot);
-      state::Pass(state::DeathPoint::kAdoptedRequestRun);
+      Pass(DeathPoint::kAdoptedRequestRun);
     }
   }
 }
@@ -337,9 +337,9 @@ bool Session::IsOwnRequest(uint32_t pid) const {
 // ---- Requests in flight ----
 
 void Request::NoteSent(uint64_t server_key, uint64_t offset) {
-  state::Pass(state::DeathPoint::kChangeUnmarked);
+  Pass(DeathPoint::kChangeUnmarked);
   arena->MarkStarted(slot, GuidOf(offset), server_key);
-  state::Pass(state::DeathPoint::kChangeMarked);
+  Pass(DeathPoint::kChangeMarked);
 }
 
 uint64_t Request::held_bytes() const {
@@ -385,9 +385,9 @@ void Session::RunForget(fuse_req* libfuse, absl::FunctionRef<void()> apply) {
     ++counters_.dropped_forgets;
   } else {
     room_.arena().MarkStarted(decoding_);
-    state::Pass(state::DeathPoint::kForgetStarted);
+    Pass(DeathPoint::kForgetStarted);
     apply();
-    state::Pass(state::DeathPoint::kForgetApplied);
+    Pass(DeathPoint::kForgetApplied);
   }
   fuse_reply_none(libfuse);
   room_.Free(decoding_);
@@ -399,21 +399,21 @@ void Session::AnswerEarly(Request& request) {
   answer.size = reinterpret_cast<const fuse_write_in*>(body)->size;
   const absl::Span<const char> bytes(reinterpret_cast<const char*>(&answer), sizeof(answer));
   room_.arena().MarkAcknowledged(request.slot, bytes);
-  state::Pass(state::DeathPoint::kEarlyRecorded);
+  Pass(DeathPoint::kEarlyRecorded);
   request.answered_early = true;
   requests_.erase(request.slot.unique());
   ++acknowledged_;
   ++counters_.answers;
   ++counters_.early_answers;
   if (WriteAnswer(request.slot.unique(), 0, bytes) != 0) ++counters_.undelivered;
-  state::Pass(state::DeathPoint::kEarlyAnswered);
+  Pass(DeathPoint::kEarlyAnswered);
   fuse_reply_none(std::exchange(request.libfuse, nullptr));
   if (request.interrupt) room_.Free(std::exchange(request.interrupt, RequestSlot()));
 }
 
 bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply) {
   if (request->answered_early) {
-    state::Pass(state::DeathPoint::kEarlyEnded);
+    Pass(DeathPoint::kEarlyEnded);
     room_.Free(request->slot);
     --acknowledged_;
     if (IsIdle()) idle_.NotifyAll();
@@ -425,7 +425,7 @@ bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fus
   (void)reply(request->libfuse);
   answering_ = nullptr;
   ++counters_.answers;
-  state::Pass(state::DeathPoint::kAnswerWritten);
+  Pass(DeathPoint::kAnswerWritten);
   requests_.erase(request->slot.unique());
   // The answer is in the journal, and the slot not free yet: the next agent tells it once, too.
   if (request->kept_error != 0) {
@@ -613,9 +613,9 @@ void Session::Journal(const Request& request, const iovec* parts, int count) {
           ? absl::MakeConstSpan(static_cast<const char*>(parts[1].iov_base), parts[1].iov_len)
           : absl::Span<const char>();
   if (count > 2 || body.size() > state::kReplyJournalBytes) return;  // None of ours is longer.
-  state::Pass(state::DeathPoint::kAnswerKnown);
+  Pass(DeathPoint::kAnswerKnown);
   room_.arena().MarkDone(request.slot, -header.error, body);
-  state::Pass(state::DeathPoint::kAnswerRecorded);
+  Pass(DeathPoint::kAnswerRecorded);
 }
 
 }  // namespace dfscsi::fuse

@@ -1,15 +1,13 @@
-// Which instant of state/death_points.h a frame is.
+// Which instant of base/death_points.h a frame is.
 
 #include <algorithm>
 
+#include "node-agent/base/death_points.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/create.h"
-#include "node-agent/state/death_points.h"
 
 namespace dfscsi::smb {
 namespace {
-
-using state::DeathPoint;
 
 struct Instants {
   wire::Command command;
@@ -44,11 +42,11 @@ const Instants* InstantsOf(const std::vector<Request>& frame) {
 }  // namespace
 
 void PassSent(const std::vector<Request>& frame) {
-  if (const Instants* const instants = InstantsOf(frame)) state::Pass(instants->sent);
+  if (const Instants* const instants = InstantsOf(frame)) Pass(instants->sent);
 }
 
 void PassAnswered(const std::vector<Request>& frame) {
-  if (const Instants* const instants = InstantsOf(frame)) state::Pass(instants->answered);
+  if (const Instants* const instants = InstantsOf(frame)) Pass(instants->answered);
 }
 
 }  // namespace dfscsi::smb

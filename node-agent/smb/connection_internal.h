@@ -22,7 +22,7 @@ struct Connection::CallState {
   runtime::Event done;
 };
 
-// For state/death_points.h: a frame of these requests was given to TCP; all its answers have come.
+// For base/death_points.h: a frame of these requests was given to TCP; all its answers have come.
 void PassSent(const std::vector<Request>& frame);
 void PassAnswered(const std::vector<Request>& frame);
 

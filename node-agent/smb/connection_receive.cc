@@ -8,11 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/io.h"
-#include "node-agent/state/death_points.h"
 
 namespace dfscsi::smb {
 namespace {
@@ -390,7 +390,7 @@ void Connection::Finish(uint64_t message_id, Response response) {
   CallState& call = *pending.call;
   call.responses[pending.index] = std::move(response);
   if (--call.remaining != 0) return;
-  if (state::IsDeathArmed()) PassAnswered(call.requests);
+  if (IsDeathArmed()) PassAnswered(call.requests);
   call.done.Set();
 }
 

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/connection.h"
 #include "node-agent/smb/connection_internal.h"
 #include "node-agent/smb/wire/session.h"
-#include "node-agent/state/death_points.h"
 
 namespace dfscsi::smb {
 namespace {
@@ -182,7 +182,7 @@ bool Connection::WriteSome() {
       frame.written += here;
       written -= here;
       if (here < left) continue;
-      if (state::IsDeathArmed() && frame.call != nullptr) PassSent(frame.call->requests);
+      if (IsDeathArmed() && frame.call != nullptr) PassSent(frame.call->requests);
       outgoing_.pop_front();
     }
   }

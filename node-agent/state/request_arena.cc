@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/status_macros.h"
-#include "node-agent/state/death_points.h"
 
 namespace dfscsi::state {
 namespace {

@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/smb/wire/utf16.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/change_probe.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
@@ -116,7 +116,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
 // On the server that it was sent to.
 Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change) {
   change->where = binding;
-  state::Pass(state::DeathPoint::kProbeBegun);
+  Pass(DeathPoint::kProbeBegun);
   if (change->probe != nullptr) {
     const absl::StatusOr<Verdict> verdict = co_await change->probe(binding);
     if (!verdict.ok()) {
@@ -133,7 +133,7 @@ Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change
       co_return absl::OkStatus();
     }
   }
-  state::Pass(state::DeathPoint::kProbeEnded);
+  Pass(DeathPoint::kProbeEnded);
   change->sent_before = 0;
   change->sent = false;
   const absl::Status status = co_await change->attempt(std::move(binding));
@@ -315,7 +315,7 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
     tables_.inodes().Unlink(node);
     co_return absl::OkStatus();
   }
-  state::Pass(state::DeathPoint::kUnlinkHidden);
+  Pass(DeathPoint::kUnlinkHidden);
   co_return NoteHidden(node, parent, hidden);
 }
 
@@ -358,7 +358,7 @@ Task<void> Filesystem::Impl::RemoveHidden(state::NodeId node, dfs::DfsPath path)
   Change change{.attempt = {}, .of_names = true, .in_pieces = true};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     change.Sending();
-    state::Pass(state::DeathPoint::kHiddenLeft);
+    Pass(DeathPoint::kHiddenLeft);
     co_return co_await RemoveOn(std::move(binding), &removal, deadline);
   };
   // The name is nobody else's: removing it again does no harm. If it fails, the file stays, and the
@@ -409,7 +409,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
           deadline);
       // Not there: an attempt before this one has hidden it.
       if (!hid.ok() && ErrnoOf(hid) != ENOENT) co_return hid;
-      state::Pass(state::DeathPoint::kRenameHid);
+      Pass(DeathPoint::kRenameHid);
     }
     const absl::Status status = co_await binding.tree->RenamePath(
         binding.path, {.replace = replace && !same_name, .target = *wire_target}, deadline);

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/session.h"
 #include "node-agent/smb/wire/nt_status.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
 
@@ -170,7 +170,7 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
         {.held_epoch = locks->holder->epoch(), .movable = false, .repeatable = true}, never);
   }
   if (status.ok()) {
-    state::Pass(state::DeathPoint::kLocksRetaken);
+    Pass(DeathPoint::kLocksRetaken);
   } else {
     NoteLocksLost(node, {0, UINT64_MAX, LockType::kExclusive});
   }
@@ -416,9 +416,9 @@ Task<absl::Status> Filesystem::Impl::TryLock(std::shared_ptr<LockCall> call) {
     status = ErrnoError(ENOLCK, "too many locks");
   }
   if (status.ok()) {
-    state::Pass(state::DeathPoint::kLockGranted);
+    Pass(DeathPoint::kLockGranted);
     StoreLocks(call->node, *locks, locks->model.Set(call->wanted));
-    state::Pass(state::DeathPoint::kLockStored);
+    Pass(DeathPoint::kLockStored);
     StartWatching(call->node, locks);
     call->granted = true;
   }
@@ -463,7 +463,7 @@ Task<absl::Status> Filesystem::Impl::SetLock(FileLock wanted, bool wait, Deadlin
     const std::shared_ptr<FileLocks> locks = found->second;
     if (!tables_.locks().HasRoom(kMostAdded)) co_return ErrnoError(ENOLCK, "too many locks");
     StoreLocks(node, *locks, locks->model.Set(wanted));
-    state::Pass(state::DeathPoint::kUnlockStored);
+    Pass(DeathPoint::kUnlockStored);
     co_return co_await TrimSoon(node, locks, std::move(deadline));
   }
   auto call = std::make_shared<LockCall>();

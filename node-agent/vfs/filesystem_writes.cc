@@ -8,12 +8,12 @@
 #include <optional>
 #include <utility>
 
+#include "node-agent/base/death_points.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/filetime.h"
 #include "node-agent/smb/wire/nt_status.h"
-#include "node-agent/state/death_points.h"
 #include "node-agent/vfs/change_probe.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
@@ -184,7 +184,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     NoteCut(entry->node, open->fh);
     entry->attributes_timeout = absl::ZeroDuration();
   }
-  state::Pass(state::DeathPoint::kCreateRecorded);
+  Pass(DeathPoint::kCreateRecorded);
   co_return CreateReply{.entry = *entry, .open = *open};
 }
 

@@ -1,4 +1,4 @@
-"""The agent dies at every named instant (node-agent/state/death_points.h), under writers that know every result."""
+"""The agent dies at every named instant (node-agent/base/death_points.h), under writers that know every result."""
 
 import os
 import random

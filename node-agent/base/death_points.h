@@ -20,7 +20,7 @@
 
 #include "absl/status/status.h"
 
-namespace dfscsi::state {
+namespace dfscsi {
 
 // X(enumerator, name, what has happened, and what has not)
 // clang-format off
@@ -110,6 +110,6 @@ inline void Pass(DeathPoint point) {
 // "NAME[:N]"; "": none. InvalidArgument: no such name, or no count. Before the loop runs.
 absl::Status ArmDeath(std::string_view word);
 
-}  // namespace dfscsi::state
+}  // namespace dfscsi
 
 #endif  // NODE_AGENT_STATE_DEATH_POINTS_H_

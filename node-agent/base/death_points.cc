@@ -1,4 +1,4 @@
-#include "node-agent/state/death_points.h"
+#include "node-agent/base/death_points.h"
 
 #include <algorithm>
 #include <iterator>
@@ -7,7 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-namespace dfscsi::state {
+namespace dfscsi {
 
 absl::Status ArmDeath(std::string_view word) {
   armed_death = {};
@@ -27,4 +27,4 @@ absl::Status ArmDeath(std::string_view word) {
   return absl::OkStatus();
 }
 
-}  // namespace dfscsi::state
+}  // namespace dfscsi

@@ -1,11 +1,11 @@
-#include "node-agent/state/death_points.h"
+#include "node-agent/base/death_points.h"
 
 #include <gtest/gtest.h>
 
 #include <set>
 #include <string>
 
-namespace dfscsi::state {
+namespace dfscsi {
 namespace {
 
 class DeathPointsTest : public testing::Test {
@@ -49,4 +49,4 @@ TEST_F(DeathPointsTest, DiesTheNthTimeAndSaysWhere) {
 }
 
 }  // namespace
-}  // namespace dfscsi::state
+}  // namespace dfscsi
