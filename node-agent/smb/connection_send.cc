@@ -15,7 +15,6 @@ namespace {
 
 constexpr int kEnoughCredits = 512;  // Thirty-two READs of 1 MiB.
 constexpr uint32_t kBytesPerCredit = 65536;
-constexpr size_t kLargeWrite = 65536;
 
 }  // namespace
 
@@ -143,13 +142,9 @@ Connection::Outgoing Connection::EncodeFrame(const std::shared_ptr<CallState>& c
 
 void Connection::Send(Outgoing frame) {
   ++frames_sent_;
-  const bool large = frame.payload.size() >= kLargeWrite;
   outgoing_.push_back(std::move(frame));
-  if (writing_) return;
-  // What was just signed is in the processor's cache, and would not be behind the next signature.
-  if (large && WriteSome()) return;
   // WriteLoop runs behind what is ready now: requests that came in together leave in one write.
-  outgoing_changed_.NotifyAll();
+  if (!writing_) outgoing_changed_.NotifyAll();
 }
 
 bool Connection::WriteSome() {
