@@ -9,6 +9,7 @@
 
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
+#include "node-agent/runtime/wait.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/smb/wire/reparse.h"
@@ -75,6 +76,14 @@ Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u1
   co_return absl::OkStatus();
 }
 
+// In a turn of its own: behind the answer to whoever has looked. A kernel that is told of a change
+// while it waits for attributes does not take them over: it would go on with the size of before,
+// and a read at the new end would be empty.
+Task<void> TellChanged(Invalidation& invalidation, state::NodeId node) {
+  const absl::Status turned = co_await runtime::Sleep(absl::Nanoseconds(1), Deadline::Never());
+  if (turned.ok()) invalidation.DataChanged(node);
+}
+
 }  // namespace
 
 void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch) {
@@ -87,7 +96,7 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
     ++counters_.data_changes;
     // Before the identity: who dies in between has still left word.
     SetPagesTrusted(node, false);
-    invalidation_.DataChanged(node);
+    tasks_.Spawn(TellChanged(invalidation_, node));
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
   own_changes_.erase(node);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 
 #include "node-agent/vfs/filesystem_test_lab.h"
@@ -39,6 +40,32 @@ TEST(FilesystemAttributesTest, WhatTheServerSaysAsPosixSeesIt) {
   }
   EXPECT_EQ(lab.GetAttributes(lab.Walk("file"))->attributes.st_mtim.tv_sec, 1'234'567);
   EXPECT_EQ(lab.GetAttributes(lab.Walk("file"))->attributes.st_blocks, 16);
+}
+
+// A kernel that is told before does not take the size from the answer, and reads nothing behind the
+// former end.
+TEST(FilesystemAttributesTest, AChangeIsToldBehindTheAnswerThatHasSeenIt) {
+  FilesystemLab lab;
+  lab.share("t1").AddText("file", "before");
+  lab.Mount("//t1/share");
+  const state::NodeId node = lab.Walk("file");
+  lab.RunFor(absl::Seconds(5));
+  testing::ScriptedFile& file = *lab.share("t1").Find("file");
+  file.Write(file.size, FilesystemLab::BytesOf(" and after"));
+  const int before = lab.invalidation().changed[node];
+  std::optional<off_t> size;
+  int at_the_answer = -1;
+  (void)lab.Await<bool>([&]() -> runtime::Task<bool> {
+    const absl::StatusOr<AttributesReply> reply =
+        co_await lab.filesystem().GetAttributes(node, runtime::Deadline::Never());
+    if (reply.ok()) size = reply->attributes.st_size;
+    at_the_answer = lab.invalidation().changed[node];
+    co_return true;
+  });
+  EXPECT_EQ(size, 16);
+  EXPECT_EQ(at_the_answer, before);
+  lab.RunFor(absl::Milliseconds(1));
+  EXPECT_EQ(lab.invalidation().changed[node], before + 1);
 }
 
 // What kubelet and df touch must not hang: nor must who opens a file by its whole path.
@@ -149,9 +176,11 @@ TEST(FilesystemAttributesTest, ChangedDataIsToldToTheKernelOnce) {
   file.last_write += absl::Milliseconds(1);
   ASSERT_TRUE(lab.GetAttributes(node).ok());
   ASSERT_TRUE(lab.GetAttributes(node).ok());
+  lab.RunFor(absl::Milliseconds(1));  // Told behind the answer.
   EXPECT_EQ(lab.invalidation().changed[node], 1);
   file.size = 11;
   ASSERT_TRUE(lab.GetAttributes(node).ok());
+  lab.RunFor(absl::Milliseconds(1));
   EXPECT_EQ(lab.invalidation().changed[node], 2);
   // The dead agent may not have told; the next one says it again, once, of what the kernel holds.
   lab.TakeOver();

@@ -140,6 +140,7 @@ TEST(FilesystemOpenFilesTest, AChangeThatTheKernelWasNotToldOfIsToldByTheNextOpe
     lab.RunFor(absl::Seconds(5));
     file.last_write += absl::Seconds(1);
     ASSERT_TRUE(lab.Lookup(state::kRootNode, "file").ok());
+    lab.RunFor(absl::Milliseconds(1));  // Told behind the answer.
     EXPECT_EQ(lab.invalidation().changed[node], 1);
     if (taken_over) lab.TakeOver();
     EXPECT_FALSE(lab.OpenUndelivered(node)->keep_cache);
