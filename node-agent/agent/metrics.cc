@@ -283,6 +283,9 @@ void AddVfs(Page& page, const MetricsSource& source) {
        [](const Mount& m) { return m.filesystem.counters().early_writes; });
   Each(page, source, "early_write_failures_total", "Of those, the ones that failed afterwards.",
        [](const Mount& m) { return m.filesystem.counters().early_failures; });
+  Each(page, source, "unproven_early_writes_total",
+       "Of them, those whose lease was lost and whose file another machine may have changed.",
+       [](const Mount& m) { return m.filesystem.counters().unproven_writes; });
   Each(page, source, "durable_reconnects_total",
        "Open files whose server had kept them while the connection was lost.",
        [](const Mount& m) { return m.filesystem.counters().durable_reconnects; });

@@ -48,10 +48,6 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
   });
   RestoreLocks();
   holds_write_lease_ = [this](state::NodeId node) { return HoldsWriteLease(node); };
-  before_acknowledging_ = [this](state::NodeId node, Deadline deadline) -> Task<void> {
-    // What does not end in time has lost its lease, and is written all the same.
-    (void)co_await behind_.AwaitEnd(BehindNode(node), std::move(deadline));
-  };
 }
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,

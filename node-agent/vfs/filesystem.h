@@ -398,6 +398,7 @@ class Filesystem {
     int64_t lease_breaks = 0;        // Leases that a server took down, in part or as a whole.
     int64_t early_writes = 0;        // Acknowledged before their server had them.
     int64_t early_failures = 0;      // Of those, and of a dead agent's: what failed later.
+    int64_t unproven_writes = 0;     // Of them: another machine may have changed the file.
   };
   const Counters& counters() const;
 

@@ -20,6 +20,10 @@ using state::Load;
 
 namespace {
 
+// A server refuses what it cannot hold, and who writes far behind the end learns of it by that
+// write.
+constexpr uint64_t kMostBeyondEnd = uint64_t{1} << 20;
+
 constexpr char kKeptErrorUrl[] = "dfscsi/kept-write-error";
 
 // What is kept of a write that failed after its acknowledgment. That its handle is stale, or that
@@ -99,8 +103,28 @@ std::vector<state::NodeId> Filesystem::Impl::BehindRename(state::NodeId parent,
 
 // --- WRITE
 
+uint64_t Filesystem::Impl::KnownEndOf(state::NodeId node) const {
+  uint64_t end = behind_.EndOf(node);
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return end;
+  for (const state::FileHandle fh : open->second) {
+    const auto found = files_.find(fh);
+    if (found != files_.end()) end = std::max(end, found->second->seen().file.end_of_file);
+  }
+  return end;
+}
+
+void Filesystem::Impl::NoteSizeOfAll(state::NodeId node, uint64_t size_bytes) {
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return;
+  for (const state::FileHandle fh : open->second) {
+    const auto found = files_.find(fh);
+    if (found != files_.end()) found->second->NoteSize(size_bytes);
+  }
+}
+
 bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,
-                                      const ChangeJournal* journal,
+                                      const WriteBehind::Range& range, const ChangeJournal* journal,
                                       const Deadline& deadline) const {
   if (journal == nullptr || journal->held_bytes() == 0 || journal->acknowledged()) return false;
   // One that a dead agent has sent has its own rules; one that was given up is not begun with.
@@ -108,6 +132,10 @@ bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,
   if (!options_.pages || file.appends() || !file.writes()) return false;
   // Nothing may be anybody's but its server's that this mount may yet send to another.
   if (options_.replay_writes) return false;
+  // Behind the end alone: of what replaces other bytes nobody could tell, once the lease is gone,
+  // whether another machine has written them.
+  const uint64_t end = KnownEndOf(node);
+  if (range.offset < end || range.offset - end > kMostBeyondEnd) return false;
   if (!holds_write_lease_ || !holds_write_lease_(node) || !file.HoldsWriteLease()) return false;
   if (locks_.contains(node) || hard_links_.Contains(node)) return false;
   // While its server is silent nobody should believe that it has what is written.
@@ -125,20 +153,24 @@ Task<absl::Status> Filesystem::Impl::WriteOrBehind(state::FileHandle fh, uint64_
   const state::NodeId node = known ? tables_.handles().Get(fh).node : 0;
   if (journal != nullptr) range.held_bytes = journal->held_bytes();
   if (journal != nullptr && journal->acknowledged()) {
+    range.base = journal->sent_offset();
     pending = behind_.Begin(node, range);  // Before any other request of the mount is run.
   } else {
     if (journal == nullptr || !journal->is_of_pages()) CO_RETURN_IF_ERROR(KeptError(fh));
     const auto found = files_.find(fh);
     const std::shared_ptr<OpenFile> open = found == files_.end() ? nullptr : found->second;
-    if (open != nullptr && MayWriteBehind(node, *open, journal, deadline)) {
+    if (open != nullptr && MayWriteBehind(node, *open, range, journal, deadline)) {
       CO_RETURN_IF_ERROR(co_await behind_.AwaitTurn(node, range, deadline));
       // The lease may have gone meanwhile, and the handle.
       if (tables_.handles().Contains(fh) && behind_.HasRoom(range.held_bytes) &&
-          MayWriteBehind(node, *open, journal, deadline)) {
+          MayWriteBehind(node, *open, range, journal, deadline)) {
         // Before the answer: no other copy is this file any more, whoever dies.
         SetHandleFlag(fh, kHandleWritten);
         open->NoteWritten();
         NoteServer(fh, *open);
+        range.base = KnownEndOf(node);
+        range.instance = open->instance();
+        journal->NoteSent(0, range.base);
         pending = behind_.Begin(node, range);
         NoteOwnChange(node);
         ++counters_.early_writes;
@@ -150,7 +182,7 @@ Task<absl::Status> Filesystem::Impl::WriteOrBehind(state::FileHandle fh, uint64_
     }
   }
   const absl::Status status =
-      co_await Write(fh, offset, from, journal, std::move(deadline), written_bytes);
+      co_await Write(fh, offset, from, journal, std::move(deadline), written_bytes, range);
   // Before its slot is free: the next agent either knows of it, or writes it again.
   if (!status.ok() && journal != nullptr && journal->acknowledged()) KeepError(fh, status);
   co_return status;

@@ -99,7 +99,8 @@ class Filesystem::Impl {
 
   runtime::Task<absl::Status> Write(state::FileHandle fh, uint64_t offset,
                                     absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                    runtime::Deadline deadline, size_t* written_bytes);
+                                    runtime::Deadline deadline, size_t* written_bytes,
+                                    WriteBehind::Range early = {});
   runtime::Task<absl::Status> Sync(state::FileHandle fh, runtime::Deadline deadline);
   runtime::Task<absl::StatusOr<CreateReply>> Create(state::NodeId parent, std::string name,
                                                     int flags, ChangeJournal* journal,
@@ -475,8 +476,25 @@ class Filesystem::Impl {
   uint64_t PendingEndOfFile(state::NodeId node) const;
   // `seen_bytes` at least, with what was pending before a look and is now; true if something is.
   bool AddPending(state::NodeId node, uint64_t before, struct stat* seen);
-  bool MayWriteBehind(state::NodeId node, const OpenFile& file, const ChangeJournal* journal,
-                      const runtime::Deadline& deadline) const;
+  bool MayWriteBehind(state::NodeId node, const OpenFile& file, const WriteBehind::Range& range,
+                      const ChangeJournal* journal, const runtime::Deadline& deadline) const;
+  // How long the node's file is on its server, with what is pending.
+  uint64_t KnownEndOf(state::NodeId node) const;
+  void NoteSizeOfAll(state::NodeId node, uint64_t size_bytes);
+  // Before what was acknowledged is sent by another open than the one that had the lease then:
+  // filesystem_behind_proof.cc. EIO: another machine may have changed the file meanwhile.
+  runtime::Task<absl::Status> CheckUnchanged(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                             std::shared_ptr<smb::Tree> tree,
+                                             smb::wire::FileId file_id, WriteBehind::Range early,
+                                             absl::Span<const uint8_t> bytes,
+                                             runtime::Deadline deadline);
+  runtime::Task<absl::Status> CheckOwnBytes(std::shared_ptr<OpenFile> file,
+                                            std::shared_ptr<smb::Tree> tree,
+                                            smb::wire::FileId file_id, WriteBehind::Range early,
+                                            absl::Span<const uint8_t> bytes,
+                                            runtime::Deadline deadline);
+  // Of a lease that is taken back, before that is acknowledged.
+  runtime::Task<void> DrainForBreak(state::NodeId node);
   void KeepError(state::FileHandle fh, const absl::Status& status);
   template <class T>
   runtime::Task<T> AfterEnd(std::vector<state::NodeId> nodes, runtime::Task<T> call,
@@ -605,10 +623,7 @@ class Filesystem::Impl {
   absl::flat_hash_map<state::FileHandle, std::shared_ptr<OpenFile>> appenders_;
   absl::flat_hash_map<state::NodeId, absl::btree_set<state::FileHandle>> opens_;  // Of files.
   absl::flat_hash_map<state::NodeId, std::weak_ptr<FileLease>> leases_;           // Of open files.
-  // Called when a W lease is taken back, before that is acknowledged; the server, and who waits for
-  // it, wait until it returns. It must end by the deadline. Null: nothing is written behind.
-  std::function<runtime::Task<void>(state::NodeId, runtime::Deadline)> before_acknowledging_;
-  absl::btree_map<state::NodeId, std::shared_ptr<FileLocks>> locks_;  // Of open files.
+  absl::btree_map<state::NodeId, std::shared_ptr<FileLocks>> locks_;              // Of open files.
   absl::flat_hash_map<state::NodeId, int> locked_in_;     // Directories: how many of locks_.
   absl::flat_hash_set<state::NodeId> read_beside_locks_;  // Of nodes that the kernel holds.
   absl::flat_hash_set<const LockCall*> waiting_locks_;    // For this mount's own programs.

@@ -15,10 +15,9 @@ namespace wire = smb::wire;
 
 namespace {
 
-// Servers wait 35 s for an acknowledgment; then the lease is gone, and so may be the handle. Most
-// of it is for what comes before.
-constexpr absl::Duration kAnswerWithin = absl::Seconds(30);
-constexpr absl::Duration kAcknowledgeWithin = absl::Seconds(5);
+// Servers wait 35 s for an acknowledgment, behind what is pending; then the lease is gone, and so
+// may be the handle.
+constexpr absl::Duration kAnswerWithin = absl::Seconds(5);
 
 }  // namespace
 
@@ -82,14 +81,12 @@ void Filesystem::Impl::DropWhatWasLeased(state::NodeId node) {
 Task<void> Filesystem::Impl::AnswerBreak(state::NodeId node, std::shared_ptr<LeaseTenure> tenure,
                                          smb::LeaseBreak broken) {
   const uint32_t lost = broken.from & ~broken.to;
-  if (node != 0 && (lost & wire::kLeaseWrite) != 0 && before_acknowledging_) {
-    co_await before_acknowledging_(node, Deadline::After(kAnswerWithin));
-  }
+  if (node != 0 && (lost & wire::kLeaseWrite) != 0) co_await DrainForBreak(node);
   // On the session that asked, or not at all: what is lost with it is not broken, and one that is
   // of no use any more is ended by this. The kernel is not waited for: a page that it is reading
   // holds it up, and who reads may wait for this answer.
   (void)co_await tenure->tree().session().AcknowledgeLease(broken.key, broken.to,
-                                                           Deadline::After(kAcknowledgeWithin));
+                                                           Deadline::After(kAnswerWithin));
   tenure->EndAnswer();
   // What was read since then was under no lease, for it could not be asked for.
   if ((broken.to & wire::kLeaseRead) == 0) DropWhatWasLeased(node);

@@ -38,7 +38,8 @@ uint64_t FileTimeOr(const std::optional<absl::Time>& time, uint64_t keep) {
 
 Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset,
                                            absl::Span<const uint8_t> from, ChangeJournal* journal,
-                                           Deadline deadline, size_t* written_bytes) {
+                                           Deadline deadline, size_t* written_bytes,
+                                           WriteBehind::Range early) {
   if (written_bytes != nullptr) *written_bytes = 0;
   CO_RETURN_IF_ERROR(MayChange());
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
@@ -53,16 +54,20 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   Change change{.attempt = {}, .in_pieces = true, .held_epoch = file->epoch(), .journal = journal};
   std::optional<absl::Duration> clock_ahead;
   size_t written = 0;
-  const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
+  const bool acknowledged = journal != nullptr && journal->acknowledged();
+  const OpenFile::Act write = [&](std::shared_ptr<smb::Tree> tree,
+                                  smb::wire::FileId file_id) -> Task<absl::Status> {
+    if (acknowledged) {
+      CO_RETURN_IF_ERROR(co_await CheckUnchanged(fh, file, tree, file_id, early, from, deadline));
+    }
     NoteServer(fh, *file);  // Whoever takes over looks for it there.
     unsettled.Send(/*again=*/true);
-    change.Sending();
+    change.Sending(acknowledged ? early.base : kNoOffset);
     clock_ahead = tree->session().connection().clock_ahead();
     written = 0;
-    return tree->Write(file_id, offset, {from.data(), from.size()}, deadline,
-                       {.written_bytes = &written});
+    co_return co_await tree->Write(file_id, offset, {from.data(), from.size()}, deadline,
+                                   {.written_bytes = &written});
   };
-  const bool acknowledged = journal != nullptr && journal->acknowledged();
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     // Its own server is waited for also where nothing was sent: nobody else is to write it.
     if (acknowledged) change.sent = true;
@@ -213,7 +218,9 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     NoteInRecord(*file);
   }
   if (fh != kNoHandle && tables_.handles().Contains(fh)) {
-    NoteOwnChange(tables_.handles().Get(fh).node);
+    const state::NodeId node = tables_.handles().Get(fh).node;
+    if (status.ok()) NoteSizeOfAll(node, size_bytes);
+    NoteOwnChange(node);
   }
   co_return status;
 }
@@ -227,6 +234,7 @@ Task<absl::Status> Filesystem::Impl::CutWhileOpened(std::shared_ptr<OpenFile> fi
 
 void Filesystem::Impl::NoteCut(state::NodeId node, state::FileHandle fh) {
   SetHandleFlag(fh, kHandleWritten);
+  NoteSizeOfAll(node, 0);
   NoteOwnChange(node);
 }
 

@@ -154,6 +154,7 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   create.options = wire::kOptionNonDirectory;
   create.name = binding.path;
   create.query_on_disk_id = true;
+  std::u16string name = binding.path;
   std::shared_ptr<LeaseTenure> tenure;
   std::optional<DurableHandle> durable;
   CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
@@ -166,6 +167,9 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   server_key_ = ServerKeyOf(binding);
   tree_ = std::move(binding.tree);
   file_id_ = opened.file_id;
+  name_ = std::move(name);
+  ++instance_;
+  has_same_id_ = false;
   epoch_ = binding.epoch;
   sets_time_ = false;
   late_write_.reset();
@@ -236,6 +240,7 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
     CloseLater();
     co_return absl::OkStatus();
   }
+  has_same_id_ = before.file_id != 0 && before.file_id == now.file_id;
   identity_ = before;
   identity_.epoch = now.epoch;
   identity_.file_id = now.file_id;
@@ -260,6 +265,12 @@ Task<absl::StatusOr<bool>> OpenFile::TakeUpOn(dfs::Binding binding, Deadline dea
   tenure->NoteAnswer(granted.has_value() ? granted->state : 0, breaks,
                      runtime::Loop::Current().Now());
   tenure_ = std::move(tenure);
+  name_ = binding.path;
+  // With W nobody else has had it open in between: it is as if nothing had been lost.
+  const bool was_kept = granted.has_value() && (granted->state & wire::kLeaseWrite) != 0;
+  if (instance_ == 0 || !was_kept) ++instance_;
+  if (was_kept) proven_ = instance_;
+  has_same_id_ = true;
   durable_ = handle;
   durable_->file_id = opened->file_id;
   tree_ = std::move(binding.tree);
@@ -269,6 +280,55 @@ Task<absl::StatusOr<bool>> OpenFile::TakeUpOn(dfs::Binding binding, Deadline dea
   if (seen_.file_id == 0) seen_.file_id = identity_.file_id;
   identity_.epoch = static_cast<uint32_t>(epoch_);
   co_return true;
+}
+
+Task<absl::Status> OpenFile::ProveOn(std::shared_ptr<smb::Tree> tree, wire::FileId file_id,
+                                     uint64_t least_bytes, Deadline deadline) {
+  CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await proving_.Lock(deadline));
+  const uint64_t instance = instance_;
+  const bool is_this = tree_ == tree && file_id_ == file_id;
+  if (is_this && proven_ == instance && lapsed_ != instance) co_return absl::OkStatus();
+  if (is_this && lapsed_ != instance && has_same_id_ && HoldsWriteLease()) {
+    CO_ASSIGN_OR_RETURN(const wire::StandardInformation now,
+                        co_await tree->GetStandard(file_id, deadline));
+    if (instance == instance_ && lapsed_ != instance && now.end_of_file >= least_bytes) {
+      proven_ = instance;
+      co_return absl::OkStatus();
+    }
+  }
+  if (instance == instance_) NoteLapsed();
+  co_return ErrnoError(EIO, "another machine may have changed the file since it was acknowledged");
+}
+
+Task<absl::StatusOr<size_t>> OpenFile::ReadUnderLease(std::shared_ptr<smb::Tree> tree,
+                                                      wire::FileId file_id, uint64_t offset,
+                                                      absl::Span<uint8_t> into, Deadline deadline) {
+  const std::shared_ptr<LeaseTenure> tenure = tenure_;
+  wire::FileId reader = file_id;
+  const bool reads = (access_ & wire::kAccessReadData) != 0;
+  if (!reads) {
+    if (tenure == nullptr || tree_ != tree) co_return ErrnoError(EIO, "its lease is gone");
+    wire::CreateRequest create;
+    create.desired_access = wire::kAccessReadData | wire::kAccessReadAttributes;
+    create.options = wire::kOptionNonDirectory;
+    create.name = name_;
+    create.lease = tenure->ToAsk(access_);
+    CO_ASSIGN_OR_RETURN(const smb::OpenedFile opened,
+                        co_await tree->Create(std::move(create), deadline, {.observer = tenure}));
+    reader = opened.file_id;
+  }
+  size_t filled = 0;
+  absl::Status status;
+  while (filled < into.size()) {
+    const absl::StatusOr<size_t> n = co_await tree->Read(
+        reader, offset + filled, into.subspan(filled), deadline, offset + into.size());
+    status = n.status();
+    if (!n.ok() || *n == 0) break;
+    filled += *n;
+  }
+  if (!reads) tree->CloseLater(reader);
+  if (!status.ok()) co_return status;
+  co_return filled;
 }
 
 Task<absl::Status> OpenFile::ActOn(dfs::Binding binding, Act act, bool check_identity,

@@ -79,6 +79,24 @@ class OpenFile {
   bool HoldsWriteLease() const {
     return tenure_ != nullptr && (tenure_->state() & smb::wire::kLeaseWrite) != 0;
   }
+  // Which open of a server this is. What was acknowledged early under one may be sent by it; by
+  // another one once it is proven that nobody else has changed the file in between, which is so of
+  // a durable handle that was taken up with its lease.
+  uint64_t instance() const { return instance_; }
+  bool MaySendOf(uint64_t instance) const {
+    return lapsed_ != instance_ && (instance == instance_ || proven_ == instance_);
+  }
+  // The lease was given back, or it cannot be proven: for as long as it is open so.
+  void NoteLapsed() { lapsed_ = instance_; }
+  // REQUIRES: it is open on `tree` as `file_id`. OK: it is proven by the file's size, which is
+  // `least_bytes` or more, and nobody else has it open. EIO: it is not.
+  runtime::Task<absl::Status> ProveOn(std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id,
+                                      uint64_t least_bytes, runtime::Deadline deadline);
+  // Reads what is there of so many bytes, also by a handle that only writes. Under the same lease.
+  runtime::Task<absl::StatusOr<size_t>> ReadUnderLease(std::shared_ptr<smb::Tree> tree,
+                                                       smb::wire::FileId file_id, uint64_t offset,
+                                                       absl::Span<uint8_t> into,
+                                                       runtime::Deadline deadline);
   bool IsReadLeaseLost(absl::Time now) const {
     return tenure_ != nullptr && tenure_->IsReadLost(now);
   }
@@ -236,6 +254,12 @@ class OpenFile {
   bool bound_ = false;
   bool sets_time_ = false;
   std::optional<absl::Time> late_write_;
+  std::u16string name_;    // On its share, when it was opened.
+  uint64_t instance_ = 0;  // 0: it was not open yet.
+  uint64_t proven_ = 0;
+  uint64_t lapsed_ = ~uint64_t{0};
+  bool has_same_id_ = false;  // As the file that was opened first.
+  runtime::Mutex proving_;
   runtime::Mutex rebinding_;
   int unsettled_ = 0;
   runtime::Condition settled_;

@@ -76,6 +76,14 @@ uint64_t WriteBehind::EndOf(state::NodeId node) const {
   return end;
 }
 
+uint64_t WriteBehind::LeastBaseOf(state::NodeId node) const {
+  uint64_t least = ~uint64_t{0};
+  const auto file = files_.find(node);
+  if (file == files_.end()) return least;
+  for (const auto& [number, write] : file->second.writes) least = std::min(least, write.base);
+  return least;
+}
+
 std::vector<state::NodeId> WriteBehind::Nodes() const {
   std::vector<state::NodeId> nodes;
   nodes.reserve(files_.size());

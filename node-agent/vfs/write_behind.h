@@ -42,6 +42,10 @@ class WriteBehind {
     uint64_t offset = 0;
     uint64_t size_bytes = 0;
     uint64_t held_bytes = 0;
+    // How long the file was, with what was pending: what lies between that and the write's end is
+    // this write's alone. And of which OpenFile::instance() it was acknowledged; 0: a dead agent's.
+    uint64_t base = ~uint64_t{0};
+    uint64_t instance = 0;
   };
 
   // One pending write: until this dies.
@@ -100,6 +104,8 @@ class WriteBehind {
   std::vector<state::NodeId> Nodes() const;
   // Where the last byte of a node's pending writes ends; 0: it has none.
   uint64_t EndOf(state::NodeId node) const;
+  // The least `base` of them: so long its file is at least, unless others have cut it.
+  uint64_t LeastBaseOf(state::NodeId node) const;
   uint64_t held_bytes() const { return held_bytes_; }
 
  private:

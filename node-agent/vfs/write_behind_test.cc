@@ -33,7 +33,7 @@ TEST_F(WriteBehindTest, UnderALeaseAWriterDoesNotWaitForTheServer) {
   const state::FileHandle fh = MustOpen("file");
   Hold(absl::Milliseconds(500));
   std::vector<std::shared_ptr<EarlyWrite>> writes;
-  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, i * 4, std::string(4, 'a' + i)));
+  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, 64 + i * 4, std::string(4, 'a' + i)));
   lab.RunFor(absl::Milliseconds(100));
   for (const auto& write : writes) {
     EXPECT_TRUE(write->answered);
@@ -44,7 +44,7 @@ TEST_F(WriteBehindTest, UnderALeaseAWriterDoesNotWaitForTheServer) {
   lab.RunFor(absl::Seconds(1));
   for (const auto& write : writes) EXPECT_EQ(write->ended, absl::OkStatus());
   EXPECT_FALSE(lab.filesystem().HasUnwritten(fh));
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 16), "aaaabbbbccccdddd");
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(64, 16), "aaaabbbbccccdddd");
   EXPECT_EQ(lab.counters().early_writes, 4);
   EXPECT_EQ(lab.counters().early_failures, 0);
 }
@@ -95,7 +95,7 @@ TEST_F(WriteBehindTest, WithoutWhatItNeedsAWriteIsAcknowledgedByItsServer) {
     auto write = std::make_shared<EarlyWrite>();
     write->text = "text";
     if (c.spoil != nullptr) c.spoil(*this, *write);
-    Start(fh, 0, write);
+    Start(fh, 64, write);
     EXPECT_EQ(write->answered, c.spoil == nullptr && c.flags == O_RDWR && c.options.pages &&
                                    !c.options.replay_writes);
     lab.lab().agent().RunNow([this] { calls = std::make_unique<runtime::TaskGroup>(); });
@@ -193,7 +193,8 @@ TEST_F(WriteBehindDrainTest, WhateverElseIsDoneWithTheFileWaits) {
   for (size_t i = 0; i < count; ++i) {
     lab.OnBoth([](ScriptedShare& share) {
       if (share.Find("new") != nullptr) share.Remove("new");
-      if (share.Find("file") == nullptr) share.AddText("file", std::string(64, '.'));
+      if (share.Find("file") != nullptr) share.Remove("file");
+      share.AddText("file", std::string(64, '.'));
       if (share.Find("other") == nullptr) share.AddText("other", "other");
       if (share.Find("link") != nullptr) share.Remove("link");
     });
@@ -207,7 +208,7 @@ TEST_F(WriteBehindDrainTest, WhateverElseIsDoneWithTheFileWaits) {
     count = cases.size();
     SCOPED_TRACE(cases[i].name);
     Hold(absl::Seconds(10));
-    const auto write = Write(fh, 0, "text");
+    const auto write = Write(fh, 64, "text");
     ASSERT_TRUE(write->answered);
     lab.server("t1").ClearRules();
     lab.RunFor(absl::Milliseconds(50));
@@ -243,7 +244,7 @@ TEST_F(WriteBehindDrainTest, WhatIsDoneWithOtherFilesDoesNotWait) {
   node = lab.Walk("file");
   other = MustOpen("other", O_RDWR);
   Hold(absl::Minutes(5));
-  const auto write = Write(fh, 0, "text");
+  const auto write = Write(fh, 64, "text");
   ASSERT_TRUE(write->answered);
   lab.server("t1").ClearRules();
   EXPECT_TRUE(lab.Lookup(state::kRootNode, "other").ok());
@@ -262,7 +263,7 @@ TEST_F(WriteBehindTest, ADirectoryIsRenamedOnceNothingBelowItIsPending) {
   Mount("//t1/share");
   const state::FileHandle fh = MustOpen("dir/inner");
   Hold(absl::Seconds(5));
-  const auto write = Write(fh, 0, "text");
+  const auto write = Write(fh, 64, "text");
   ASSERT_TRUE(write->answered);
   // Its name alone can be looked up.
   EXPECT_TRUE(lab.Lookup(state::kRootNode, "dir").ok());
@@ -277,16 +278,17 @@ TEST_F(WriteBehindTest, AWriteWaitsForOneThatItOverlaps) {
   const state::FileHandle fh = MustOpen("file");
   lab.server("t1").AddRule(
       {.command = Command::kWrite, .times = 1, .action = {.delay = absl::Seconds(1)}});
-  const auto first = Write(fh, 0, "aaaa");
-  const auto second = Write(fh, 3, "bbbb");
-  const auto beside = Write(fh, 8, "cccc");
+  const auto first = Write(fh, 64, "aaaa");
+  const auto second = Write(fh, 67, "bbbb");
+  const auto beside = Write(fh, 72, "cccc");
   lab.RunFor(absl::Milliseconds(500));
   EXPECT_TRUE(first->answered);
   EXPECT_FALSE(second->answered);
   EXPECT_TRUE(beside->answered);
   lab.RunFor(absl::Seconds(2));
-  EXPECT_TRUE(second->answered);
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 13), "aaabbbb.cccc.");
+  EXPECT_EQ(second->ended, absl::OkStatus());
+  EXPECT_FALSE(second->answered);  // It is not behind the end.
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(64), std::string("aaabbbb\0cccc", 12));
 }
 
 TEST_F(WriteBehindTest, WhatIsPendingIsBoundedByFileAndByMount) {
@@ -314,7 +316,7 @@ TEST_F(WriteBehindTest, WhatIsPendingIsBoundedByFileAndByMount) {
   for (const auto& write : writes) EXPECT_EQ(write->ended, absl::OkStatus());
   // Small ones are bounded by their number.
   writes.clear();
-  for (int i = 0; i < 100; ++i) writes.push_back(Write(fh, i, "x", 1024));
+  for (int i = 0; i < 100; ++i) writes.push_back(Write(fh, 12 + i, "x", 1024));
   EXPECT_EQ(answered(), 64);
   lab.RunFor(absl::Minutes(1));
   EXPECT_EQ(answered(), 100);
@@ -326,7 +328,7 @@ TEST_F(WriteBehindTest, ALeaseIsGivenBackOnceNothingIsPending) {
   const state::FileHandle fh = MustOpen("file");
   lab.server("t1").AddRule(
       {.command = Command::kWrite, .times = 1, .action = {.delay = absl::Seconds(5)}});
-  const auto write = Write(fh, 0, "aaaa");
+  const auto write = Write(fh, 64, "aaaa");
   EXPECT_TRUE(write->answered);
   const auto acknowledgments = [&] {
     int count = 0;
@@ -340,7 +342,7 @@ TEST_F(WriteBehindTest, ALeaseIsGivenBackOnceNothingIsPending) {
   lab.RunFor(absl::Seconds(2));
   // Whoever waits at the server goes on with all that was acknowledged, and nothing new is.
   EXPECT_EQ(acknowledgments(), 0);
-  const auto late = Write(fh, 8, "bbbb");
+  const auto late = Write(fh, 72, "bbbb");
   EXPECT_FALSE(late->answered);
   lab.RunFor(absl::Seconds(5));
   EXPECT_EQ(write->ended, absl::OkStatus());
@@ -376,9 +378,9 @@ TEST_F(WriteBehindTest, AnErrorIsToldOnceToTheHandleThatWrote) {
                                 .times = 1,
                                 .action = {.delay = absl::Seconds(1), .status = status}});
     }
-    const auto full = Write(fh, 0, "aaaa");
-    const auto quota = Write(second, 4, "bbbb");
-    const auto good = Write(fh, 8, "cccc");
+    const auto full = Write(fh, 64, "aaaa");
+    const auto quota = Write(second, 68, "bbbb");
+    const auto good = Write(fh, 72, "cccc");
     EXPECT_TRUE(full->answered && quota->answered && good->answered);
     // Whoever takes over tells it, too.
     lab.RunFor(absl::Seconds(3));
@@ -392,7 +394,7 @@ TEST_F(WriteBehindTest, AnErrorIsToldOnceToTheHandleThatWrote) {
       EXPECT_EQ(c.call(*this, handle), absl::OkStatus());
     }
     // What was pending behind it had its own fate.
-    EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 12), "........cccc");
+    EXPECT_EQ(lab.ContentOf("t1", "file").substr(64, 12), std::string(8, '\0') + "cccc");
     lab.share("t1").Remove("file");
     lab.share("t1").AddText("file", std::string(64, '.'));
   }
@@ -403,15 +405,15 @@ TEST_F(WriteBehindTest, MappedPagesAreWrittenAndTellNobodyOfAnEarlierError) {
   const state::FileHandle fh = MustOpen("file");
   lab.server("t1").AddRule(
       {.command = Command::kWrite, .times = 1, .action = {.status = NtStatus::kDiskFull}});
-  const auto full = Write(fh, 0, "aaaa");
+  const auto full = Write(fh, 64, "aaaa");
   EXPECT_TRUE(full->answered);
   auto page = std::make_shared<EarlyWrite>();
   page->text = "page";
   page->held = 0;
   page->of_pages = true;
-  Start(fh, 8, page);
+  Start(fh, 72, page);
   EXPECT_EQ(page->ended, absl::OkStatus());
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 12), "........page");
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(64, 12), std::string(8, '\0') + "page");
   EXPECT_EQ(ErrnoOf(lab.Sync(fh)), ENOSPC);
 }
 
@@ -420,8 +422,8 @@ TEST_F(WriteBehindTest, ALostServerIsAnErrorAfterItsGraceAndNoOtherCopyGetsTheBy
   const state::FileHandle fh = MustOpen("two/file");
   ASSERT_EQ(lab.Write(fh, 60, "...."), absl::OkStatus());
   Hold(absl::Minutes(5));
-  const auto first = Write(fh, 0, "aaaa");
-  const auto second = Write(fh, 4, "bbbb");
+  const auto first = Write(fh, 64, "aaaa");
+  const auto second = Write(fh, 68, "bbbb");
   EXPECT_TRUE(first->answered && second->answered);
   lab.lab().PowerOff("t1");
   lab.RunFor(absl::Seconds(15));
@@ -439,7 +441,7 @@ TEST_F(WriteBehindTest, AServerThatComesBackGetsWhatWasAcknowledged) {
   const state::FileHandle fh = MustOpen("two/file");
   Hold(absl::Minutes(5));
   std::vector<std::shared_ptr<EarlyWrite>> writes;
-  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, i * 4, std::string(4, 'a' + i)));
+  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, 64 + i * 4, std::string(4, 'a' + i)));
   lab.RunFor(absl::Milliseconds(50));
   lab.lab().Kill("t1");
   lab.server("t1").ClearRules();
@@ -447,7 +449,7 @@ TEST_F(WriteBehindTest, AServerThatComesBackGetsWhatWasAcknowledged) {
   lab.lab().Start("t1");
   EXPECT_EQ(lab.Flush(fh), absl::OkStatus());
   for (const auto& write : writes) EXPECT_EQ(write->ended, absl::OkStatus());
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 16), "aaaabbbbccccdddd");
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(64, 16), "aaaabbbbccccdddd");
   EXPECT_EQ(lab.ContentOf("t2", "file"), std::string(64, '.'));
 }
 
@@ -458,8 +460,8 @@ TEST_F(WriteBehindTest, TheNextAgentWritesWhatWasAcknowledgedBeforeAnythingElse)
   const state::FileHandle fh = MustOpen("file");
   Hold(absl::Minutes(5));
   std::vector<std::shared_ptr<EarlyWrite>> writes;
-  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, i * 4, std::string(4, 'a' + i)));
-  const auto waiting = Write(fh, 2, "xxxx");
+  for (int i = 0; i < 4; ++i) writes.push_back(Write(fh, 64 + i * 4, std::string(4, 'a' + i)));
+  const auto waiting = Write(fh, 66, "xxxx");
   EXPECT_FALSE(waiting->answered);
   lab.RunFor(absl::Milliseconds(50));
   lab.server("t1").ClearRules();
@@ -468,16 +470,16 @@ TEST_F(WriteBehindTest, TheNextAgentWritesWhatWasAcknowledgedBeforeAnythingElse)
   // As the session does: those that were acknowledged come first.
   for (size_t i = 0; i < writes.size(); ++i) {
     writes[i]->Die();
-    Start(fh, 4 * i, writes[i]);
+    Start(fh, 64 + 4 * i, writes[i]);
   }
   waiting->Die();
-  Start(fh, 2, waiting);
+  Start(fh, 66, waiting);
   EXPECT_FALSE(waiting->answered);
   EXPECT_EQ(lab.Sync(fh), absl::OkStatus());
   lab.RunFor(absl::Seconds(1));
   for (const auto& write : writes) EXPECT_EQ(write->ended, absl::OkStatus());
   EXPECT_EQ(waiting->ended, absl::OkStatus());
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 16), "aaxxxxbbccccdddd");
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(64, 16), "aaxxxxbbccccdddd");
 }
 
 TEST_F(WriteBehindTest, ALeaseThatGoesWhileAWriterWaitsIsNotUsed) {
@@ -485,8 +487,8 @@ TEST_F(WriteBehindTest, ALeaseThatGoesWhileAWriterWaitsIsNotUsed) {
   const state::FileHandle fh = MustOpen("file");
   lab.server("t1").AddRule(
       {.command = Command::kWrite, .times = 1, .action = {.delay = absl::Seconds(1)}});
-  const auto first = Write(fh, 0, "aaaa");
-  const auto second = Write(fh, 0, "bbbb");
+  const auto first = Write(fh, 64, "aaaa");
+  const auto second = Write(fh, 68, "bbbb", 8 * kBig);
   leased = false;
   EXPECT_EQ(lab.Change([&](Deadline until) {
     return lab.filesystem().AwaitNodeWritten(lab.Walk("file"), until);
@@ -496,7 +498,7 @@ TEST_F(WriteBehindTest, ALeaseThatGoesWhileAWriterWaitsIsNotUsed) {
   EXPECT_TRUE(first->answered);
   EXPECT_FALSE(second->answered);
   EXPECT_EQ(second->ended, absl::OkStatus());
-  EXPECT_EQ(lab.ContentOf("t1", "file").substr(0, 4), "bbbb");
+  EXPECT_EQ(lab.ContentOf("t1", "file").substr(68, 4), "bbbb");
 }
 
 // --- Not for others
@@ -508,7 +510,7 @@ TEST_F(WriteBehindTest, WhatIsPendingOnADeadLinkStopsNoWriterOfAnother) {
   std::vector<std::shared_ptr<EarlyWrite>> writes;
   for (const char* path : {"two/file", "two/other"}) {
     const state::FileHandle fh = MustOpen(path);
-    for (int i = 0; i < 8; ++i) writes.push_back(Write(fh, i, "x"));
+    for (int i = 0; i < 8; ++i) writes.push_back(Write(fh, 64 + i, "x"));
   }
   for (const auto& write : writes) EXPECT_TRUE(write->answered);
   const state::FileHandle healthy = MustOpen("three/file");
@@ -531,7 +533,7 @@ TEST_F(WriteBehindTest, TheLeaseOfTheFileThatHadTheNameBeforeIsNotThatOfAnother)
   const state::FileHandle second = MustOpen("file");
   EXPECT_TRUE(lab.server("t1").leases("share", "file").empty());
   Hold(absl::Milliseconds(500));
-  const auto write = Write(second, 0, "aaaa");
+  const auto write = Write(second, 7, "aaaa");
   EXPECT_FALSE(write->answered);
   lab.RunFor(absl::Seconds(1));
   EXPECT_EQ(write->ended, absl::OkStatus());
@@ -545,7 +547,7 @@ TEST_F(WriteBehindTest, ATruncateByAnotherLinkToTheSameShareComesBehindWhatIsPen
   const state::FileHandle fh = MustOpen("first/file");
   const state::NodeId other = lab.Walk("again/file");
   Hold(absl::Seconds(5));
-  const auto write = Write(fh, 32, "aaaa");
+  const auto write = Write(fh, 64, "aaaa");
   EXPECT_TRUE(write->answered);
   ASSERT_TRUE(lab.SetAttributes(other, {.size_bytes = 0}).ok());
   // Not before: what has to be written again would be behind it.
