@@ -90,7 +90,7 @@ def test_what_the_other_writes_is_seen_at_once(lab, a, b, how):
         end = (4 + turn) * PAGE
         a.write(b'+' * PAGE, end)
         lab.wait_until(lambda: b.size() == end + PAGE, SOON, f'size {turn} is seen')  # pylint: disable=cell-var-from-loop
-        lab.wait_until(lambda: b.read(2 * PAGE, end) == b'+' * PAGE, SOON, f'end {turn} is read')  # pylint: disable=cell-var-from-loop
+        assert b.read(2 * PAGE, end) == b'+' * PAGE, f'what is behind size {turn}, which is seen'
 
 
 @pytest.mark.parametrize('nodes', [OPTIONS + ',nolease'], indirect=True)
