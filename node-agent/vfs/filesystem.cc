@@ -149,7 +149,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Seek(state::FileHandle fh, uint64_t o
   return impl_->After(impl_->BehindHandle(fh), impl_->Seek(fh, offset, whence, deadline), deadline);
 }
 Task<absl::Status> Filesystem::Flush(state::FileHandle fh, uint64_t owner, Deadline deadline) {
-  return impl_->TellingKept(fh, impl_->Flush(fh, owner, deadline), deadline);
+  return impl_->FlushTellingKept(fh, owner, std::move(deadline));
 }
 Task<absl::Status> Filesystem::SetLock(FileLock wanted, bool wait, Deadline deadline) {
   return impl_->After(impl_->BehindHandle(wanted.fh), impl_->SetLock(wanted, wait, deadline),

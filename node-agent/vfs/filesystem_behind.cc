@@ -229,4 +229,16 @@ Task<absl::Status> Filesystem::Impl::TellingKept(state::FileHandle fh, Task<absl
   co_return kept.ok() ? status : kept;
 }
 
+Task<absl::Status> Filesystem::Impl::FlushTellingKept(state::FileHandle fh, uint64_t owner,
+                                                      Deadline deadline) {
+  const absl::Status written = co_await behind_.AwaitEnd(BehindHandle(fh), deadline);
+  if (!written.ok()) {
+    DropRangesOfKilled(fh, owner);
+    co_return written;
+  }
+  const absl::Status status = co_await Flush(fh, owner, std::move(deadline));
+  const absl::Status kept = KeptError(fh);
+  co_return kept.ok() ? status : kept;
+}
+
 }  // namespace dfscsi::vfs

@@ -220,6 +220,9 @@ class Filesystem::Impl {
   // A call that tells an error of an earlier write of its handle, if there is one.
   runtime::Task<absl::Status> TellingKept(state::FileHandle fh, runtime::Task<absl::Status> call,
                                           runtime::Deadline deadline);
+  // FLUSH: the same, and the owner's locks go also where it is given up while it waits.
+  runtime::Task<absl::Status> FlushTellingKept(state::FileHandle fh, uint64_t owner,
+                                               runtime::Deadline deadline);
   // OK: there is none.
   absl::Status KeptError(state::FileHandle fh) const;
   void NoteErrorTold(state::FileHandle fh, int error);
@@ -455,6 +458,13 @@ class Filesystem::Impl {
                                 std::shared_ptr<runtime::Event> done);
   runtime::Task<absl::Status> TrimSoon(state::NodeId node, std::shared_ptr<FileLocks> locks,
                                        runtime::Deadline deadline);
+  // Those that fcntl(2) took for `owner`; null: there are none.
+  std::shared_ptr<FileLocks> DropRanges(state::NodeId node, uint64_t owner);
+  // The owner's FLUSH will not come back: at once for this mount's programs, who may be given the
+  // same owner anew; for other machines once what is pending now is written.
+  void DropRangesOfKilled(state::FileHandle fh, uint64_t owner);
+  runtime::Task<void> TrimOnceWritten(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                      std::vector<state::NodeId> nodes);
 
   // --- Writes behind their acknowledgment
 

@@ -530,6 +530,31 @@ Task<absl::Status> Filesystem::Impl::TrimSoon(state::NodeId node, std::shared_pt
   co_return co_await done->WaitUntilSet(std::move(deadline));
 }
 
+std::shared_ptr<FileLocks> Filesystem::Impl::DropRanges(state::NodeId node, uint64_t owner) {
+  const auto found = locks_.find(node);
+  if (found == locks_.end()) return nullptr;
+  const std::shared_ptr<FileLocks> locks = found->second;
+  const std::vector<uint32_t> gone = locks->model.Drop(
+      [&](const FileLock& lock) { return lock.kind == LockKind::kRange && lock.owner == owner; });
+  if (gone.empty()) return nullptr;
+  StoreLocks(node, *locks, gone);
+  return locks;
+}
+
+void Filesystem::Impl::DropRangesOfKilled(state::FileHandle fh, uint64_t owner) {
+  if (!tables_.handles().Contains(fh)) return;
+  const state::NodeId node = tables_.handles().Get(fh).node;
+  std::shared_ptr<FileLocks> locks = DropRanges(node, owner);
+  if (locks == nullptr) return;
+  tasks_.Spawn(TrimOnceWritten(node, std::move(locks), BehindHandle(fh)));
+}
+
+Task<void> Filesystem::Impl::TrimOnceWritten(state::NodeId node, std::shared_ptr<FileLocks> locks,
+                                             std::vector<state::NodeId> nodes) {
+  (void)co_await behind_.AwaitEnd(std::move(nodes), Deadline::Never());
+  co_await TrimLater(node, std::move(locks), nullptr);
+}
+
 Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
                                            Deadline deadline) {
   if (!tables_.handles().Contains(fh)) co_return ErrnoError(EBADF, "no such handle");
@@ -539,13 +564,8 @@ Task<absl::Status> Filesystem::Impl::Flush(state::FileHandle fh, uint64_t owner,
   if (file != files_.end() && file->second->late_write().has_value()) {
     co_await SetTimeOfLateWrite(file->second);
   }
-  const auto found = locks_.find(node);
-  if (found == locks_.end()) co_return absl::OkStatus();
-  const std::shared_ptr<FileLocks> locks = found->second;
-  const std::vector<uint32_t> gone = locks->model.Drop(
-      [&](const FileLock& lock) { return lock.kind == LockKind::kRange && lock.owner == owner; });
-  if (gone.empty()) co_return absl::OkStatus();
-  StoreLocks(node, *locks, gone);
+  const std::shared_ptr<FileLocks> locks = DropRanges(node, owner);
+  if (locks == nullptr) co_return absl::OkStatus();
   // For this mount's programs they are gone; giving them back goes on by itself.
   (void)co_await TrimSoon(node, locks, deadline.Within(kCloseWithin));
   co_return absl::OkStatus();
