@@ -54,10 +54,6 @@ uint64_t OpenedBy(RequestSlot slot) {
   return opened.fh;
 }
 
-bool MayTellKeptError(uint32_t opcode) {
-  return opcode == FUSE_WRITE || opcode == FUSE_FLUSH || opcode == FUSE_FSYNC;
-}
-
 // Where an append is to be written is all that the next agent needs to know it by: its name.
 state::Guid GuidOf(uint64_t offset) {
   const uint64_t stored = offset + 1;  // 0, an empty name: kNoOffset.
@@ -220,6 +216,10 @@ void Session::Adopt(const std::vector<RequestSlot>& slots) {
   for (const RequestSlot slot : slots) {
     if (slot.state() != SlotState::kDone) continue;
     if (const uint64_t opened = OpenedBy(slot); opened != 0) answered.push_back(opened);
+    // Before anything is run that may fail, too: its error would be taken for this one.
+    if (slot.error() != 0 && MayTellKeptError(slot.opcode()) && TellsKeptError(slot)) {
+      filesystem_.NoteErrorTold(HandleOf(slot), slot.error());
+    }
   }
   filesystem_.CloseUndelivered(answered);
   for (const RequestSlot slot : slots) {
@@ -233,9 +233,6 @@ void Session::Adopt(const std::vector<RequestSlot>& slots) {
       continue;
     } else if (slot.state() == SlotState::kDone) {
       ++counters_.adopted_answers;
-      if (slot.error() != 0 && MayTellKeptError(slot.opcode())) {
-        filesystem_.NoteErrorTold(HandleOf(slot), slot.error());
-      }
       // ENOENT: the kernel has it already.
       (void)WriteAnswer(slot.unique(), slot.error(), slot.reply());
       Pass(DeathPoint::kAdoptedAnswerSent);

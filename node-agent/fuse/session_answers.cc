@@ -203,6 +203,9 @@ void Session::Journal(const Request& request, const iovec* parts, int count) {
           : absl::Span<const char>();
   if (count > 2 || body.size() > state::kReplyJournalBytes) return;  // None of ours is longer.
   Pass(DeathPoint::kAnswerKnown);
+  if (MayTellKeptError(opcode)) {
+    MarkTellsKeptError(room_.arena(), request.slot, request.kept_error != 0);
+  }
   room_.arena().MarkDone(request.slot, -header.error, body);
   Pass(DeathPoint::kAnswerRecorded);
 }

@@ -6,12 +6,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "node-agent/fuse/session_internal.h"
 #include "node-agent/fuse/session_test_lab.h"
 
 namespace dfscsi::fuse {
@@ -198,33 +201,59 @@ TEST_F(SessionEarlyTest, DrainWaitsForAcknowledgedWritesOrLeavesThem) {
 
 // ---- Errors of acknowledged writes ----
 
-TEST_F(SessionEarlyTest, AnErrorOfAnEarlierWriteIsToldOnceWhoeverDies) {
-  server_.parked = false;
-  server_.early = false;
-  struct {
+class SessionKeptErrorTest : public SessionEarlyTest {
+ protected:
+  struct Case {
     const char* name;
     uint32_t opcode;
     std::string body;
-  } const kCases[] = {
-      {"WRITE", FUSE_WRITE, WriteOf("bytes")},
-      {"FLUSH", FUSE_FLUSH, std::string(testing::BytesOf(fuse_flush_in{.fh = 9}))},
-      {"FSYNC", FUSE_FSYNC, std::string(testing::BytesOf(fuse_fsync_in{.fh = 9}))},
   };
-  for (const auto& c : kCases) {
+
+  SessionKeptErrorTest() {
+    server_.parked = false;
+    server_.early = false;
+  }
+  static std::vector<Case> Cases() {
+    return {{"WRITE", FUSE_WRITE, WriteOf("bytes")},
+            {"FLUSH", FUSE_FLUSH, std::string(testing::BytesOf(fuse_flush_in{.fh = 9}))},
+            {"FSYNC", FUSE_FSYNC, std::string(testing::BytesOf(fuse_fsync_in{.fh = 9}))}};
+  }
+  // Reads a request, and dies with its answer in the journal.
+  uint64_t SendAndDie(const Case& c, int error) {
+    agent_->session->StopReading();
+    const uint64_t unique = kernel_.Send(c.opcode, 3, c.body);
+    const RequestArena::Read read = agent_->arena->ReadRequest(agent_->session->fuse_fd(), kMount);
+    EXPECT_EQ(read.result, RequestArena::ReadResult::kRequest);
+    agent_->arena->MarkDone(read.slot, error, {});
+    return unique;
+  }
+  // What an agent leaves that dies now.
+  UniqueFd CopyOfArena() const {
+    UniqueFd copy = state::CreateSharedMemory("arena", state::kArenaBytes).value();
+    std::vector<char> bytes(state::kArenaHeaderBytes + state::kArenaStepBytes);
+    EXPECT_EQ(pread(arena_fd_.get(), bytes.data(), bytes.size(), 0), std::ssize(bytes));
+    EXPECT_EQ(pwrite(copy.get(), bytes.data(), bytes.size(), 0), std::ssize(bytes));
+    return copy;
+  }
+};
+
+TEST_F(SessionKeptErrorTest, AnErrorOfAnEarlierWriteIsToldOnceWhoeverDies) {
+  for (const Case& c : Cases()) {
     SCOPED_TRACE(c.name);
     server_.kept_error = ENOSPC;
     server_.told.clear();
-    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, ENOSPC);
+    UniqueFd arena;
+    server_.on_told = [&] { arena = CopyOfArena(); };
+    const uint64_t unique = kernel_.Send(c.opcode, 3, c.body);
+    EXPECT_EQ(Receive().error, ENOSPC);
+    server_.on_told = nullptr;
     EXPECT_THAT(server_.told, ElementsAre(std::pair(uint64_t{9}, ENOSPC)));
     EXPECT_EQ(Ask(c.opcode, 3, c.body).error, 0);
     // The agent dies with the answer in the journal, before it has noted that it is told.
     server_.kept_error = ENOSPC;
     server_.told.clear();
-    agent_->session->StopReading();
-    const uint64_t unique = kernel_.Send(c.opcode, 3, c.body);
-    const RequestArena::Read read = agent_->arena->ReadRequest(agent_->session->fuse_fd(), kMount);
-    ASSERT_EQ(read.result, RequestArena::ReadResult::kRequest);
-    agent_->arena->MarkDone(read.slot, ENOSPC, {});
+    agent_.reset();
+    arena_fd_ = std::move(arena);
     StartAgent();
     const FakeFuseKernel::Answer answer = Receive();
     EXPECT_EQ(answer.unique, unique);
@@ -233,6 +262,45 @@ TEST_F(SessionEarlyTest, AnErrorOfAnEarlierWriteIsToldOnceWhoeverDies) {
     EXPECT_EQ(Ask(c.opcode, 3, c.body).error, 0);
     ExpectAllSlotsFree();
   }
+}
+
+TEST_F(SessionKeptErrorTest, AnErrorOfTheRequestItselfTellsOfNoEarlierWrite) {
+  for (const Case& c : Cases()) {
+    SCOPED_TRACE(c.name);
+    // Of a page that was written back, say, and of the same errno.
+    const uint64_t unique = SendAndDie(c, ENOSPC);
+    server_.kept_error = ENOSPC;
+    server_.told.clear();
+    StartAgent();
+    const FakeFuseKernel::Answer answer = Receive();
+    EXPECT_EQ(answer.unique, unique);
+    EXPECT_EQ(answer.error, ENOSPC);
+    EXPECT_TRUE(server_.told.empty());
+    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, ENOSPC);
+    EXPECT_EQ(Ask(c.opcode, 3, c.body).error, 0);
+    ExpectAllSlotsFree();
+  }
+}
+
+TEST_F(SessionKeptErrorTest, AMarkThatTellsIsTakenBackWithTheAnswerThatDidNot) {
+  agent_->session->StopReading();
+  kernel_.Send(FUSE_FSYNC, 3, testing::BytesOf(fuse_fsync_in{.fh = 9}));
+  const RequestSlot slot = agent_->arena->ReadRequest(agent_->session->fuse_fd(), kMount).slot;
+  const auto name = [&](uint64_t offset) {
+    state::Guid guid = {};
+    memcpy(guid.data(), &offset, sizeof(offset));
+    return guid;
+  };
+  agent_->arena->MarkStarted(slot, name(77), FakeServer::kServerKey);
+  for (const bool tells : {false, true, true, false}) {
+    MarkTellsKeptError(*agent_->arena, slot, tells);
+    EXPECT_EQ(TellsKeptError(slot), tells);
+    EXPECT_EQ(slot.server(), FakeServer::kServerKey);
+    uint64_t offset = 0;
+    memcpy(&offset, slot.create_guid().data(), sizeof(offset));
+    EXPECT_EQ(offset, 77u);
+  }
+  EXPECT_EQ(slot.create_guid(), name(77));
 }
 
 TEST_F(SessionEarlyTest, AReleaseWaitsForWhatItsHandleWrote) {

@@ -143,6 +143,8 @@ bool Filesystem::IsKeptError(const absl::Status& status) {
 }
 void Filesystem::NoteErrorTold(FileHandle fh, int error) {
   server->told.emplace_back(fh, error);
+  server->begun.emplace_back("told");
+  if (server->on_told) server->on_told();
   if (error == server->kept_error) server->kept_error = 0;
 }
 void Filesystem::LoseWrite(FileHandle fh) { server->lost_writes.push_back(fh); }

@@ -5,6 +5,7 @@
 #define NODE_AGENT_TESTING_FAKE_FILESYSTEM_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -45,6 +46,7 @@ struct FakeServer {
   int kept_error = 0;                               // FLUSH, FSYNC and WRITE tell it.
   bool unwritten = false;                           // RELEASE waits for `released`.
   std::vector<std::pair<uint64_t, int>> told = {};  // By NoteErrorTold().
+  std::function<void()> on_told = {};               // Called by it.
   std::vector<uint64_t> lost_writes = {};           // Handles of WRITEs that were ended.
   bool early = false;  // WRITEs are acknowledged before they wait, if they may be.
   std::vector<std::string> begun =

@@ -214,6 +214,8 @@ absl::Status Filesystem::Impl::KeptError(state::FileHandle fh) const {
   return status;
 }
 
+// Between KeptError() and this nothing else runs, in this agent; the next one calls it before
+// anything. So the error is the one that was told, and not one that is kept since.
 void Filesystem::Impl::NoteErrorTold(state::FileHandle fh, int error) {
   if (!tables_.handles().Contains(fh)) return;
   const uint32_t flags = Load(tables_.handles().Get(fh).flags);
