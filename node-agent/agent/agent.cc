@@ -444,8 +444,10 @@ Task<void> Agent::KeepHouse() {
     (void)co_await runtime::Sleep(kHousekeepingPeriod, Deadline::Never());
     if (engine_ == nullptr || draining_) continue;
     engine_->buffers.Trim();
-    for (const auto& [id, known] : mounts_) {
-      if (known.served != nullptr) known.served->session().ReportSlow();
+    for (const std::map<uint32_t, KnownMount>* mounts : {&mounts_, &leaving_}) {
+      for (const auto& [id, known] : *mounts) {
+        if (known.served != nullptr) known.served->session().ReportSlow();
+      }
     }
     // What a mount held lies between what others hold: without this the heap grows for a thousand
     // mounts before it is full of holes enough.

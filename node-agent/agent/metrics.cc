@@ -225,9 +225,13 @@ void AddFuse(Page& page, const MetricsSource& source) {
     }
     page.Add(others, {{"mount", mount.mount_point}, {"operation", "other"}});
   }
-  Each(
-      page, source, "fuse_requests_in_flight", "Requests that wait for their answer.",
-      [](const Mount& m) { return m.session.in_flight(); }, /*gauge=*/true);
+  page.Gauge(
+      "fuse_requests_in_flight",
+      "Requests that wait for their answer, and writes that wait for their server behind it.");
+  for (const Mount& mount : source.mounts) {
+    page.Add(mount.session.in_flight(), {{"mount", mount.mount_point}, {"phase", "answer"}})
+        .Add(mount.session.acknowledged(), {{"mount", mount.mount_point}, {"phase", "behind"}});
+  }
   Each(
       page, source, "inodes", "Nodes that the kernel, or an open file, knows.",
       [](const Mount& m) { return m.tables.inodes().size(); }, /*gauge=*/true);
@@ -304,7 +308,8 @@ void AddVfs(Page& page, const MetricsSource& source) {
        "Leases of open files that a server took down, in part or as a whole.",
        [](const Mount& m) { return m.filesystem.counters().lease_breaks; });
   Each(page, source, "slow_operations_total",
-       "Operations that took longer than a second, told when late and when answered.",
+       "Operations that took longer than a second, told when late and when answered (writes that "
+       "were answered early: when their server had them).",
        [](const Mount& m) { return m.slow_operations; });
   Each(page, source, "last_known_answers_total", "Answers from last known values.",
        [](const Mount& m) { return m.filesystem.counters().last_known_answers; });

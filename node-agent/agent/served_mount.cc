@@ -151,14 +151,14 @@ void ServedMount::LogSlow(const fuse::SlowRequest& request) {
                                 ? tables_->inodes().Path(request.node).value_or("")
                                 : "";
   const dfs::Client::BoundLink link = LinkOf(*client_, PathBelow(client_->source(), below));
-  std::string line =
-      absl::StrFormat("mount %d: %s %s %.1f s: %s on %s, %s", mount_id_, OpcodeName(request.opcode),
-                      request.answered ? "took" : "waits since", absl::ToDoubleSeconds(request.age),
-                      link.prefix.empty() ? "no link" : link.prefix,
-                      link.target.empty() ? "no target" : link.target,
-                      !link.bound    ? "looking for one that is up"
-                      : link.suspect ? "which is silent"
-                                     : "which answers");
+  std::string line = absl::StrFormat(
+      "mount %d: %s%s %s %.1f s: %s on %s, %s", mount_id_, OpcodeName(request.opcode),
+      request.behind ? " (behind its answer)" : "", request.answered ? "took" : "waits since",
+      absl::ToDoubleSeconds(request.age), link.prefix.empty() ? "no link" : link.prefix,
+      link.target.empty() ? "no target" : link.target,
+      !link.bound    ? "looking for one that is up"
+      : link.suspect ? "which is silent"
+                     : "which answers");
   if (request.moves > 0) absl::StrAppend(&line, "; ", request.moves, " operations moved meanwhile");
   if (*unsaid > 0) absl::StrAppend(&line, "; ", *unsaid, " more had no line");
   LogWarning(line);

@@ -318,7 +318,7 @@ std::unique_ptr<Request> Session::Begin(fuse_req* libfuse) {
   if (config_.moves) request->moves_before = config_.moves();
   taken_ = true;
   if (request->answered_early) {
-    ++acknowledged_;
+    early_.insert(request.get());
     fuse_reply_none(std::exchange(request->libfuse, nullptr));
     return request;
   }

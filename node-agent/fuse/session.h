@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -89,7 +90,10 @@ struct SlowRequest {
   uint64_t node = 0;
   absl::Duration age;
   bool answered = false;  // False: it still waits.
-  int64_t moves = 0;      // Of the mount's operations, meanwhile.
+  // A WRITE that was acknowledged early: it is the server that does not have it, or (`answered`)
+  // that had it late.
+  bool behind = false;
+  int64_t moves = 0;  // Of the mount's operations, meanwhile.
 };
 
 // For metrics; all since the session was made.
@@ -121,7 +125,7 @@ class Session {
     std::string init_in;             // As the kernel sent it, fuse_in_header first.
     bool check_own_requests = true;  // Pids in requests are this process's namespace's.
     // Called for an operation that takes longer than `slow`: by ReportSlow(), and when it is
-    // answered.
+    // answered; or, of a WRITE that is acknowledged early, when it has ended.
     absl::Duration slow = absl::InfiniteDuration();
     std::function<void(const SlowRequest&)> on_slow = {};
     // Operations of the mount that were run again on another target, so far.
@@ -163,7 +167,7 @@ class Session {
   uint32_t mount_id() const { return config_.mount_id; }
   size_t in_flight() const { return requests_.size(); }
   // WRITEs that were answered, and whose server does not have them yet.
-  size_t acknowledged() const { return acknowledged_; }
+  size_t acknowledged() const { return early_.size(); }
   const SessionCounters& counters() const { return counters_; }
 
   // ---- For operations.cc and reply.h ----
@@ -208,11 +212,12 @@ class Session {
   void AttachInterrupt(Request& request, state::RequestSlot interrupt);
   void TakeEarlyInterrupt(Request& request);
   void TellSlow(const Request& request, bool answered);
+  void ReportIfSlow(Request& request);
   runtime::Task<void> CancelAfterGrace(uint64_t unique);
   // While the mount is not read: requests of threads that have been killed.
   void CancelKilled();
   bool IsOwnRequest(uint32_t pid) const;
-  bool IsIdle() const { return requests_.empty() && acknowledged_ == 0; }
+  bool IsIdle() const { return requests_.empty() && early_.empty(); }
   // Writes a bare answer of ours. Returns 0 or the errno of the write.
   int WriteAnswer(uint64_t unique, int error, absl::Span<const char> body);
 
@@ -233,7 +238,8 @@ class Session {
 
   absl::flat_hash_map<uint64_t, Request*> requests_;  // In flight, by unique.
   std::deque<EarlyInterrupt> early_interrupts_;
-  size_t acknowledged_ = 0;  // Not in requests_: no signal ends them.
+  // WRITEs that were acknowledged. Not in requests_: no signal ends them.
+  absl::flat_hash_set<Request*> early_;
   runtime::Condition idle_;
   SessionCounters counters_;
 

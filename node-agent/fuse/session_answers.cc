@@ -66,7 +66,7 @@ void Session::AnswerEarly(Request& request) {
   Pass(DeathPoint::kEarlyRecorded);
   request.answered_early = true;
   requests_.erase(request.slot.unique());
-  ++acknowledged_;
+  early_.insert(&request);
   ++counters_.answers;
   ++counters_.early_answers;
   if (WriteAnswer(request.slot.unique(), 0, bytes) != 0) ++counters_.undelivered;
@@ -76,14 +76,14 @@ void Session::AnswerEarly(Request& request) {
 }
 
 bool Session::Answer(std::unique_ptr<Request> request, absl::FunctionRef<int(fuse_req*)> reply) {
+  if (request->age() > config_.slow) TellSlow(*request, /*answered=*/true);
   if (request->answered_early) {
     Pass(DeathPoint::kEarlyEnded);
     room_.Free(request->slot);
-    --acknowledged_;
+    early_.erase(request.get());
     if (IsIdle()) idle_.NotifyAll();
     return true;
   }
-  if (request->age() > config_.slow) TellSlow(*request, /*answered=*/true);
   answering_ = request.get();
   write_error_ = 0;
   (void)reply(request->libfuse);
@@ -110,15 +110,19 @@ void Session::TellSlow(const Request& request, bool answered) {
                    .node = HeaderOf(request.slot).nodeid,
                    .age = request.age(),
                    .answered = answered,
+                   .behind = request.answered_early,
                    .moves = config_.moves ? config_.moves() - request.moves_before : 0});
 }
 
+void Session::ReportIfSlow(Request& request) {
+  if (request.slow_reported || request.age() <= config_.slow) return;
+  request.slow_reported = true;
+  TellSlow(request, /*answered=*/false);
+}
+
 void Session::ReportSlow() {
-  for (const auto& [unique, request] : requests_) {
-    if (request->slow_reported || request->age() <= config_.slow) continue;
-    request->slow_reported = true;
-    TellSlow(*request, /*answered=*/false);
-  }
+  for (const auto& [unique, request] : requests_) ReportIfSlow(*request);
+  for (Request* const request : early_) ReportIfSlow(*request);
 }
 
 void Session::CountError(int error) {
@@ -132,7 +136,10 @@ void Session::LoseEarly(std::unique_ptr<Request> request) {
 }
 
 void Session::Abandon(std::unique_ptr<Request> request) {
-  if (request->answered_early) return;
+  if (request->answered_early) {
+    early_.erase(request.get());
+    return;
+  }
   fuse_reply_none(request->libfuse);
   requests_.erase(request->slot.unique());
 }

@@ -199,6 +199,33 @@ TEST_F(SessionEarlyTest, DrainWaitsForAcknowledgedWritesOrLeavesThem) {
   EXPECT_EQ(acknowledged(), 0);
 }
 
+TEST_F(SessionEarlyTest, AServerThatIsLateWithAnAcknowledgedWriteIsToldOf) {
+  const uint64_t unique = SendWrite("bytes");
+  ExpectWritten(unique, 5);
+  RunUntil([&] { return server_.waiting == 1; });
+  EXPECT_TRUE(agent_->slow.empty());
+  agent_->session->ReportSlow();
+  agent_->session->ReportSlow();
+  ASSERT_EQ(agent_->slow.size(), 1u);
+  EXPECT_EQ(agent_->slow[0].opcode, static_cast<uint32_t>(FUSE_WRITE));
+  EXPECT_EQ(agent_->slow[0].node, 3u);
+  EXPECT_TRUE(agent_->slow[0].behind);
+  EXPECT_FALSE(agent_->slow[0].answered);
+  // It has waited since it came, whoever was there to see.
+  const absl::Duration age = agent_->slow[0].age;
+  StartAgent();
+  ExpectWritten(unique, 5);
+  agent_->session->ReportSlow();
+  ASSERT_EQ(agent_->slow.size(), 1u);
+  EXPECT_GT(agent_->slow[0].age, age);
+  server_.released.Set();
+  RunUntil([&] { return agent_->session->acknowledged() == 0; });
+  ASSERT_EQ(agent_->slow.size(), 2u);
+  EXPECT_TRUE(agent_->slow[1].behind);
+  EXPECT_TRUE(agent_->slow[1].answered);
+  ExpectAllSlotsFree();
+}
+
 // ---- Errors of acknowledged writes ----
 
 class SessionKeptErrorTest : public SessionEarlyTest {

@@ -135,6 +135,7 @@ TEST_F(SessionTest, ASlowRequestIsToldOfOnceWhileItWaitsAndWhenItIsAnswered) {
   EXPECT_EQ(agent_->slow[0].opcode, static_cast<uint32_t>(FUSE_GETATTR));
   EXPECT_EQ(agent_->slow[0].node, 3u);
   EXPECT_FALSE(agent_->slow[0].answered);
+  EXPECT_FALSE(agent_->slow[0].behind);
   EXPECT_EQ(agent_->slow[0].moves, 0);
   server_.released.Set();
   RunUntil([&] { return agent_->slow.size() == 2; });
