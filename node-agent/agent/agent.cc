@@ -261,13 +261,17 @@ absl::Status Agent::BecomeActive(uint32_t generation) {
       .check_own_requests = link_.mounter_pid() != 0});
   engine_->LoadCache();
   std::map<uint32_t, std::vector<RequestSlot>> by_mount;
+  // Of mounts that went while no agent was active.
+  std::map<uint32_t, LostWrites> lost;
   for (const RequestSlot slot : left) {
     if (mounts_.count(slot.mount_id()) != 0) {
       by_mount[slot.mount_id()].push_back(slot);
     } else {
+      lost[slot.mount_id()].Add(slot);
       memory_->arena->Free(slot);
     }
   }
+  for (const auto& [id, writes] : lost) NoteLost(id, writes);
   std::vector<uint32_t> ids;
   for (auto& [id, known] : mounts_) {
     ids.push_back(id);
@@ -285,7 +289,10 @@ void Agent::TakeOver(KnownMount& known, const std::vector<RequestSlot>& adopted)
   const absl::Status status = TryTakeOver(known, adopted);
   if (status.ok()) return;
   LogError("mount ", id, " on ", known.entry.mount_point, ": ", status.message());
-  if (!absl::IsNotFound(status)) return;  // Perhaps another agent can; its requests wait.
+  if (!absl::IsNotFound(status)) {  // Perhaps another agent can; its requests wait.
+    for (const RequestSlot slot : adopted) known.unserved.Add(slot);
+    return;
+  }
   memory_->arena->FreeMount(id);
   tasks_.Spawn(RemoveUnfinished(id));
 }
@@ -330,6 +337,7 @@ void Agent::Forget(uint32_t mount_id) {
   if (draining_) return;
   auto gone = mounts_.extract(mount_id);
   if (gone.empty()) return;
+  NoteLost(mount_id, gone.mapped().unserved);
   if (gone.mapped().served != nullptr && gone.mapped().served->session().acknowledged() > 0) {
     leaving_.insert(std::move(gone));
     tasks_.Spawn(EndLeaving(mount_id));
@@ -341,6 +349,12 @@ void Agent::Forget(uint32_t mount_id) {
   trim_due_ = true;
 }
 
+void Agent::NoteLost(uint32_t mount_id, const LostWrites& lost) {
+  if (lost.count == 0) return;
+  lost.Log(mount_id);
+  lost_early_writes_ += lost.count;
+}
+
 Task<void> Agent::EndLeaving(uint32_t mount_id) {
   const absl::Time end = loop_.Now() + kLeavingTime;
   while (true) {
@@ -350,6 +364,7 @@ Task<void> Agent::EndLeaving(uint32_t mount_id) {
     const size_t left = found->second.served->session().acknowledged();
     if (left > 0 && loop_.Now() < end) continue;
     if (left > 0) LogError("mount ", mount_id, ": unmounted, and ", left, " writes are lost");
+    lost_early_writes_ += static_cast<int64_t>(left);
     leaving_.erase(found);
     memory_->arena->FreeMount(mount_id);
     busy_at_ = loop_.Now();

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "node-agent/agent/credential_socket.h"
 #include "node-agent/agent/engine.h"
+#include "node-agent/agent/lost_writes.h"
 #include "node-agent/agent/mounter_link.h"
 #include "node-agent/agent/served_mount.h"
 #include "node-agent/agent/service.h"
@@ -124,6 +125,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
     bool listed = false;                  // In the list that is being received.
     bool making = false;                  // Mount() is at work on it.
     std::unique_ptr<ServedMount> served;  // While active.
+    LostWrites unserved;  // What was left of it, by an agent that could not serve it then.
   };
 
   // The one that is mounted there, or all if `wanted` is empty. NotFound: there is none.
@@ -148,6 +150,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   absl::Status TryTakeOver(KnownMount& known, const std::vector<state::RequestSlot>& adopted);
   runtime::Task<void> RemoveUnfinished(uint32_t mount_id);
   void Forget(uint32_t mount_id);
+  void NoteLost(uint32_t mount_id, const LostWrites& lost);
   runtime::Task<void> WriteOut();
   // Ends what is left of a mount that is gone, once what it has acknowledged is written.
   runtime::Task<void> EndLeaving(uint32_t mount_id);
@@ -189,6 +192,7 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   // While active.
   uint32_t generation_ = 0;
   absl::Time active_since_;
+  int64_t lost_early_writes_ = 0;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<CredentialSocket> credential_socket_;  // Listens before agent.sock does.
   std::shared_ptr<Service> service_;

@@ -440,6 +440,7 @@ Task<absl::Status> Agent::GetMetrics(v1::GetMetricsRequest request,
                                      v1::GetMetricsResponse* response, Deadline deadline) {
   MetricsSource source{.engine = *engine_, .arena = *memory_->arena, .loop = loop_};
   source.generation = generation_;
+  source.lost_early_writes = lost_early_writes_;
   for (const auto& [id, known] : mounts_) {
     if (known.served == nullptr) continue;
     source.mounts.push_back({.mount_point = known.entry.mount_point,

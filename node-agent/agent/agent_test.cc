@@ -1,9 +1,13 @@
 #include "node-agent/agent/agent.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,17 +15,23 @@
 
 #include "node-agent/runtime/real_loop.h"
 #include "node-agent/state/mounter_protocol.h"
+#include "node-agent/testing/fake_fuse_kernel.h"
 
 namespace dfscsi::agent {
 namespace {
 
 using runtime::Deadline;
 using runtime::Task;
+using ::testing::HasSubstr;
 
-// Welcomes whoever connects to memory of its own making.
+using testing::FakeFuseKernel;
+
+// Welcomes whoever connects to memory of its own making, with no mounts.
 struct Mounter {
   state::MessageListener listener;
   std::vector<UniqueFd> memory;
+  uint64_t granted_steps = 0;
+  uint32_t generation = 0;  // Not 0: who connects is the active agent.
   std::vector<state::MessageSocket> agents;
 
   static Task<void> Run(runtime::RealLoop* loop, Mounter* mounter) {
@@ -31,14 +41,19 @@ struct Mounter {
       if (!accepted.has_value()) continue;
       std::vector<int> fds;
       for (const UniqueFd& fd : mounter->memory) fds.push_back(fd.get());
-      EXPECT_TRUE(accepted->socket.Send(state::Welcome{.state_id = 7}, 0, fds).ok());
+      const state::Welcome welcome{.state_id = 7, .granted_steps = mounter->granted_steps};
+      EXPECT_TRUE(accepted->socket.Send(welcome, 0, fds).ok());
+      if (mounter->generation != 0) {
+        EXPECT_TRUE(accepted->socket.Send(state::ListEnd()).ok());
+        EXPECT_TRUE(accepted->socket.Send(state::Activate{mounter->generation}).ok());
+      }
       mounter->agents.push_back(std::move(accepted->socket));
     }
   }
 };
 
 TEST(AgentTest, MemoryOfALayoutThatItCannotReadIsItsEnd) {
-  std::string folder = testing::TempDir() + "agent-XXXXXX";
+  std::string folder = ::testing::TempDir() + "agent-XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);
   runtime::RealLoop loop;
   {
@@ -67,6 +82,65 @@ TEST(AgentTest, MemoryOfALayoutThatItCannotReadIsItsEnd) {
     EXPECT_EQ(mounter.agents.size(), 1u);
   }
   rmdir(folder.c_str());
+}
+
+// As an agent leaves it that dies with acknowledged writes of mount 7, and one that is not.
+UniqueFd ArenaWithWrites() {
+  UniqueFd memory = state::CreateSharedMemory("arena", state::kArenaBytes).value();
+  const std::unique_ptr<state::RequestArena> arena = state::RequestArena::Map(memory.get()).value();
+  EXPECT_TRUE(arena->Adopt(1, 1).ok());
+  FakeFuseKernel kernel;
+  const UniqueFd device = kernel.OpenDevice();
+  for (const uint32_t size : {3u, 5'000u, 1u}) {
+    fuse_write_in write = {};
+    write.size = size;
+    kernel.Send(FUSE_WRITE, 3, std::string(testing::BytesOf(write)) + std::string(size, 'x'));
+    const state::RequestArena::Read read = arena->ReadRequest(device.get(), 7);
+    EXPECT_EQ(read.result, state::RequestArena::ReadResult::kRequest);
+    const fuse_write_out answer = {.size = size};
+    if (size > 1) arena->MarkAcknowledged(read.slot, std::string(testing::BytesOf(answer)));
+  }
+  return memory;
+}
+
+TEST(AgentTest, WritesThatAreLostWithTheirMountAndTheirAgentAreToldOf) {
+  std::string folder = ::testing::TempDir() + "agent-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  runtime::RealLoop loop;
+  {
+    Mounter mounter;
+    mounter.listener = state::MessageListener::Listen(folder, std::nullopt).value();
+    mounter.memory.push_back(ArenaWithWrites());
+    mounter.memory.push_back(state::Vault::Create().value());
+    mounter.memory.push_back(state::LogonGuard::Create().value());
+    mounter.memory.push_back(state::Heartbeat::Create().value());
+    mounter.granted_steps = 1;
+    mounter.generation = 2;
+    Agent agent(loop, {.socket_dir = folder});
+    const auto run = [](Agent* ran) -> Task<void> { (void)co_await ran->Run(); };
+    std::string metrics;
+    const auto wait = [](Agent* watched, std::string* text) -> Task<void> {
+      v1::GetVersionResponse version;
+      for (int i = 0; i < 2'000 && version.generation() == 0; ++i) {
+        (void)co_await runtime::Sleep(absl::Milliseconds(10), Deadline::Never());
+        (void)co_await watched->GetVersion({}, &version, Deadline::Never());
+      }
+      if (version.generation() == 0) co_return;
+      v1::GetMetricsResponse response;
+      (void)co_await watched->GetMetrics({}, &response, Deadline::Never());
+      *text = response.text();
+    };
+    ::testing::internal::CaptureStderr();
+    runtime::TaskGroup tasks;
+    tasks.Spawn(Mounter::Run(&loop, &mounter));
+    tasks.Spawn(run(&agent));
+    loop.RunUntilDone(wait(&agent, &metrics));
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    EXPECT_THAT(log, HasSubstr("mount 7: unmounted, and 2 acknowledged writes of 5003 bytes"));
+    EXPECT_THAT(metrics, HasSubstr("\ndfscsi_lost_early_writes_total 2\n"));
+    EXPECT_THAT(metrics, HasSubstr("\ndfscsi_acknowledged_writes 0\n"));
+  }
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

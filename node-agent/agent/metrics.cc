@@ -113,6 +113,9 @@ void AddNode(Page& page, const MetricsSource& source) {
       .Add(static_cast<double>(usage.parked.bytes));
   page.Gauge("acknowledged_writes", "Writes that were answered and that no server has yet.")
       .Add(usage.acknowledged);
+  page.Counter("lost_early_writes_total",
+               "Of them, those whose mount was gone before a server had them.")
+      .Add(source.lost_early_writes);
   page.Counter("parked_full_total",
                "Times a mount was not read because parked requests had reached their limit.")
       .Add(source.engine.room.stops());

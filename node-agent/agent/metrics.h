@@ -32,6 +32,7 @@ struct MetricsSource {
   const state::RequestArena& arena;
   const runtime::Loop& loop;
   uint32_t generation = 0;
+  int64_t lost_early_writes = 0;
   std::vector<Mount> mounts = {};
 };
 
