@@ -14,7 +14,6 @@
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/target_policy.h"
-#include "node-agent/fuse/init_flags.h"
 #include "node-agent/state/vault.h"
 
 namespace dfscsi::agent {
@@ -113,10 +112,8 @@ absl::StatusOr<std::unique_ptr<ServedMount>> ServedMount::Make(Engine& engine, M
   mount->client_ =
       std::make_unique<dfs::Client>(p.source, p.credential, std::move(options), *mount->pool_,
                                     engine.cache, engine.domains, engine.health);
-  vfs::Options vfs_options = p.options.vfs;
-  vfs_options.past_pages = fuse::MapsPastPages(entry.init_out);
   mount->filesystem_ =
-      std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, vfs_options);
+      std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, p.options.vfs);
 
   UniqueFd fd(fcntl(fuse_fd, F_DUPFD_CLOEXEC, 0));
   if (!fd) return absl::ErrnoToStatus(errno, "duplicating the mount's fd");

@@ -8,8 +8,6 @@
 
 #include <cstdint>
 
-#include "absl/strings/string_view.h"
-
 namespace dfscsi::fuse {
 
 // Newer than Debian 12's <linux/fuse.h>.
@@ -32,10 +30,6 @@ inline constexpr uint64_t kInitFlags =
 // But with nobrl: SETLK and its like are ours. Without them the kernel keeps locks to itself, also
 // those of a mount that an earlier version made.
 inline constexpr uint64_t kInitLockFlags = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
-
-// Whether the kernel of a mount lets programs map what is opened past its pages, and drops what
-// lies in them when it is written so (6.6 and later). `init_out`: how INIT was answered.
-bool MapsPastPages(absl::string_view init_out);
 
 }  // namespace dfscsi::fuse
 

@@ -308,7 +308,6 @@ class Filesystem::Impl {
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
   static constexpr uint32_t kHandleUndelivered = 8;    // filesystem_undelivered.cc
   static constexpr uint32_t kHandleCreated = 16;    // While undelivered: with a lookup, of Create.
-  static constexpr uint32_t kHandlePastPages = 32;  // See GoesPastPages().
   // The errno of an acknowledged write that failed, until it is told.
   static constexpr uint32_t kHandleErrorShift = 24;
   static constexpr uint32_t kHandleErrorMask = uint32_t{0xff} << kHandleErrorShift;
@@ -323,14 +322,6 @@ class Filesystem::Impl {
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
   bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
-  // Whether the kernel is to take what is written to a handle from the program's memory straight
-  // to us, without a copy in its pages: that of a file that nobody reads meanwhile. Who opens the
-  // file while such a handle is there is to read past the pages, too: a page that is read while it
-  // is written would keep what was there before.
-  bool GoesPastPages(state::NodeId node, int flags) const;
-  bool IsWrittenPastPages(state::NodeId node) const;
-  // Somebody may have mapped the file all the same: what was read for that meanwhile is dropped.
-  void NoteWrittenPastPages(state::FileHandle fh, state::NodeId node);
   // The handle of a file that was opened for a node. Its record is there when this returns, with
   // `record_flags`: kHandleUndelivered, and kHandleCreated where a lookup was counted before.
   absl::StatusOr<OpenReply> MakeHandle(state::NodeId node, std::shared_ptr<OpenFile> file,

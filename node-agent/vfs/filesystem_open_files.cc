@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -59,12 +58,6 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     reply.direct_io = (differs && !own_changes_.contains(node)) || is_another || file->appends() ||
                       hard_links_.Contains(node) || read_beside_locks_.contains(node) ||
                       !options_.pages;
-    if (GoesPastPages(node, flags)) {
-      reply.direct_io = true;
-      record_flags |= kHandlePastPages;
-    } else if (IsWrittenPastPages(node)) {
-      reply.direct_io = true;
-    }
     if (is_another) {
       SetPagesTrusted(node, false);
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
@@ -90,28 +83,6 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
   opens_[node].insert(*fh);
   files_[*fh] = std::move(file);
   return reply;
-}
-
-bool Filesystem::Impl::GoesPastPages(state::NodeId node, int flags) const {
-  if (!options_.past_pages) return false;
-  // Of an append the pages' owners are told anyway.
-  if ((flags & O_ACCMODE) != O_WRONLY || (flags & O_APPEND) != 0) return false;
-  return !opens_.contains(node) || IsWrittenPastPages(node);
-}
-
-bool Filesystem::Impl::IsWrittenPastPages(state::NodeId node) const {
-  const auto open = opens_.find(node);
-  if (open == opens_.end()) return false;
-  return std::any_of(open->second.begin(), open->second.end(), [this](state::FileHandle fh) {
-    return (Load(tables_.handles().Get(fh).flags) & kHandlePastPages) != 0;
-  });
-}
-
-void Filesystem::Impl::NoteWrittenPastPages(state::FileHandle fh, state::NodeId node) {
-  if ((Load(tables_.handles().Get(fh).flags) & kHandlePastPages) == 0) return;
-  SetPagesTrusted(node, false);  // Also where a program then sets the file's times back.
-  const auto open = opens_.find(node);
-  if (open != opens_.end() && open->second.size() > 1) invalidation_.DataChanged(node);
 }
 
 void Filesystem::Impl::OpenDelivered(state::NodeId node, const OpenReply& reply) {

@@ -93,7 +93,6 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
     NoteOwnChange(node);
-    NoteWrittenPastPages(fh, node);
     if (written > 0 && clock_ahead.has_value()) {
       const absl::Time when = runtime::Loop::Current().Now() + *clock_ahead;
       NoteWrite(node, when);

@@ -20,10 +20,7 @@ struct Options {
   bool user_xattr = true;  // user_xattr: user.* are the server's extended attributes.
   bool locks = true;       // Off (nobrl): the kernel keeps them to itself.
   bool pages = true;       // cache=none: false, every read and write goes to the server.
-  // What a program only writes goes past the pages. Off where the kernel does not drop what lies in
-  // them then, and refuses to map such a file (before 6.6).
-  bool past_pages = true;
-  bool leases = true;  // Off (nolease): none is asked for. Without pages neither.
+  bool leases = true;      // Off (nolease): none is asked for. Without pages neither.
   // write_behind: where a server lets this machine alone have a file, a WRITE is answered before
   // the server has it. Needs leases.
   bool write_behind = false;
