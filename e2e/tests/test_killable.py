@@ -211,3 +211,51 @@ def test_unmounts_while_all_servers_are_frozen(lab, engine, folder, calls, contr
     # The programs can be ended, too: Engine.stop() of the fixture sees to it.
     if not busy:
         engine.forget(mount)
+
+
+MAPS_BESIDE_A_WRITE = """
+import mmap, os, sys, time
+writer = os.open(sys.argv[1], os.O_RDWR)
+reader = os.open(sys.argv[1], os.O_RDONLY)
+print('open', flush=True)
+sys.stdin.readline()
+writes = os.fork()
+if writes == 0:
+    os.pwrite(writer, b'x' * 4096, 0)
+    os._exit(0)
+time.sleep(0.5)
+maps = os.fork()
+if maps == 0:
+    mmap.mmap(reader, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+    os._exit(0)
+time.sleep(0.5)
+for pid in (maps, writes):
+    began = time.monotonic()
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    print(time.monotonic() - began, flush=True)
+"""
+
+
+@pytest.mark.parametrize('options', ['rw', 'rw,cache=none'])
+def test_sigkill_ends_who_maps_a_file_whose_write_waits(lab, engine, control, options):
+    """And who writes. With writes in parallel the kernel let the mapping wait for them, where no signal ends it."""
+    path = lab.data('t1', 'share/mapped-and-written.bin')
+    with open(path, 'wb') as file:
+        file.write(b'.' * 8192)
+    os.chmod(path, 0o666)
+    mount = engine.mount('//t1/share', options=options)
+    process = lab.popen_in('client', ['/usr/bin/python3', '-c', MAPS_BESIDE_A_WRITE, f'{mount}/mapped-and-written.bin'],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == 'open\n'
+        lab.fail('stop', 't1')
+        start = time.monotonic()
+        said, _ = process.communicate('go\n', timeout=60)
+        took = [float(line) for line in said.split()]
+        print(took)
+        assert len(took) == 2 and max(took) <= control.allowed(KILL_BOUND, start), took
+    finally:
+        lab.heal('t1')
+        process.kill()
+        process.wait(timeout=30)

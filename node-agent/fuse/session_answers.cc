@@ -193,16 +193,6 @@ ssize_t Session::OnWrite(iovec* parts, int count) {
 void Session::Journal(const Request& request, const iovec* parts, int count) {
   const auto& header = *static_cast<const fuse_out_header*>(parts[0].iov_base);
   const uint32_t opcode = request.slot.opcode();
-  const size_t before = opcode == FUSE_CREATE ? sizeof(fuse_entry_out) : 0;
-  if ((opcode == FUSE_OPEN || opcode == FUSE_CREATE) && count == 2 &&
-      parts[1].iov_len >= before + sizeof(fuse_open_out)) {
-    // libfuse 3.14 has no word for it: writers of one file need not wait for each other.
-    auto* const opened =
-        reinterpret_cast<fuse_open_out*>(static_cast<char*>(parts[1].iov_base) + before);
-    if ((opened->open_flags & FOPEN_DIRECT_IO) != 0) {
-      opened->open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
-    }
-  }
   if (!NeedsJournal(opcode, -header.error)) return;
   const absl::Span<const char> body =
       count == 2
