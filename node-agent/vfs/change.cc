@@ -32,6 +32,8 @@ bool IsAnswerLost(const absl::Status& status) {
 void Change::Sending(uint64_t offset) {
   sent = true;
   sent_at = runtime::Loop::Current().Now();
+  ahead_when_sent.reset();
+  if (where.tree != nullptr) ahead_when_sent = where.tree->session().connection().clock_ahead();
   if (journal != nullptr) journal->NoteSent(ServerKeyOf(where), offset);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -89,6 +90,8 @@ struct Change {
   uint64_t sent_before = 0;            // By a dead agent; 0 once its fate is known.
   absl::Time began = {};
   absl::Time sent_at = {};  // Last, by this agent.
+  // How far its server's clock was ahead by the connection that it was sent on.
+  std::optional<absl::Duration> ahead_when_sent = {};
 
   // Since the kernel asked.
   absl::Duration Age() const;

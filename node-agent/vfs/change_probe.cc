@@ -48,7 +48,7 @@ bool IsSince(uint64_t filetime, absl::Time earliest) {
 
 }  // namespace
 
-Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Time earliest,
+Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, const Change& change,
                                            uint64_t known_id, smb::FileType type,
                                            ServerAttributes* seen, Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> found,
@@ -62,8 +62,11 @@ Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Time earl
   // The session is younger than the change; its server told its time when it began.
   const std::optional<absl::Duration> ahead = binding.tree->session().connection().clock_ahead();
   if (!ahead.has_value() || file.creation_time == 0) co_return Verdict::kUnknown;
-  const absl::Time sent = earliest + *ahead;
-  const absl::Time doubtful = sent - kRounding;
+  // Where this machine stood still, or its clock was set, between the two connections they differ:
+  // what lies between is nobody's for sure.
+  const absl::Duration then = change.ahead_when_sent.value_or(*ahead);
+  const absl::Time sent = change.Earliest() + std::max(*ahead, then);
+  const absl::Time doubtful = change.Earliest() + std::min(*ahead, then) - kRounding;
   if (!IsSince(file.creation_time, doubtful)) {
     if (IsSince(file.last_write_time, doubtful) || IsSince(file.change_time, doubtful)) {
       co_return Verdict::kUnknown;

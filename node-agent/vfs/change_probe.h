@@ -24,7 +24,7 @@ namespace dfscsi::vfs {
 // or before and it was changed since (a server may give a new file the birthday of one that had its
 // name a moment ago); or it has the id that the name had when it was last seen (`known_id`; 0: not
 // known), if that was on this server.
-runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, absl::Time earliest,
+runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, const Change& change,
                                                     uint64_t known_id, smb::FileType type,
                                                     ServerAttributes* seen,
                                                     runtime::Deadline deadline);

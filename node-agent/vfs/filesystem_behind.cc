@@ -137,6 +137,8 @@ bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,
   const uint64_t end = KnownEndOf(node);
   if (range.offset < end || range.offset - end > kMostBeyondEnd) return false;
   if (!holds_write_lease_ || !holds_write_lease_(node) || !file.HoldsWriteLease()) return false;
+  // After a lease that lapsed with something pending this open proves nothing any more.
+  if (!file.MaySendOf(file.instance())) return false;
   if (locks_.contains(node) || hard_links_.Contains(node)) return false;
   // While its server is silent nobody should believe that it has what is written.
   return file.IsHealthy() && client_.GetEpoch(file.path()) == file.epoch();

@@ -261,8 +261,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Make(state::NodeId parent, st
     co_return absl::OkStatus();
   };
   change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
-    co_return co_await ProbeCreated(std::move(binding), change.Earliest(), known_id, type, &seen,
-                                    deadline);
+    co_return co_await ProbeCreated(std::move(binding), change, known_id, type, &seen, deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
   co_return NewEntry(parent, name, path, seen, change.where.epoch, asked);

@@ -92,6 +92,7 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   }
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
+    if (written > 0) NoteSizeOfAll(node, std::max(KnownEndOf(node), offset + written));
     NoteOwnChange(node);
     if (written > 0 && clock_ahead.has_value()) {
       const absl::Time when = runtime::Loop::Current().Now() + *clock_ahead;
@@ -154,9 +155,11 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   };
   if (exclusive) {
     change.probe = [&](dfs::Binding binding) -> Task<absl::StatusOr<Verdict>> {
+      // Known to be ours since an earlier look; it was to be opened then.
+      if (disposition == Disposition::kOpen) co_return Verdict::kNotDone;
       ServerAttributes seen;
       CO_ASSIGN_OR_RETURN(const Verdict verdict,
-                          co_await ProbeCreated(std::move(binding), change.Earliest(), known_id,
+                          co_await ProbeCreated(std::move(binding), change, known_id,
                                                 smb::FileType::kFile, &seen, deadline));
       if (verdict == Verdict::kUnknown) co_return verdict;
       // It is ours, and is opened now, or it is made now.

@@ -149,5 +149,92 @@ TEST_F(WriteBehindProofTest, ABreakIsAcknowledgedInTimeThoughSomethingIsStillPen
   EXPECT_FALSE(write->ended.has_value());
 }
 
+TEST_F(WriteBehindProofTest, WhatIsWrittenAfterAFailedProofIsNotLost) {
+  Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file");
+  Hold(absl::Minutes(5));
+  const auto first = Write(fh, 64, "aaaa");
+  ASSERT_TRUE(first->answered);
+  lab.server("t1").ClearRules();
+  lab.lab().Kill("t1");
+  SetContent("short");  // Another machine has cut it.
+  lab.lab().Start("t1");
+  const absl::Status told = lab.Sync(fh);
+  EXPECT_EQ(ErrnoOf(told), EIO);
+  lab.filesystem().NoteErrorTold(fh, EIO);
+  EXPECT_EQ(lab.Sync(fh), absl::OkStatus());
+  for (int i = 0; i < 3; ++i) {
+    (void)Write(fh, 5 + 4 * i, "cccc");
+    const absl::Status later = lab.Sync(fh);
+    EXPECT_EQ(later, absl::OkStatus()) << i;
+    lab.filesystem().NoteErrorTold(fh, EIO);
+  }
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "shortcccccccccccc");
+}
+
+TEST_F(WriteBehindProofTest, WhatAnotherHandleOfOursWroteIsNoOtherMachines) {
+  Mount("//t1/share");
+  const state::FileHandle fh = MustOpen("file");
+  const state::FileHandle other = MustOpen("file");
+  (void)Write(other, 64, "oooo");
+  EXPECT_EQ(lab.Sync(other), absl::OkStatus());
+  lab.filesystem().Release(other);
+  lab.RunFor(absl::Milliseconds(10));
+  Hold(absl::Minutes(5));
+  const auto first = Write(fh, 68, "aaaa");
+  ASSERT_TRUE(first->answered);
+  lab.server("t1").ClearRules();
+  lab.lab().Kill("t1");
+  lab.lab().Start("t1");
+  EXPECT_EQ(lab.Sync(fh), absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t1", "file"), std::string(64, '.') + "ooooaaaa");
+}
+
+TEST_F(WriteBehindProofTest, WhatIsWrittenAfterADrainThatTookTooLongIsNotLost) {
+  lab.Mount("//t1/share", Options{.write_behind = true});
+  const state::FileHandle fh = MustOpen("file");
+  Hold(absl::Seconds(28));
+  const auto first = Write(fh, 64, "aaaa");
+  ASSERT_TRUE(first->answered);
+  lab.server("t1").ClearRules();
+  lab.lab().process("t1").RunNow(
+      [&] { lab.server("t1").BreakLeases("share", "file", smb::wire::kLeaseRead); });
+  for (int i = 0; i < 32; ++i) {
+    lab.RunFor(absl::Seconds(1));
+    (void)lab.Lookup(state::kRootNode, absl::StrCat("none", i));
+  }
+  EXPECT_EQ(acknowledgments(), 1);
+  EXPECT_TRUE(first->ended.has_value() && first->ended->ok());
+  (void)Write(fh, 68, "bbbb");
+  EXPECT_EQ(lab.Sync(fh), absl::OkStatus());
+  const state::FileHandle other = MustOpen("file");  // Asks for W again, and gets it for all.
+  (void)Write(fh, 72, "cccc");
+  EXPECT_EQ(lab.Sync(fh), absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t1", "file"), std::string(64, '.') + "aaaabbbbcccc");
+  lab.filesystem().Release(other);
+}
+
+TEST_F(WriteBehindProofTest, WhatIsWrittenAfterATakeoverWithoutProofIsNotLost) {
+  lab.Mount("//t1/share", Options{.write_behind = true});
+  const state::FileHandle fh = MustOpen("file");
+  Hold(absl::Minutes(5));
+  const auto first = Write(fh, 64, "aaaa");
+  ASSERT_TRUE(first->answered);
+  lab.server("t1").ClearRules();
+  lab.lab().agent().RunNow([this] { calls = std::make_unique<runtime::TaskGroup>(); });
+  lab.TakeOver();
+  SetContent("short");
+  first->Die();
+  Start(fh, 64, first);
+  EXPECT_EQ(ErrnoOf(lab.Sync(fh)), EIO);
+  lab.filesystem().NoteErrorTold(fh, EIO);
+  for (int i = 0; i < 3; ++i) {
+    (void)Write(fh, 5 + 4 * i, "cccc");
+    EXPECT_EQ(lab.Sync(fh), absl::OkStatus()) << i;
+    lab.filesystem().NoteErrorTold(fh, EIO);
+  }
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "shortcccccccccccc");
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs
