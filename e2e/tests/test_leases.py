@@ -147,3 +147,55 @@ def test_d11_a_lease_that_is_held_when_the_target_dies_is_gone(lab, engine, a, b
     before = broken(engine)
     lab.heal('t1')
     assert broken(engine) == before, 'what the dead server would have broken'
+
+
+GROWN = """
+import os, sys, time
+one, two, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+wrong = []
+for turn in range(rounds):
+    here, there = f'{one}/grown-{turn}', f'{two}/grown-{turn}'
+    with open(there, 'wb') as file: file.write(b'a' * 100)
+    reader = os.open(here, os.O_RDONLY)
+    assert os.pread(reader, 4096, 0) == b'a' * 100
+    writer = os.open(there, os.O_WRONLY | os.O_APPEND)
+    os.write(writer, b'X' * 100)
+    os.close(writer)
+    end = time.monotonic() + 20
+    while os.fstat(reader).st_size != 200: assert time.monotonic() < end
+    got = os.pread(reader, 100, 100)
+    if got not in (b'X' * 100, b''): wrong.append((turn, got))
+    os.close(reader)
+    os.unlink(there)
+sys.exit(f'{len(wrong)} of {rounds}: {wrong[:3]}' if wrong else 0)
+"""
+
+
+@pytest.mark.parametrize('options', ['rw', 'rw,nolease', 'rw,actimeo=0s'])
+def test_behind_a_former_end_within_a_page_are_no_zeros(lab, engine, options):
+    """Of a file that another node has made longer, once its new size was seen."""
+    engine.mount('//t1/bench', options=options)
+    with engine.second_node('//t1/bench') as second:
+        lab.run_in('client', ['/usr/bin/python3', '-c', GROWN, '/mnt/dfs', second, '30'], timeout=120)
+
+
+REOPENED = """
+import os, sys
+one, two, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+for turn in range(rounds):
+    here, there = f'{one}/reopened', f'{two}/reopened'
+    text = (b'%d ' % turn) * (turn % 7 + 1)
+    with open(there, 'wb') as file: file.write(text)
+    fd = os.open(here, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    assert (size, os.lseek(fd, 0, os.SEEK_END), os.pread(fd, 4096, 0)) == (len(text), len(text), text), (turn, size, text)
+    os.close(fd)
+"""
+
+
+@pytest.mark.parametrize('options', ['rw', 'rw,nolease', 'rw,nolease,actimeo=30s'])
+def test_who_opens_a_file_is_told_its_size(lab, engine, options):
+    """Close-to-open: what another node has closed is seen whole, whatever is believed for actimeo."""
+    engine.mount('//t1/bench', options=options)
+    with engine.second_node('//t1/bench') as second:
+        lab.run_in('client', ['/usr/bin/python3', '-c', REOPENED, '/mnt/dfs', second, '60'], timeout=120)

@@ -76,9 +76,7 @@ Task<absl::Status> StatNameOn(dfs::Binding directory, size_t components, std::u1
   co_return absl::OkStatus();
 }
 
-// In a turn of its own: behind the answer to whoever has looked. A kernel that is told of a change
-// while it waits for attributes does not take them over: it would go on with the size of before,
-// and a read at the new end would be empty.
+// In a turn of its own, behind the answer to whoever has listed or opened.
 Task<void> TellChanged(Invalidation& invalidation, state::NodeId node) {
   const absl::Status turned = co_await runtime::Sleep(absl::Nanoseconds(1), Deadline::Never());
   if (turned.ok()) invalidation.DataChanged(node);
@@ -86,7 +84,16 @@ Task<void> TellChanged(Invalidation& invalidation, state::NodeId node) {
 
 }  // namespace
 
-void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch) {
+Task<void> Filesystem::Impl::NoteLook(state::NodeId node, ServerAttributes seen, uint64_t epoch) {
+  bool changed = false;
+  NoteSeen(node, seen, epoch, &changed);
+  if (changed) {
+    (void)co_await invalidation_.DropPages(node, Deadline::After(kDropOutdatedWithin));
+  }
+}
+
+void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch,
+                                bool* changed) {
   if (!tables_.inodes().Contains(node)) return;
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const state::NodeIdentity now = IdentityOf(seen, epoch);
@@ -96,7 +103,11 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
     ++counters_.data_changes;
     // Before the identity: who dies in between has still left word.
     SetPagesTrusted(node, false);
-    tasks_.Spawn(TellChanged(invalidation_, node));
+    if (changed != nullptr) {
+      *changed = true;
+    } else {
+      tasks_.Spawn(TellChanged(invalidation_, node));
+    }
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
   own_changes_.erase(node);
@@ -241,7 +252,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const bool is_news =
       ReadLeasesLost(node) == leases_lost &&
       attributes_.Put(parent, name, sight->attributes, sight->epoch, {asked, looked}, looked);
-  NoteSeen(node, sight->attributes, sight->epoch);
+  co_await NoteLook(node, sight->attributes, sight->epoch);
   co_return AttributesReply{.attributes = StatOfNode(node, ino, sight->attributes),
                             .timeout = is_news ? BelievedFor(node, believed) : absl::ZeroDuration(),
                             .born = BornOf(sight->attributes)};

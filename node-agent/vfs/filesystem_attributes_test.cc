@@ -42,9 +42,8 @@ TEST(FilesystemAttributesTest, WhatTheServerSaysAsPosixSeesIt) {
   EXPECT_EQ(lab.GetAttributes(lab.Walk("file"))->attributes.st_blocks, 16);
 }
 
-// A kernel that is told before does not take the size from the answer, and reads nothing behind the
-// former end.
-TEST(FilesystemAttributesTest, AChangeIsToldBehindTheAnswerThatHasSeenIt) {
+// Behind the former end the last page has zeros.
+TEST(FilesystemAttributesTest, OutdatedPagesAreGoneBeforeWhoHasSeenItIsAnswered) {
   FilesystemLab lab;
   lab.share("t1").AddText("file", "before");
   lab.Mount("//t1/share");
@@ -63,9 +62,29 @@ TEST(FilesystemAttributesTest, AChangeIsToldBehindTheAnswerThatHasSeenIt) {
     co_return true;
   });
   EXPECT_EQ(size, 16);
-  EXPECT_EQ(at_the_answer, before);
+  EXPECT_EQ(at_the_answer, before + 1);
   lab.RunFor(absl::Milliseconds(1));
   EXPECT_EQ(lab.invalidation().changed[node], before + 1);
+}
+
+// Close-to-open: tar, rsync and mmap read as much as fstat says.
+TEST(FilesystemAttributesTest, WhoOpensAFileThatHasChangedIsToldItsSize) {
+  FilesystemLab lab;
+  lab.share("t1").AddText("file", "before");
+  lab.Mount("//t1/share", {.leases = false, .actimeo = absl::Seconds(30)});
+  const state::NodeId node = lab.Walk("file");
+  ASSERT_EQ(lab.GetAttributes(node)->attributes.st_size, 6);
+  testing::ScriptedFile& file = *lab.share("t1").Find("file");
+  file.Write(file.size, FilesystemLab::BytesOf(" and after"));
+  file.last_write += absl::Seconds(1);
+  const int before = lab.invalidation().changed[node];
+  const absl::StatusOr<OpenReply> open = lab.Open(node);
+  ASSERT_TRUE(open.ok()) << open.status();
+  EXPECT_EQ(lab.invalidation().changed[node], before + 1) << "what the kernel believes";
+  EXPECT_EQ(lab.GetAttributes(node)->attributes.st_size, 16) << "what we believe";
+  lab.RunFor(absl::Milliseconds(10));
+  EXPECT_EQ(lab.invalidation().changed[node], before + 1) << "told once";
+  lab.filesystem().Release(open->fh);
 }
 
 // What kubelet and df touch must not hang: nor must who opens a file by its whole path.

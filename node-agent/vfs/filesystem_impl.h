@@ -287,7 +287,14 @@ class Filesystem::Impl {
   runtime::Task<absl::StatusOr<struct stat>> LookAtLink(dfs::DfsPath path, bool is_root,
                                                         uint64_t ino, runtime::Deadline deadline);
   // Remembers what was seen; tells the kernel if its pages are not the file's any more.
-  void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  // `changed` (null: it is told soon): whether it is to be told, by the caller.
+  void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch,
+                bool* changed = nullptr);
+  // Who has seen another size reads at the new end: the last page of before, with zeros behind the
+  // former end, must be gone by then. (A page that is being read holds this up.)
+  static constexpr absl::Duration kDropOutdatedWithin = absl::Milliseconds(100);
+  // The same before whoever looked is answered: by then the pages are gone, if they can be.
+  runtime::Task<void> NoteLook(state::NodeId node, ServerAttributes seen, uint64_t epoch);
   // The same of what is neither the root nor a link and was seen right now, at `path`; it answers
   // the next GETATTR. Nothing of what has been renamed since.
   void NoteSight(state::NodeId node, const dfs::DfsPath& path, const ServerAttributes& seen,
@@ -307,7 +314,7 @@ class Filesystem::Impl {
   // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
   static constexpr uint32_t kHandleUndelivered = 8;    // filesystem_undelivered.cc
-  static constexpr uint32_t kHandleCreated = 16;    // While undelivered: with a lookup, of Create.
+  static constexpr uint32_t kHandleCreated = 16;  // While undelivered: with a lookup, of Create.
   // The errno of an acknowledged write that failed, until it is told.
   static constexpr uint32_t kHandleErrorShift = 24;
   static constexpr uint32_t kHandleErrorMask = uint32_t{0xff} << kHandleErrorShift;
@@ -322,10 +329,15 @@ class Filesystem::Impl {
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
   bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
+  // Who opens a file asks the kernel for its size, and reads that much (close-to-open): what the
+  // open has seen is told before it is answered. False: there was nothing, or it is still to tell.
+  runtime::Task<bool> TellWhatOpenSaw(state::NodeId node, std::shared_ptr<OpenFile> file,
+                                      absl::Time asked);
   // The handle of a file that was opened for a node. Its record is there when this returns, with
   // `record_flags`: kHandleUndelivered, and kHandleCreated where a lookup was counted before.
+  // `told`: the kernel knows of what it has seen.
   absl::StatusOr<OpenReply> MakeHandle(state::NodeId node, std::shared_ptr<OpenFile> file,
-                                       int flags, uint32_t record_flags);
+                                       int flags, uint32_t record_flags, bool told = false);
   // What its record says of the server's side; nullopt: it is not durable.
   std::optional<DurableHandle> DurableOf(state::FileHandle fh) const;
   // Of a handle that is about to be closed, while its connection is gone: its server keeps it for

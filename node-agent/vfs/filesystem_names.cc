@@ -124,7 +124,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
   }
   const absl::Time seen = runtime::Loop::Current().Now();
   attributes_.Put(parent, name, sight.attributes, sight.epoch, {now, seen}, seen);
-  NoteSeen(node, sight.attributes, sight.epoch);
+  co_await NoteLook(node, sight.attributes, sight.epoch);
   co_return EntryReply{
       .node = node,
       .attributes = StatOfNode(node, tables_.inodes().Get(node).ino(), sight.attributes),

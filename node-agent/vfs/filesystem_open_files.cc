@@ -24,6 +24,7 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
   // Who truncates writes.
   if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
+  const absl::Time asked = runtime::Loop::Current().Now();
   auto file = std::make_shared<OpenFile>(path, flags);
   file->UseLease(LeaseOf(node));
   if (options_.durable) file->AskDurable(options_.durable_for);
@@ -35,14 +36,30 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   // Nothing stands in the tables before it can be answered: who dies in between leaves nothing.
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
   if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
-  CO_ASSIGN_OR_RETURN(const OpenReply reply, MakeHandle(node, file, flags, kHandleUndelivered));
+  const bool told = co_await TellWhatOpenSaw(node, file, asked);
+  CO_ASSIGN_OR_RETURN(const OpenReply reply,
+                      MakeHandle(node, file, flags, kHandleUndelivered, told));
   if (cuts) NoteCut(node, reply.fh);
   co_return reply;
 }
 
+Task<bool> Filesystem::Impl::TellWhatOpenSaw(state::NodeId node, std::shared_ptr<OpenFile> file,
+                                             absl::Time asked) {
+  if (!tables_.inodes().Contains(node) || own_changes_.contains(node)) co_return false;
+  const state::InodeTable::Node record = tables_.inodes().Get(node);
+  const state::NodeIdentity* const before = record.identity();
+  if (before == nullptr || !DataDiffers(*before, file->identity())) co_return false;
+  const absl::Time now = runtime::Loop::Current().Now();
+  attributes_.Put(record.parent(), record.name(), file->seen(), file->identity().epoch,
+                  {asked, now}, now);
+  const absl::Status dropped =
+      co_await invalidation_.DropPages(node, Deadline::After(kDropOutdatedWithin));
+  co_return dropped.ok();
+}
+
 absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
                                                        std::shared_ptr<OpenFile> file, int flags,
-                                                       uint32_t record_flags) {
+                                                       uint32_t record_flags, bool told) {
   OpenReply reply{.no_flush = !file->writes() && !options_.locks};
   const state::NodeIdentity identity = file->identity();
   if (tables_.inodes().Contains(node)) {
@@ -63,7 +80,8 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
       if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
     }
   }
-  NoteSeen(node, file->seen(), identity.epoch);
+  bool changed = false;
+  NoteSeen(node, file->seen(), identity.epoch, told ? &changed : nullptr);
   absl::StatusOr<state::FileHandle> fh = tables_.handles().Open({
       .node = node,
       .kind = state::HandleTable::Kind::kFile,
