@@ -427,6 +427,29 @@ std::vector<std::string> MountOptionNames() {
   return names;
 }
 
+namespace {
+
+// Of two options that were given, the one that the other leaves nothing to do.
+void WarnOfPairs(MountOptions* options) {
+  const vfs::Options& vfs = options->vfs;
+  const auto warn = [options](absl::string_view name, absl::string_view why) {
+    options->warnings.push_back(absl::StrCat("option ", name, " has no effect ", why));
+  };
+  const bool replays = vfs.replay_writes;
+  if (vfs.read_only) {
+    if (vfs.write_behind) warn("write_behind", "without rw");
+    if (vfs.durable) warn("durable", "without rw");
+    if (replays) warn("failover_writes=replay", "without rw");
+    return;
+  }
+  if (!vfs.write_behind) return;
+  if (!vfs.leases) warn("write_behind", "with nolease");
+  if (!vfs.pages) warn("write_behind", "with cache=none");
+  if (replays) warn("write_behind", "with failover_writes=replay");
+}
+
+}  // namespace
+
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options) {
   Parsed parsed;
   // The default until writing has leases and links.
@@ -438,6 +461,7 @@ absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> opt
   if (parsed.options.dfs.referral_ttl_min > parsed.options.dfs.referral_ttl_max) {
     return absl::InvalidArgumentError("option referral_ttl_min is larger than referral_ttl_max");
   }
+  WarnOfPairs(&parsed.options);
   return std::move(parsed.options);
 }
 

