@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from . import faults, samba, seed
 from .capture import Capture
-from .namespaces import (CLONE_NEWNET, FOLDER_PREFIX as PREFIX, MARK, USERS, kill_processes_in, libc,
+from .namespaces import (CLONE_NEWNET, FOLDER_PREFIX as PREFIX, MARK, USERS, abort_mounts, kill_processes_in, libc,
                          processes_in, start_time)
 
 RUN = '/run'
@@ -86,6 +86,8 @@ def reap():
             continue  # Without a state it is not ours, or is being made at this instant.
         for host, holder in state['holders'].items():
             if host == 'client':
+                if _alive(holder):
+                    abort_mounts(holder['pid'])
                 kill_processes_in(holder['mnt'], name)
         switch = state['holders'].get('switch')
         if _alive(switch):

@@ -103,6 +103,23 @@ def kill_processes_in(mount_namespace, name):
         time.sleep(0.02)
 
 
+def abort_mounts(holder):
+    """Ends the FUSE connections of a mount namespace: one whose programs were killed lives on, with all who wait for it,
+    while a thread of theirs waits in the kernel for a page of it."""
+    try:
+        with open(f'/proc/{holder}/mountinfo') as file:
+            points = [line.split()[4] for line in file if ' - fuse' in line]
+    except OSError:
+        return
+    for point in reversed(points):
+        point = point.encode().decode('unicode_escape').encode('latin-1')
+        try:
+            subprocess.run(['nsenter', '-t', str(holder), '-m', 'umount', '-f', '-l', point], timeout=10,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            continue
+
+
 def ip_batch(lines):
     subprocess.run(['ip', '-batch', '-'], input='\n'.join(lines) + '\n', text=True, check=True)
 
@@ -289,6 +306,8 @@ def watch(config, switch, report_read):
         print(json.dumps(state), flush=True)
         let_go_of_terminal()
         poll.poll()
+    if line:
+        abort_mounts(holders['client']['pid'])
     kill_processes_in(client_mnt, config['name'])
     os.kill(switch, signal.SIGKILL)
     os.waitpid(switch, 0)

@@ -44,7 +44,7 @@ def clean_after_test(request):
         commands = [_command_of(pid) for pid in processes]
         stuck = lab.end_client_processes()
         for point, _ in reversed(mounts):
-            lab.run_in('client', ['umount', '-l', point], check=False)
+            lab.run_in('client', ['umount', '-f', '-l', point], check=False)
         pytest.fail(f'left behind: mounts {mounts}, processes {commands}, unkillable {stuck}')
 
 

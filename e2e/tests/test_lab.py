@@ -12,7 +12,7 @@ import pytest
 from conftest import E2E, leftovers
 from lab import CRYPTO, Engine, Lab, LabError, Probe, Readers, live_labs, reap
 from lab.faults import MODES
-from lab.namespaces import start_time
+from lab.namespaces import libc, start_time
 from lab.samba import nt_hash
 from lab.seed import LINKS
 
@@ -463,6 +463,35 @@ class TestTraces:
         with Lab(big_mib=16):
             took = time.monotonic() - start
         assert took < 10  # 0.6 s on a quiet machine.
+
+
+def waits_in_kernel(pid):
+    with open(f'/proc/{pid}/stack') as file:
+        stack = file.read()
+    return 'fuse' in stack or 'folio_wait' in stack
+
+
+def test_who_waits_on_a_mount_ends_with_the_lab_though_its_fd_is_held_elsewhere():
+    """As by a thread of a killed program that the kernel does not end."""
+    pidfd_getfd = 438
+    held = -1
+    with Lab(big_mib=16) as lab:
+        engine = Engine(lab)
+        engine.mount('//t1/share')
+        agent = engine.active_agent()
+        fuse = next(int(fd) for fd in os.listdir(f'/proc/{agent}/fd')
+                    if os.readlink(f'/proc/{agent}/fd/{fd}') == '/dev/fuse')
+        process = os.pidfd_open(agent)
+        held = libc.syscall(pidfd_getfd, process, fuse, 0)
+        os.close(process)
+        assert held >= 0
+        lab.fail('stop', 't1')
+        reader = lab.popen_in('client', ['cat', '/mnt/dfs/big.bin'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lab.wait_until(lambda: waits_in_kernel(reader.pid), 20, 'cat waits')
+    try:
+        reader.wait(timeout=20)
+    finally:
+        os.close(held)
 
 
 def test_a_report_of_a_sanitizer_fails_the_test_that_made_it(lab):

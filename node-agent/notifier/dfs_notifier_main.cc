@@ -4,7 +4,8 @@
 // its writer is then in D state, where not even SIGKILL ends it. No thread of the agent may ever be
 // there: its death could not be noticed, and nobody would take over. So this child writes them, one
 // thread for each mount. It ends when its socket closes or the agent dies; where one of its threads
-// is stuck, that may be later, and harms nobody.
+// is stuck, that is when somebody answers the request, or with the mount: until then it keeps the
+// mount's fd open. Where nobody is left to answer, `umount -f` is needed (docs/reliability.md).
 
 #include <errno.h>
 #include <linux/fuse.h>
