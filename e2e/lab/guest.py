@@ -7,6 +7,7 @@ folder of the build.
 """
 
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -50,6 +51,8 @@ class Guest:
     def __init__(self, folder):
         """folder: where the kernel and the first root are kept, some 500 MiB; made if it is not there."""
         self.folder = folder
+        made_of = hashlib.sha256(repr((INIT, MODULES)).encode()).hexdigest()[:12]
+        self._initrd = os.path.join(folder, f'initrd-{made_of}')
 
     @staticmethod
     def missing():
@@ -67,7 +70,7 @@ class Guest:
             said = subprocess.run(
                 ['qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', MEMORY,
                  '-nographic', '-no-reboot', '-nic', 'none', '-kernel', kernel,
-                 '-initrd', os.path.join(self.folder, 'initrd'),
+                 '-initrd', self._initrd,
                  '-append', 'console=ttyS0 quiet panic=-1 mitigations=off',
                  '-virtfs', 'local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap'],
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds).stdout
@@ -83,15 +86,14 @@ class Guest:
         lacks = self.missing()
         if lacks:
             raise GuestError(f'no {", ".join(lacks)}: apt-get install {PACKAGES}')
-        initrd = os.path.join(self.folder, 'initrd')
-        if os.path.exists(initrd):
+        if os.path.exists(self._initrd):
             return
         os.makedirs(self.folder, exist_ok=True)
         kernel = os.path.join(self.folder, 'kernel')
         if not glob.glob(os.path.join(kernel, 'boot', 'vmlinuz-*')):
             self._fetch_kernel(kernel)
         self._make_first_root(kernel)
-        self._pack(initrd)
+        self._pack(self._initrd)
 
     def _fetch_kernel(self, kernel):
         depends = subprocess.run(['apt-cache', 'depends', 'linux-image-amd64'], capture_output=True, text=True)
