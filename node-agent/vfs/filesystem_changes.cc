@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_format.h"
 #include "node-agent/base/death_points.h"
+#include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/tree.h"
@@ -73,8 +74,13 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   } while (NtStatusOf(status) == NtStatus::kPathNotCovered ||
            (absl::IsAborted(status) && change->replays != nullptr && change->replays()));
   if (!absl::IsAborted(status)) co_return status;
+  co_return UnknownChange("its answer was lost, and its server does not say what was done");
+}
+
+absl::Status Filesystem::Impl::UnknownChange(absl::string_view why) {
   ++counters_.unknown_changes;
-  co_return ErrnoError(EIO, "its answer was lost, and its server does not say what was done");
+  LogWarning("nobody knows whether a change was made, which is answered with EIO: ", why);
+  return ErrnoError(EIO, why);
 }
 
 Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* change) {
@@ -86,8 +92,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
           (co_await binding.tree->Stat(binding.path, Deadline::Never())).status();
       if (NtStatusOf(here) == NtStatus::kPathNotCovered) co_return here;
       if (IsAnswerLost(here)) co_return absl::UnavailableError(here.message());
-      ++counters_.unknown_changes;
-      co_return ErrnoError(EIO, "sent by a dead agent, and its server does not say what was done");
+      co_return UnknownChange("sent by a dead agent, and its server does not say what was done");
     }
     ++counters_.lost_answers;
     const absl::Status status = co_await Settle(std::move(binding), change);
@@ -125,8 +130,7 @@ Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change
       co_return verdict.status();
     }
     if (*verdict == Verdict::kUnknown) {
-      ++counters_.unknown_changes;
-      co_return ErrnoError(EIO, "its answer was lost, and the server does not show what was done");
+      co_return UnknownChange("its answer was lost, and the server does not show what was done");
     }
     if (*verdict == Verdict::kDone) {
       change->sent = false;
