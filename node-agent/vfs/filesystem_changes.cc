@@ -77,7 +77,7 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   co_return UnknownChange("its answer was lost, and its server does not say what was done");
 }
 
-absl::Status Filesystem::Impl::UnknownChange(absl::string_view why) {
+absl::Status Filesystem::Impl::UnknownChange(const char* why) {
   ++counters_.unknown_changes;
   LogWarning("nobody knows whether a change was made, which is answered with EIO: ", why);
   return ErrnoError(EIO, why);

@@ -524,7 +524,7 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> RunChange(dfs::DfsPath path, Change* change,
                                         runtime::Deadline deadline);
   // EIO; counted, and said in the log.
-  absl::Status UnknownChange(absl::string_view why);
+  absl::Status UnknownChange(const char* why);
   runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
   runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
   // failover_writes=replay: whether what `fh` has under way may go to another server, now that its
