@@ -125,7 +125,7 @@ def test_kill_under_writers(lab, engine, options):
           f'{len(stalls["server"])} of the server with an agent: {operations} operations of fio, {count} of writers, '
           f'{seen.operations} of readers; stall per kill p50 {percentile(stalls["kill"], 0.5):.3f} s, p99 '
           f'{percentile(stalls["kill"], 0.99):.3f} s, longest {max(stalls["kill"]):.3f} s; per upgrade '
-          f'{max(stalls["upgrade"], default=0.0):.3f} s; where the server dies, too, {max(stalls["server"]):.3f} s')
+          f'{max(stalls["upgrade"], default=0.0):.3f} s; where the server dies, too, {max(stalls["server"], default=0.0):.3f} s')
     assert not writers.problems(), writers.problems()[:5]
     assert not seen.errors and not seen.wrong, (seen.errors[:5], seen.wrong[:5])
     assert not problems, problems
