@@ -106,6 +106,8 @@ UniqueFd ArenaWithWrites() {
 TEST(AgentTest, WritesThatAreLostWithTheirMountAndTheirAgentAreToldOf) {
   std::string folder = ::testing::TempDir() + "agent-XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  // It does not come as far as its own socket, which is made in a thread that may outlive it.
+  std::filesystem::create_directory(folder + "/credential.sock");
   runtime::RealLoop loop;
   {
     Mounter mounter;

@@ -95,12 +95,15 @@ void ScriptedConnection::Write(Call& call) {
     payload = payload.subspan(0, most);
   }
   const uint64_t offset = request->offset == kAppend ? file.size : request->offset;
-  if (offset + payload.size() < offset) return ReplyError(call, NtStatus::kInvalidParameter);
+  // As Samba of what no file of its disk can be; and all of it is in memory here.
+  constexpr uint64_t kMostFileBytes = uint64_t{1} << 32;
+  const uint64_t end = offset + payload.size();
+  if (end < offset || end > kMostFileBytes) return ReplyError(call, NtStatus::kInvalidParameter);
   if (ScriptedOpens::IsLocked(file, open->id.persistent_id, offset, payload.size(),
                               /*to_write=*/true)) {
     return ReplyError(call, NtStatus::kFileLockConflict);
   }
-  if (const NtStatus status = ReserveGrowth(*open->share, file.size, offset + payload.size());
+  if (const NtStatus status = ReserveGrowth(*open->share, file.size, end);
       status != NtStatus::kSuccess) {
     return ReplyError(call, status);
   }
