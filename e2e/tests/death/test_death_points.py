@@ -9,12 +9,12 @@ import pytest
 
 from keeper import Keeper
 from lab import Application, Writers
+from lab.control import SLACK
 from writing import MOUNT, PATIENCE, check_disk, check_records, empty, hidden, percentile
 
 LAB = {'big_mib': 0}
 # Each instant so often; CI: once.
 ROUNDS = 3 if int(os.environ.get('DFSCSI_KILLS', '500')) >= 500 else 1
-SLACK = 5  # As in test_death_writers.py.
 MODES = ['blocks', 'direct', 'append', 'append', 'names', 'opened', 'locks', 'locks', 'locks', 'records']
 # Instants of an agent that takes over what another left: where that one must have died.
 BEFORE = {

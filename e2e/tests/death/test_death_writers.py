@@ -14,6 +14,7 @@ import pytest
 
 from keeper import Keeper
 from lab import Application, Readers, Writers
+from lab.control import SLACK
 from writing import (MOUNT, PATIENCE, check_disk, check_records, content, empty, hidden, on_server, percentile,
                      wait_for_other)
 
@@ -21,7 +22,6 @@ LAB = {'big_mib': 16}
 KILLS = int(os.environ.get('DFSCSI_KILLS', '500'))
 FAILOVERS = 2 if KILLS < 500 else 10
 # Product bounds are held by quiet machines (docs/performance.md); a loaded one may take this much longer.
-SLACK = 5
 
 MODES = ['blocks', 'direct', 'append', 'append', 'names', 'opened', 'locks', 'locks', 'records']
 WRITTEN = f'{MOUNT}/written'  # A link to one target: what waits for it has nowhere else to go.

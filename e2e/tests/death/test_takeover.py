@@ -11,12 +11,12 @@ import pytest
 
 from keeper import Keeper, SOCKET_DIR
 from lab import Readers
+from lab.control import SLACK
 
 LAB = {'big_mib': 64}
 KILLS = int(os.environ.get('DFSCSI_KILLS', '500'))
 UPGRADES = 20
 # Product bounds are held by quiet machines (docs/performance.md); a loaded one may take this much longer.
-SLACK = 5
 FIO_MIB = 64
 SOURCE = '//root1.lab.test/dfs'
 
