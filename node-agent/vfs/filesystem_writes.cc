@@ -92,7 +92,10 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   }
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
-    if (written > 0) NoteSizeOfAll(node, std::max(KnownEndOf(node), offset + written));
+    // Only what is written early asks where the file ends.
+    if (written > 0 && options_.write_behind) {
+      NoteSizeOfAll(node, std::max(KnownEndOf(node), offset + written));
+    }
     NoteOwnChange(node);
     if (written > 0 && clock_ahead.has_value()) {
       const absl::Time when = runtime::Loop::Current().Now() + *clock_ahead;
