@@ -215,6 +215,12 @@ def test_unmounts_while_all_servers_are_frozen(lab, engine, folder, calls, contr
 
 MAPS_BESIDE_A_WRITE = """
 import mmap, os, sys, time
+def settle(pid):  # It waits in the kernel for an answer, or has ended.
+    end = time.monotonic() + 30
+    while True:
+        with open(f'/proc/{pid}/stack') as stack, open(f'/proc/{pid}/stat') as stat:
+            if 'fuse' in stack.read() or stat.read().rsplit(')', 1)[1].split()[0] == 'Z': return
+        assert time.monotonic() < end
 writer = os.open(sys.argv[1], os.O_RDWR)
 reader = os.open(sys.argv[1], os.O_RDONLY)
 print('open', flush=True)
@@ -223,12 +229,12 @@ writes = os.fork()
 if writes == 0:
     os.pwrite(writer, b'x' * 4096, 0)
     os._exit(0)
-time.sleep(0.5)
+settle(writes)
 maps = os.fork()
 if maps == 0:
     mmap.mmap(reader, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
     os._exit(0)
-time.sleep(0.5)
+settle(maps)
 for pid in (maps, writes):
     began = time.monotonic()
     os.kill(pid, 9)
