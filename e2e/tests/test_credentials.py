@@ -132,6 +132,46 @@ def test_f02_a_new_agent_does_not_try_again(lab, engine, app):
     assert seen.commands()['SESSION_SETUP'] == LOG_ON
 
 
+def test_f02_a_mended_account_is_tried_after_a_flush(lab, engine, app):
+    """Until then `targets` says how long it is not: as long as the guard does. One line of the log says why."""
+    for host in ('t1', 't2', 't3'):
+        lab.set_password(host, 'dfsuser', 'another-password')
+    engine.mount(ROOT)
+    lines_before = engine.log_text().count('log-on to t1.lab.test: STATUS_LOGON_FAILURE, user dfsuser; not tried again for 5 min')
+    for _ in range(3):
+        assert app.errno_of(f"read('{POINT}/two/who')") == errno.EACCES
+    retry_in = [t['retry_in_seconds'] for t in engine.listed('targets') if t['path'] == '//t1.lab.test']
+    assert len(retry_in) == 1 and 200 < retry_in[0] <= 300
+    # Again at once: one log-on more, and no more than that.
+    with lab.capture('t1') as seen:
+        engine.dfsctl('cache', 'flush')
+        for _ in range(3):
+            assert app.errno_of(f"read('{POINT}/two/who')") == errno.EACCES
+    assert seen.commands()['SESSION_SETUP'] == LOG_ON
+    log = engine.log_text()
+    assert log.count('log-on to t1.lab.test: STATUS_LOGON_FAILURE, user dfsuser; not tried again for 5 min') == lines_before + 2
+    assert PASSWORDS['dfsuser'] not in log
+    for host in ('t1', 't2', 't3'):
+        lab.set_password(host, 'dfsuser', PASSWORDS['dfsuser'])
+    assert app.errno_of(f"read('{POINT}/two/who')") == errno.EACCES
+    engine.dfsctl('cache', 'flush')
+    assert who(app, 'two') == 't1'
+
+
+def test_f02_a_mount_that_was_refused_says_how_to_try_again(lab, engine):
+    engine.mount('//t2/share', '/mnt/other')
+    lab.set_password('t1', 'dfsuser', 'another-password')
+    run = engine.mount('//t1/share', check=False)
+    assert run.returncode == 3 and 'STATUS_LOGON_FAILURE' in run.stderr, run.stderr
+    lab.set_password('t1', 'dfsuser', PASSWORDS['dfsuser'])
+    run = engine.mount('//t1/share', check=False)
+    assert run.returncode == 3 and 'dfsctl cache flush' in run.stderr, run.stderr
+    engine.dfsctl('cache', 'flush')
+    engine.mount('//t1/share')
+    engine.unmount(POINT)
+    engine.unmount('/mnt/other')
+
+
 def test_f03_a_file_that_denies_is_no_reason_to_move(lab, engine, app):
     engine.mount(ROOT)
     os.chmod(lab.data('t1', 'share/hello.txt'), 0)

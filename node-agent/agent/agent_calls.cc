@@ -209,9 +209,11 @@ absl::Status Agent::ExplainDenial(const absl::Status& status,
   for (const dfs::TargetHealthTable::Listed& listed : engine_->health.List()) {
     if (listed.credential != identity || listed.status.state != dfs::TargetState::kDenied) continue;
     const std::string host = listed.target.substr(2, listed.target.find('/', 2) - 2);
-    if (engine_->sessions.MayLogOn(host, identity)) continue;
+    if (engine_->sessions.RefusedFor(host, identity) <= absl::ZeroDuration()) continue;
     return smb::wire::ToStatus(smb::wire::NtStatus::kLogonFailure,
-                               absl::StrCat("log-on to ", host, " (refused a moment ago)"));
+                               absl::StrCat("log-on to ", host,
+                                            " (refused a moment ago; if it is mended there: dfsctl "
+                                            "cache flush, then again)"));
   }
   return status;
 }
@@ -432,6 +434,7 @@ Task<absl::Status> Agent::FlushCache(v1::FlushCacheRequest request,
                                      v1::FlushCacheResponse* response, Deadline deadline) {
   response->set_entries(static_cast<uint32_t>(engine_->cache.Flush()));
   engine_->domains.Flush();
+  engine_->sessions.ForgiveRefusals();
   engine_->health.Forgive();
   co_return absl::OkStatus();
 }

@@ -1,8 +1,28 @@
 #include "node-agent/agent/guarded_sessions.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "node-agent/base/log.h"
+#include "node-agent/smb/wire/nt_status.h"
 
 namespace dfscsi::agent {
+namespace {
+
+std::string UserOf(const smb::Credential& credential) {
+  return credential.domain.empty() ? credential.user
+                                   : absl::StrCat(credential.domain, "\\", credential.user);
+}
+
+bool IsWrongPassword(const absl::Status& refused) {
+  const std::optional<smb::wire::NtStatus> status = smb::wire::NtStatusOf(refused);
+  return status == smb::wire::NtStatus::kLogonFailure ||
+         status == smb::wire::NtStatus::kWrongPassword;
+}
+
+}  // namespace
 
 uint64_t GuardedSessions::KeyOf(const std::string& host, const std::string& identity) const {
   return guard_.Key(absl::AsciiStrToLower(host), identity);
@@ -23,12 +43,31 @@ void GuardedSessions::RememberSessionId(const std::string& host, const std::stri
   remembered_.insert(key);
 }
 
-bool GuardedSessions::MayLogOn(const std::string& host, const std::string& identity) {
-  return guard_.NotBefore(KeyOf(host, identity)) <= state::BoottimeNow();
+absl::Duration GuardedSessions::RefusedFor(const std::string& host, const std::string& identity) {
+  return std::max(absl::ZeroDuration(),
+                  guard_.NotBefore(KeyOf(host, identity)) - state::BoottimeNow());
 }
 
-void GuardedSessions::RememberRefusal(const std::string& host, const std::string& identity) {
-  guard_.Refuse(KeyOf(host, identity), state::BoottimeNow() + kRefusedFor);
+void GuardedSessions::RememberRefusal(const std::string& host, const smb::Credential& credential,
+                                      const absl::Status& refused) {
+  const uint64_t key = KeyOf(host, credential.Identity());
+  const absl::Duration now = state::BoottimeNow();
+  if (IsWrongPassword(refused)) {
+    guard_.Refuse(key, now + kRefusedFor);
+    LogWarning(refused.message(), ", user ", UserOf(credential), "; not tried again for ",
+               absl::ToInt64Minutes(kRefusedFor), " minutes, or until dfsctl cache flush");
+    return;
+  }
+  // Asked again each minute, by each mount: one line is enough.
+  const auto [logged, is_first] = logged_.emplace(key, now);
+  if (!is_first && now - logged->second < kRefusedFor) return;
+  logged->second = now;
+  LogWarning(refused.message(), ", user ", UserOf(credential));
+}
+
+void GuardedSessions::ForgiveRefusals() {
+  guard_.ForgiveAll();
+  logged_.clear();
 }
 
 void GuardedSessions::ForgetSessions() {

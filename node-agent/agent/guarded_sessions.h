@@ -5,10 +5,13 @@
 #define NODE_AGENT_AGENT_GUARDED_SESSIONS_H_
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "node-agent/smb/credential.h"
 #include "node-agent/smb/session_pool.h"
 #include "node-agent/state/logon_guard.h"
 
@@ -27,8 +30,13 @@ class GuardedSessions final : public smb::SessionMemory {
   uint64_t PreviousSessionId(const std::string& host, const std::string& identity) override;
   void RememberSessionId(const std::string& host, const std::string& identity,
                          uint64_t session_id) override;
-  bool MayLogOn(const std::string& host, const std::string& identity) override;
-  void RememberRefusal(const std::string& host, const std::string& identity) override;
+  absl::Duration RefusedFor(const std::string& host, const std::string& identity) override;
+  // Logs it. Only of a wrong password is the next log-on forbidden: nothing else makes an account
+  // lock, or stay locked.
+  void RememberRefusal(const std::string& host, const smb::Credential& credential,
+                       const absl::Status& refused) override;
+  // Somebody says that an account is well again: each refused credential may be tried once more.
+  void ForgiveRefusals();
 
   // This agent ends its sessions in order: its successor has none to replace.
   void ForgetSessions();
@@ -38,6 +46,7 @@ class GuardedSessions final : public smb::SessionMemory {
 
   state::LogonGuard& guard_;
   std::set<uint64_t> remembered_;
+  std::map<uint64_t, absl::Duration> logged_;  // Refusals; since boot.
 };
 
 }  // namespace dfscsi::agent

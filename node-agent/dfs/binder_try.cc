@@ -217,7 +217,7 @@ void Binder::NoteTryFailed(const Try& attempt, const absl::Status& status, Attem
   }
   runtime::Loop& loop = runtime::Loop::Current();
   health_.NoteFailed(attempt.target_path, dialer_.identity(), phase, failure.failure, loop.Now(),
-                     binder_parts::Fraction(loop.Random()));
+                     binder_parts::Fraction(loop.Random()), smb::LogOnForbiddenFor(status));
   round->failures.push_back(
       {attempt.candidate, failure.failure,
        binder_parts::WithText(status, absl::StrCat(attempt.target_path.ToString(), ": ",

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -52,6 +54,53 @@ TEST(ClientSecurityTest, F02_AllDenyIsEaccesWithoutAStormOfLogOns) {
   lab.servers().server("t2").passwords().SetPassword("user", "secret");
   lab.RunFor(absl::Seconds(15));
   EXPECT_EQ(lab.Where(kWho), "t2");
+}
+
+// The log-on guard as this lab needs it: a refusal is remembered for 5 minutes of the world's time.
+class Guard final : public smb::SessionMemory {
+ public:
+  uint64_t PreviousSessionId(const std::string& host, const std::string& identity) override {
+    return 0;
+  }
+  void RememberSessionId(const std::string& host, const std::string& identity,
+                         uint64_t session_id) override {}
+  absl::Duration RefusedFor(const std::string& host, const std::string& identity) override {
+    const auto refused = until.find(host);
+    if (refused == until.end()) return absl::ZeroDuration();
+    return std::max(absl::ZeroDuration(), refused->second - runtime::Loop::Current().Now());
+  }
+  void RememberRefusal(const std::string& host, const smb::Credential& credential,
+                       const absl::Status& refused) override {
+    until[host] = runtime::Loop::Current().Now() + absl::Minutes(5);
+  }
+  std::map<std::string, absl::Time> until;
+};
+
+TEST(ClientSecurityTest, F02_ATargetIsTriedAgainWhenTheGuardAllowsAndNotBefore) {
+  Guard guard;
+  ClientLab lab({}, 1, {}, &guard);
+  const std::string identity = lab.servers().credential().Identity();
+  for (const char* target : {"t1", "t2", "t3"}) {
+    lab.servers().server(target).passwords().SetPassword("user", "another");
+  }
+  EXPECT_EQ(lab.Where(kWho), "PERMISSION_DENIED");
+  const absl::Time tried = guard.until.at("t1");
+  const auto next_try = [&] {
+    return lab.health().Get(*DfsPath::Parse("//t1/data"), identity, lab.world().now()).not_before;
+  };
+  EXPECT_EQ(next_try(), tried);
+  lab.RunFor(absl::Minutes(4));
+  // Another agent knows the refusal from the guard alone.
+  lab.health().Forgive();
+  EXPECT_EQ(lab.Where(kWho), "PERMISSION_DENIED");
+  EXPECT_LE(absl::AbsDuration(next_try() - tried), absl::Milliseconds(1));
+  EXPECT_EQ(lab.servers().server("t1").passwords().refused(), 1);
+  // Mended on the server; somebody says so.
+  lab.servers().server("t1").passwords().SetPassword("user", "secret");
+  EXPECT_EQ(lab.Where(kWho), "PERMISSION_DENIED");
+  guard.until.clear();
+  lab.health().Forgive();
+  EXPECT_EQ(lab.Where(kWho), "t1");
 }
 
 TEST(ClientSecurityTest, F02_AtMostOneLogOnIsInFlightPerTarget) {

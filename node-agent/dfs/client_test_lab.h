@@ -54,8 +54,9 @@ using CallPtr = std::shared_ptr<Call>;
 class ClientLab {
  public:
   // root1 and root2 have the namespace "dfs"; t1, t2, t3 the share "data"; "link" leads to all
-  // three.
-  explicit ClientLab(ClientOptions options = {}, uint64_t seed = 1, smb::Options smb = {})
+  // three. `memory` may be null.
+  explicit ClientLab(ClientOptions options = {}, uint64_t seed = 1, smb::Options smb = {},
+                     smb::SessionMemory* memory = nullptr)
       : lab_(seed) {
     for (const char* root : {"root1", "root2"}) {
       testing::ScriptedShare& share = lab_.AddServer(root).AddShare("dfs");
@@ -70,7 +71,7 @@ class ClientLab {
     }
     AddLink("link", {.targets = {"t1/data", "t2/data", "t3/data"}});
     lab_.agent().RunNow([&] {
-      pool_ = std::make_unique<smb::SessionPool>(std::move(smb), lab_.authenticators(), nullptr);
+      pool_ = std::make_unique<smb::SessionPool>(std::move(smb), lab_.authenticators(), memory);
       calls_ = std::make_unique<runtime::TaskGroup>();
     });
     AddClient(std::move(options));

@@ -47,7 +47,8 @@ void OwnServer::NoteFailed(const DfsPath& target, const absl::Status& status,
   if (status.ok() || deadline.cancelled() || loop.Now() >= deadline.when()) return;
   const Failure failure = Classify(status, AttemptPhase::kSessionSetup, /*keys_proven=*/false);
   health_.NoteFailed(target, dialer_.identity(), AttemptPhase::kSessionSetup, failure.failure,
-                     loop.Now(), binder_parts::Fraction(loop.Random()));
+                     loop.Now(), binder_parts::Fraction(loop.Random()),
+                     smb::LogOnForbiddenFor(status));
 }
 
 Task<absl::Status> OwnServer::EndSession(std::string host, std::string share, uint64_t session_id,

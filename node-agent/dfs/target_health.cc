@@ -185,7 +185,7 @@ void TargetHealthTable::UpLocked(Record& record, absl::Time now) {
 }
 
 void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::Time now,
-                                   double random) {
+                                   double random, absl::Duration denied_for) {
   TargetStatus& status = record.status;
   // Up for long enough: what was before is forgotten. A flapping target's back-off grows on.
   if (status.state == TargetState::kUp && now - status.since >= options_.dwell) {
@@ -205,6 +205,10 @@ void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::T
      : failure == FailureClass::kDenied      ? counters.denied
      : failure == FailureClass::kThrottled   ? counters.throttled
                                              : counters.other);
+  if (denied && denied_for > absl::ZeroDuration()) {
+    status.not_before = known ? std::max(status.not_before, now + denied_for) : now + denied_for;
+    return;
+  }
   if (known) return;
   if (denied) {
     status.not_before = now + options_.denied_for;
@@ -218,16 +222,16 @@ void TargetHealthTable::FailLocked(Record& record, FailureClass failure, absl::T
 
 void TargetHealthTable::NoteFailed(const DfsPath& target, absl::string_view credential,
                                    AttemptPhase phase, FailureClass failure, absl::Time now,
-                                   double random) {
+                                   double random, absl::Duration denied_for) {
   if (!CountsAgainstTarget(failure)) return;
   MutexLock lock(mutex_);
   if (CountsAgainstHost(phase, failure)) {
     FailLocked(*TouchLocked(HostKey(target, credential), absl::StrCat("//", target.HostName()),
                             credential),
-               failure, now, random);
+               failure, now, random, denied_for);
   } else {
     FailLocked(*TouchLocked(TargetKey(target, credential), target.ToString(), credential), failure,
-               now, random);
+               now, random, denied_for);
   }
 }
 

@@ -79,8 +79,10 @@ class TargetHealthTable {
   void NoteHostUp(const DfsPath& host, absl::string_view credential, absl::Time now);
   // An attempt, or a live operation, failed in a way that speaks against the target: kTransport,
   // kUnavailable, kMissing, kThrottled, kSession, kBroken, kDenied. Others are ignored.
+  // `denied_for`: of kDenied, how long it is known to last; zero: as in the options.
   void NoteFailed(const DfsPath& target, absl::string_view credential, AttemptPhase phase,
-                  FailureClass failure, absl::Time now, double random);
+                  FailureClass failure, absl::Time now, double random,
+                  absl::Duration denied_for = absl::ZeroDuration());
   // Somebody fixed something (a flush, a new password): all may be tried at once.
   void Forgive();
   void Forgive(absl::string_view credential);
@@ -144,8 +146,8 @@ class TargetHealthTable {
                       absl::string_view credential) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Record* FindLocked(const std::u16string& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void UpLocked(Record& record, absl::Time now);
-  void FailLocked(Record& record, FailureClass failure, absl::Time now, double random)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FailLocked(Record& record, FailureClass failure, absl::Time now, double random,
+                  absl::Duration denied_for) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgiveLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndConnect(const std::u16string& key);
 

@@ -122,6 +122,23 @@ TEST_F(TargetHealthTest, F02_ADeniedTargetIsRememberedForAMinute) {
   EXPECT_EQ(table_.TryBeginConnect(t1_, kUser, now_).admission, Admission::kGo);
 }
 
+TEST_F(TargetHealthTest, F02_ADenialLastsAsLongAsItsReasonSays) {
+  const auto deny = [this](absl::Duration denied_for) {
+    table_.NoteFailed(t1_, kUser, Phase::kSessionSetup, FailureClass::kDenied, now_, kLate,
+                      denied_for);
+    return Get(t1_).not_before - now_;
+  };
+  EXPECT_EQ(deny(absl::Minutes(5)), absl::Minutes(5));
+  now_ += absl::Minutes(1);
+  // Told of another denial, it does not forget the longer one.
+  EXPECT_EQ(deny(absl::ZeroDuration()), absl::Minutes(4));
+  EXPECT_EQ(deny(absl::Minutes(2)), absl::Minutes(4));
+  EXPECT_EQ(deny(absl::Minutes(6)), absl::Minutes(6));
+  table_.Forgive();
+  // Of what a dead agent was told, only the rest is left.
+  EXPECT_EQ(deny(absl::Seconds(10)), absl::Seconds(10));
+}
+
 TEST_F(TargetHealthTest, F07_ANewPasswordIsTriedAtOnce) {
   Fail(t1_, FailureClass::kDenied, Phase::kSessionSetup);
   Fail(t2_, FailureClass::kTransport);

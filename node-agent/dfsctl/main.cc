@@ -55,7 +55,9 @@ constexpr Command kCommands[] = {
      "The referral cache; given a PATH, the way from it to a target, fetched if need be.\n"},
     {"targets", Targets, "targets [--json]",
      "Every target that is known, how it does, and the connections.\n"},
-    {"cache", Cache, "cache flush", "Forgets cached referrals; those in use are fetched again.\n"},
+    {"cache", Cache, "cache flush",
+     "Forgets cached referrals; those in use are fetched again. Targets that were down, and\n"
+     "servers that have refused a password, may be tried at once.\n"},
     {"opens", Opens, "opens [MOUNTPOINT] [--json]",
      "What programs have open in the mounts, how often, and where it is served. WRITTEN: the file "
      "is\n"

@@ -59,6 +59,19 @@ constexpr absl::Duration kFormerKept = absl::Hours(4);
 constexpr int kMostLogOns = 3;
 
 constexpr char kPhaseUrl[] = "dfscsi/connect_phase";
+constexpr char kForbiddenUrl[] = "dfscsi/log_on_forbidden_ns";
+
+absl::Status WithForbidden(absl::Status status, absl::Duration remaining) {
+  if (remaining <= absl::ZeroDuration()) return status;
+  const std::string text = absl::StrCat(absl::ToInt64Nanoseconds(remaining));
+  status.SetPayload(kForbiddenUrl, absl::Cord(absl::string_view(text)));
+  return status;
+}
+
+// What a server says of a user, not of itself or of how it was asked.
+bool RefusesUser(const absl::Status& status) {
+  return absl::IsPermissionDenied(status) && wire::NtStatusOf(status).has_value();
+}
 
 absl::Status WithPhase(absl::Status status, ConnectPhase phase) {
   const char byte = static_cast<char>(phase);
@@ -85,6 +98,15 @@ std::optional<ConnectPhase> ConnectPhaseOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kPhaseUrl);
   if (!payload.has_value() || payload->size() != 1) return std::nullopt;
   return static_cast<ConnectPhase>((*payload)[0]);
+}
+
+absl::Duration LogOnForbiddenFor(const absl::Status& status) {
+  const auto payload = status.GetPayload(kForbiddenUrl);
+  int64_t nanoseconds = 0;
+  if (!payload.has_value() || !absl::SimpleAtoi(std::string(*payload), &nanoseconds)) {
+    return absl::ZeroDuration();
+  }
+  return absl::Nanoseconds(nanoseconds);
 }
 
 SessionPool::SessionPool(Options options, AuthenticatorFactory& authenticators,
@@ -282,10 +304,15 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(
     std::string host, wire::Guid client_guid, Credential credential, ConnectRules rules,
     ConnectPhase* phase, Deadline deadline) {
   const std::string identity = credential.Identity();
-  if (memory_ != nullptr && !memory_->MayLogOn(host, identity)) {
-    *phase = ConnectPhase::kSessionSetup;
-    co_return wire::ToStatus(wire::NtStatus::kLogonFailure,
-                             absl::StrCat("log-on to ", host, " (refused a moment ago)"));
+  if (memory_ != nullptr) {
+    const absl::Duration remaining = memory_->RefusedFor(host, identity);
+    if (remaining > absl::ZeroDuration()) {
+      *phase = ConnectPhase::kSessionSetup;
+      co_return WithForbidden(
+          wire::ToStatus(wire::NtStatus::kLogonFailure,
+                         absl::StrCat("log-on to ", host, " (refused a moment ago)")),
+          remaining);
+    }
   }
   const Deadline until = deadline.Within(options_.connect_timeout);
   uint64_t previous = rules.ends;
@@ -302,8 +329,9 @@ Task<absl::StatusOr<std::shared_ptr<Session>>> SessionPool::Connect(
   if (memory_ != nullptr && session.ok()) {
     memory_->RememberSessionId(host, identity, (*session)->id());
   }
-  if (memory_ != nullptr && wire::NtStatusOf(session.status()) == wire::NtStatus::kLogonFailure) {
-    memory_->RememberRefusal(host, identity);
+  if (memory_ != nullptr && RefusesUser(session.status())) {
+    memory_->RememberRefusal(host, credential, session.status());
+    co_return WithForbidden(session.status(), memory_->RefusedFor(host, identity));
   }
   co_return session;
 }

@@ -27,8 +27,12 @@ namespace dfscsi::smb {
 enum class ConnectPhase { kResolve, kConnect, kNegotiate, kSessionSetup, kTreeConnect };
 // Of an error of GetTree, for whoever it is handed up to; nullopt: it is not one.
 std::optional<ConnectPhase> ConnectPhaseOf(const absl::Status& status);
+// Of an error of GetTree or EndSession: how long this credential is not shown to this host again,
+// whoever asks; zero: nothing forbids it.
+absl::Duration LogOnForbiddenFor(const absl::Status& status);
 
-// Where SessionIds outlive the process, so that a successor can end its predecessor's sessions.
+// Where SessionIds and refusals outlive the process, so that a successor can end its predecessor's
+// sessions, and does not repeat what was refused.
 class SessionMemory {
  public:
   virtual ~SessionMemory() = default;
@@ -36,9 +40,11 @@ class SessionMemory {
   virtual uint64_t PreviousSessionId(const std::string& host, const std::string& identity) = 0;
   virtual void RememberSessionId(const std::string& host, const std::string& identity,
                                  uint64_t session_id) = 0;
-  // False while a refused log-on forbids to try this credential on this host again.
-  virtual bool MayLogOn(const std::string& host, const std::string& identity) = 0;
-  virtual void RememberRefusal(const std::string& host, const std::string& identity) = 0;
+  // How long a refused log-on forbids to try this credential on this host again; zero: it may.
+  virtual absl::Duration RefusedFor(const std::string& host, const std::string& identity) = 0;
+  // The host has refused to log this user on, for the reason `refused`.
+  virtual void RememberRefusal(const std::string& host, const Credential& credential,
+                               const absl::Status& refused) = 0;
 };
 
 // What a caller demands of a connection.

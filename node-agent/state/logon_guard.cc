@@ -163,6 +163,11 @@ void LogonGuard::Refuse(uint64_t key, absl::Duration not_before) {
   Store(record->key, key);
 }
 
+void LogonGuard::ForgiveAll() {
+  absl::MutexLock lock(&mutex_);
+  for (int i = 0; i < kRecords; ++i) Store(records()[i].not_before_ns, 0);
+}
+
 void LogonGuard::Accept(uint64_t key, uint64_t session_id) {
   absl::MutexLock lock(&mutex_);
   Record* const record = FindOrTake(key);

@@ -51,6 +51,8 @@ class LogonGuard {
   // The server refused the credential (or throttled). `not_before`: time since boot, as
   // BoottimeNow().
   void Refuse(uint64_t key, absl::Duration not_before);
+  // Somebody has mended an account: all may be tried at once.
+  void ForgiveAll();
   // It was accepted; `session_id` 0: no session (logged off in order).
   void Accept(uint64_t key, uint64_t session_id);
   // The session that a dead agent may have left; 0: none.

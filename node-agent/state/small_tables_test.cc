@@ -92,6 +92,19 @@ TEST(LogonGuardTest, ARefusalOutlivesTheAgent) {
   EXPECT_FALSE(Holds(fd.get(), LogonGuard::kBytes, "alice"));
 }
 
+TEST(LogonGuardTest, WhatIsForgivenIsForgivenForEveryAgentAndSessionsStay) {
+  UniqueFd fd = *LogonGuard::Create();
+  LogonGuard guard = *LogonGuard::Map(fd.get());
+  guard.Accept(1, 99);
+  guard.Refuse(1, BoottimeNow() + absl::Minutes(5));
+  guard.Refuse(2, BoottimeNow() + absl::Minutes(5));
+  guard.ForgiveAll();
+  LogonGuard next = *LogonGuard::Map(fd.get());
+  EXPECT_EQ(next.NotBefore(1), absl::ZeroDuration());
+  EXPECT_EQ(next.NotBefore(2), absl::ZeroDuration());
+  EXPECT_EQ(next.PreviousSessionId(1), 99u);
+}
+
 TEST(LogonGuardTest, AFullGuardForgetsTheOneIdleLongest) {
   UniqueFd fd = *LogonGuard::Create();
   LogonGuard guard = *LogonGuard::Map(fd.get());

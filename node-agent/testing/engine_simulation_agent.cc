@@ -190,8 +190,11 @@ class Node::Sessions final : public smb::SessionMemory {
                          uint64_t session_id) override {
     own_[{host, identity}] = session_id;
   }
-  bool MayLogOn(const std::string& host, const std::string& identity) override { return true; }
-  void RememberRefusal(const std::string& host, const std::string& identity) override {
+  absl::Duration RefusedFor(const std::string& host, const std::string& identity) override {
+    return absl::ZeroDuration();
+  }
+  void RememberRefusal(const std::string& host, const smb::Credential& credential,
+                       const absl::Status& refused) override {
     oracle_.Violation(absl::StrCat(host, ": a log-on was refused"));
   }
   // The agent is dead: its sessions are the previous ones of the next.

@@ -129,8 +129,11 @@ class Sessions final : public smb::SessionMemory {
                          uint64_t session_id) override {
     ids_[host + identity] = session_id;
   }
-  bool MayLogOn(const std::string& host, const std::string& identity) override { return true; }
-  void RememberRefusal(const std::string& host, const std::string& identity) override {}
+  absl::Duration RefusedFor(const std::string& host, const std::string& identity) override {
+    return absl::ZeroDuration();
+  }
+  void RememberRefusal(const std::string& host, const smb::Credential& credential,
+                       const absl::Status& refused) override {}
 
  private:
   std::map<std::string, uint64_t> ids_;
