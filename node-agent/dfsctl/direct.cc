@@ -16,11 +16,11 @@
 #include "node-agent/dfs/client.h"
 #include "node-agent/dfs/path.h"
 #include "node-agent/dfsctl/direct_call.h"
+#include "node-agent/dfsctl/direct_name.h"
 #include "node-agent/dfsctl/output_file.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/directory.h"
 #include "node-agent/smb/wire/reparse.h"
-#include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -140,9 +140,9 @@ std::string LineOf(const smb::wire::FileAttributes& attributes, uint32_t tag,
 absl::Status AddPage(const std::vector<uint8_t>& page, std::vector<std::string>* lines) {
   smb::wire::DirectoryReader reader(smb::wire::FileInfoClass::kIdBothDirectory, page);
   while (const std::optional<smb::wire::DirectoryEntry> entry = reader.Next()) {
-    std::string name;
-    smb::wire::AppendUtf8(entry->name, &name);
-    lines->push_back(LineOf(entry->attributes, entry->reparse_tag, name));
+    const std::optional<std::string> name = ShownName(entry->name);
+    if (!name.has_value()) continue;
+    lines->push_back(LineOf(entry->attributes, entry->reparse_tag, *name));
   }
   return reader.status();
 }
@@ -176,7 +176,7 @@ Task<absl::Status> List(dfs::Client* client, dfs::DfsPath source) {
   CO_RETURN_IF_ERROR(co_await client->Run(
       source,
       [&source, &lines](dfs::Binding binding) {
-        return ListOn(std::move(binding), source.ToString(), &lines);
+        return ListOn(std::move(binding), ShownPath(source), &lines);
       },
       {}, Deadline::Never()));
   for (const std::string& line : lines) puts(line.c_str());
@@ -198,7 +198,7 @@ absl::Status Get(const std::vector<std::string>& arguments) {
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(source);
   RETURN_IF_ERROR(
-      context.Run(source.ToString(),
+      context.Run(ShownPath(source),
                   GetFile(client.get(), source, file.has_value() ? file->fd() : STDOUT_FILENO)));
   return file.has_value() ? file->Commit() : absl::OkStatus();
 }
@@ -208,7 +208,7 @@ absl::Status Ls(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(const dfs::DfsPath source, ParseSource(call.positional[0], &call));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(source);
-  return context.Run(source.ToString(), List(client.get(), source));
+  return context.Run(ShownPath(source), List(client.get(), source));
 }
 
 }  // namespace dfscsi::dfsctl

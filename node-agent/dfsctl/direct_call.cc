@@ -11,6 +11,7 @@
 #include "node-agent/agent/failure.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfsctl/credentials_file.h"
+#include "node-agent/dfsctl/direct_name.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -133,7 +134,7 @@ absl::StatusOr<DirectCall> ParseDirectCall(const std::vector<std::string>& argum
 }
 
 absl::StatusOr<dfs::DfsPath> ParseSource(const std::string& text, DirectCall* call) {
-  ASSIGN_OR_RETURN(dfs::DfsPath source, dfs::DfsPath::Parse(text));
+  ASSIGN_OR_RETURN(dfs::DfsPath source, dfs::DfsPath::Parse(WithWireNames(text)));
   const std::optional<uint16_t> port = source.Port();
   if (!port.has_value()) return source;
   // host@port; not its links' targets.
@@ -144,18 +145,6 @@ absl::StatusOr<dfs::DfsPath> ParseSource(const std::string& text, DirectCall* ca
   call->options.port = *port;
   call->options.port_host = host;
   return source.WithoutPort();
-}
-
-absl::StatusOr<dfs::DfsPath> ParseTarget(const std::string& text, DirectCall* call) {
-  ASSIGN_OR_RETURN(dfs::DfsPath target, ParseSource(text, call));
-  for (size_t i = 2; i < target.size(); ++i) {
-    const absl::string_view name = target.Component(i);
-    if (name.find_first_of(":*?\"<>|") != absl::string_view::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(std::string(name), ": SMB has no names with : * ? \" < > |"));
-    }
-  }
-  return target;
 }
 
 DirectContext::DirectContext(const DirectCall& call)
@@ -176,7 +165,7 @@ absl::Status Refused(const std::string& what, agent::v1::FailureReason reason) {
 absl::Status Of(const dfs::DfsPath& path, const absl::Status& status) {
   if (status.ok()) return status;
   const absl::Status told(status.code(),
-                          absl::StrCat(path.ToString(), ": ", agent::ForPeople(status)));
+                          absl::StrCat(ShownPath(path), ": ", agent::ForPeople(status)));
   return agent::WithReason(told, agent::ReasonOf(status));
 }
 

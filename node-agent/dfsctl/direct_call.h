@@ -37,11 +37,9 @@ absl::StatusOr<DirectCall> ParseDirectCall(const std::vector<std::string>& argum
                                            std::string_view own_flag, size_t least, size_t most,
                                            std::string_view needed);
 
-// //host[@port]/share[/path]. A port goes to call.options; not more than one host may have one.
+// //host[@port]/share[/path], names as a mount has them (a colon is one of a name, and begins no
+// stream). A port goes to call.options; not more than one host may have one.
 absl::StatusOr<dfs::DfsPath> ParseSource(const std::string& text, DirectCall* call);
-// The same for a path that is to be changed: none of its names has a character that SMB reserves
-// (a colon would name a stream of a file).
-absl::StatusOr<dfs::DfsPath> ParseTarget(const std::string& text, DirectCall* call);
 
 // An error of this program's own, with a reason, which DirectContext::Run keeps.
 absl::Status Refused(const std::string& what, agent::v1::FailureReason reason);

@@ -17,6 +17,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/base/unique_fd.h"
 #include "node-agent/dfsctl/direct_call.h"
+#include "node-agent/dfsctl/direct_name.h"
 #include "node-agent/dfsctl/removal.h"
 #include "node-agent/dfsctl/upload.h"
 #include "node-agent/runtime/deadline.h"
@@ -231,7 +232,7 @@ Task<absl::Status> MakeFolders(dfs::Client* client, dfs::DfsPath path, bool with
 absl::Status NeedsName(const dfs::DfsPath& path) {
   return path.size() > 2 ? absl::OkStatus()
                          : absl::InvalidArgumentError(absl::StrCat(
-                               path.ToString(), " is a share: a name in it is needed"));
+                               ShownPath(path), " is a share: a name in it is needed"));
 }
 
 }  // namespace
@@ -239,33 +240,33 @@ absl::Status NeedsName(const dfs::DfsPath& path) {
 absl::Status Put(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call,
                    ParseDirectCall(arguments, "", 2, 2, "a file, and //host/share/path,"));
-  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseTarget(call.positional[1], &call));
+  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseSource(call.positional[1], &call));
   RETURN_IF_ERROR(NeedsName(target));
   ASSIGN_OR_RETURN(LocalInput input, LocalInput::Open(call.positional[0]));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(target);
-  return context.Run(target.ToString(), Copy(client.get(), target, &input));
+  return context.Run(ShownPath(target), Copy(client.get(), target, &input));
 }
 
 absl::Status Cp(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call, ParseDirectCall(arguments, "", 2, 2,
                                                     "a source and a target, //host/share/path,"));
   ASSIGN_OR_RETURN(const dfs::DfsPath source, ParseSource(call.positional[0], &call));
-  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseTarget(call.positional[1], &call));
+  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseSource(call.positional[1], &call));
   RETURN_IF_ERROR(NeedsName(target));
   if (source == target) return absl::InvalidArgumentError("source and target are the same file");
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> from = context.MakeClient(source);
   const std::unique_ptr<dfs::Client> to = context.MakeClient(target);
   RemoteInput input(from.get(), source);
-  return context.Run(absl::StrCat(source.ToString(), " to ", target.ToString()),
+  return context.Run(absl::StrCat(ShownPath(source), " to ", ShownPath(target)),
                      Copy(to.get(), target, &input));
 }
 
 absl::Status Rm(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call,
                    ParseDirectCall(arguments, "-r", 1, 1, "one path, //host/share/path,"));
-  ASSIGN_OR_RETURN(const dfs::DfsPath path, ParseTarget(call.positional[0], &call));
+  ASSIGN_OR_RETURN(const dfs::DfsPath path, ParseSource(call.positional[0], &call));
   RETURN_IF_ERROR(NeedsName(path));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(path);
@@ -275,7 +276,7 @@ absl::Status Rm(const std::vector<std::string>& arguments) {
 absl::Status Mkdir(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call,
                    ParseDirectCall(arguments, "-p", 1, 1, "one path, //host/share/path,"));
-  ASSIGN_OR_RETURN(const dfs::DfsPath path, ParseTarget(call.positional[0], &call));
+  ASSIGN_OR_RETURN(const dfs::DfsPath path, ParseSource(call.positional[0], &call));
   RETURN_IF_ERROR(NeedsName(path));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(path);
