@@ -313,6 +313,12 @@ def test_mount_point_that_is_busy(lab, engine):
     run = engine.mount('//t2/share', POINT, check=False)
     assert run.returncode == MOUNT_POINT and POINT in run.stderr and len(run.stderr.splitlines()) == 1, run
     assert lab.client_mounts() == before
+    for source, options, differs in (('//t1@1445/share', None, 'with port 445, not 1445'),
+                                     ('//t1/share', 'soft,dir_mode=0700', 'without soft,dir_mode=0700')):
+        begin = time.monotonic()
+        run = engine.mount(source, POINT, options, check=False)
+        check(run, MOUNT_POINT, [POINT, '//t1/share is mounted there', differs, 'unmount'], time.monotonic() - begin)
+        assert lab.client_mounts() == before
     with open(lab.path('client', POINT + '/who')) as file:
         assert file.read() == 't1\n'
     engine.unmount(POINT)

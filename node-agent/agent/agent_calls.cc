@@ -16,6 +16,7 @@
 #include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
 #include "node-agent/agent/metrics.h"
+#include "node-agent/agent/mount_difference.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/fuse/init_flags.h"
@@ -135,13 +136,13 @@ Task<absl::Status> Agent::Mount(v1::MountRequest request, v1::MountResponse* res
     if (!looked.ok()) co_return WithReason(looked.status(), v1::SYSTEM);
   }
   if (KnownMount* const known = FindByPath(mount_point); known != nullptr) {
-    const bool same = known->served != nullptr && known->served->plan().source == plan.source &&
-                      std::equal(plan.stored.options().begin(), plan.stored.options().end(),
-                                 known->served->plan().stored.options().begin(),
-                                 known->served->plan().stored.options().end());
-    if (!same) {
+    const std::string difference = known->served == nullptr
+                                       ? "and this agent cannot serve it, see its log"
+                                       : DifferenceOf(known->served->plan(), plan);
+    if (!difference.empty()) {
       co_return WithReason(absl::AlreadyExistsError(absl::StrCat(
-                               mount_point, ": ", known->entry.source, " is mounted there")),
+                               mount_point, ": ", known->entry.source, " is mounted there, ",
+                               difference, ": unmount it first")),
                            v1::BAD_MOUNT_POINT);
     }
     // Nobody has looked whether the other one is right; the mount goes on with its own.

@@ -63,8 +63,7 @@ constexpr char kForbiddenUrl[] = "dfscsi/log_on_forbidden_ns";
 
 absl::Status WithForbidden(absl::Status status, absl::Duration remaining) {
   if (remaining <= absl::ZeroDuration()) return status;
-  const std::string text = absl::StrCat(absl::ToInt64Nanoseconds(remaining));
-  status.SetPayload(kForbiddenUrl, absl::Cord(absl::string_view(text)));
+  status.SetPayload(kForbiddenUrl, absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(remaining))));
   return status;
 }
 
