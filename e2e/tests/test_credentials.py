@@ -140,7 +140,7 @@ def test_f02_a_mended_account_is_tried_after_a_flush(lab, engine, app):
     lines_before = engine.log_text().count('log-on to t1.lab.test: STATUS_LOGON_FAILURE, user dfsuser; not tried again for 5 min')
     for _ in range(3):
         assert app.errno_of(f"read('{POINT}/two/who')") == errno.EACCES
-    retry_in = [t['retryInSeconds'] for t in engine.listed('targets') if t['path'] == '//t1.lab.test']
+    retry_in = [t['retry_in_seconds'] for t in engine.listed('targets') if t['path'] == '//t1.lab.test']
     assert len(retry_in) == 1 and 200 < retry_in[0] <= 300
     # Again at once: one log-on more, and no more than that.
     with lab.capture('t1') as seen:

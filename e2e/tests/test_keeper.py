@@ -205,6 +205,43 @@ def test_a_mount_that_is_still_used_can_be_made_anew(lab, engine):
     engine.unmount(POINT)
 
 
+@pytest.mark.parametrize('is_there_anew', [False, True])
+def test_what_is_detached_can_be_forced_away(lab, engine, is_there_anew):
+    """A process in it waits for a frozen server: it gets an error. What is mounted there since stays as it is."""
+    engine.mount('//t1/share', POINT)
+    waits = lab.popen_in('client', ['sh', '-c', f'cd {POINT} && echo in && read line; cat who; echo ended'],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert waits.stdout.readline() == 'in\n'
+        lab.run_in('client', ['umount', '-l', POINT])  # By somebody else.
+        lab.fail('stop', 't1')
+        waits.stdin.write('\n')
+        waits.stdin.flush()
+        lab.wait_until(lambda: any(int(mount['requests_in_flight']) for mount in listed(engine)), 10, 'it waits')
+        words = ['--force']
+        if is_there_anew:
+            engine.mount('//t2/share', POINT)
+            words = ['--detached']
+        else:
+            run = engine.dfsctl('unmount', POINT, check=False)
+            assert run.returncode == 12 and 'still used' in run.stderr and '--force' in run.stderr, run
+            assert len(run.stderr.splitlines()) == 1
+        engine.dfsctl('unmount', POINT, *words)
+        said = waits.communicate(timeout=10)[0]
+        assert 'ended' in said and ('abort' in said or 'not connected' in said), said
+        lab.wait_until(lambda: not any(mount['detached'] for mount in listed(engine)), 10, 'it has gone')
+        for word in words:
+            run = engine.dfsctl('unmount', POINT, '--detached', check=False)
+            assert run.returncode == 12 and POINT in run.stderr, (word, run)
+        if is_there_anew:
+            assert lab.run_in('client', ['cat', f'{POINT}/who']).stdout == 't2\n'
+            engine.unmount(POINT)
+        engine.forget(POINT)
+    finally:
+        waits.kill()
+        waits.communicate()
+
+
 def test_unmounted_while_no_mounter_ran_it_is_mounted_anew(lab, engine):
     for by in (['umount', '-l', POINT], None):
         engine.mount(SOURCE, POINT)

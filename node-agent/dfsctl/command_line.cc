@@ -27,6 +27,10 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
       line.force = true;
       continue;
     }
+    if (word == "--detached") {
+      line.detached = true;
+      continue;
+    }
     if (word == "--json") {
       line.json = true;
       continue;

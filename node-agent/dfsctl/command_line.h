@@ -21,6 +21,7 @@ struct CommandLine {
   std::string socket_dir = std::string(kDefaultSocketDir);
   std::optional<std::string> state_dir;
   bool force = false;
+  bool detached = false;
   bool json = false;
 };
 

@@ -263,13 +263,54 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
   }
 }
 
+namespace {
+
+// What was unmounted at `mount_point`, and is still open.
+absl::StatusOr<std::vector<uint32_t>> DetachedAt(MounterTool& mounter,
+                                                 const std::string& mount_point) {
+  // It looks first whether somebody else has unmounted something.
+  RETURN_IF_ERROR(mounter.GetStatus().status());
+  ASSIGN_OR_RETURN(const std::vector<state::MountEntry> mounts, mounter.ListMounts());
+  std::vector<uint32_t> ids;
+  for (const state::MountEntry& entry : mounts) {
+    if (entry.detached && entry.mount_point == mount_point) ids.push_back(entry.mount_id);
+  }
+  return ids;
+}
+
+absl::Status EndDetached(MounterTool& mounter, const std::vector<uint32_t>& ids) {
+  for (const uint32_t id : ids) {
+    const absl::Status status = mounter.Unmount(id, /*force=*/true);
+    // Its last file was closed meanwhile.
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status Unmount(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(const CommandLine line, ParseCommandLine(arguments, 1, 1));
   ASSIGN_OR_RETURN(const std::string mount_point, ResolveMountPoint(line.positional[0]));
   absl::StatusOr<MounterTool> mounter = MounterTool::Connect(line.socket_dir);
-  if (absl::IsUnavailable(mounter.status())) return UnmountAlone(mount_point, line.force);
+  if (absl::IsUnavailable(mounter.status()) && !line.detached) {
+    return UnmountAlone(mount_point, line.force);
+  }
   if (!mounter.ok()) return WithReason(mounter.status(), v1::SYSTEM);
-  return mounter->Unmount(mount_point, line.force);
+  absl::Status status = WithReason(
+      absl::NotFoundError(absl::StrCat(mount_point, ": no mount that was there is still used")),
+      v1::BAD_MOUNT_POINT);
+  if (!line.detached) status = mounter->Unmount(mount_point, line.force);
+  if (!absl::IsNotFound(status)) return status;
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> detached, DetachedAt(*mounter, mount_point));
+  if (detached.empty()) return status;
+  if (line.force || line.detached) return EndDetached(*mounter, detached);
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          mount_point,
+          ": unmounted already, but still used: it goes when its last file is closed, or with "
+          "--force")),
+      v1::BAD_MOUNT_POINT);
 }
 
 absl::Status Mounts(const std::vector<std::string>& arguments) {

@@ -44,9 +44,11 @@ constexpr Command kCommands[] = {
      "                      ro  vers=3.1.1  seal  uid=1000  gid=1000  file_mode=0644\n"
      "                      dir_mode=0755  actimeo=1s  hard | soft,op_timeout=60s\n"
      "  --state-dir DIR     where the referral cache is kept (/var/lib/dfs-csi-local)\n"},
-    {"unmount", Unmount, "unmount MOUNTPOINT [--force]",
+    {"unmount", Unmount, "unmount MOUNTPOINT [--force | --detached]",
      "Takes the mount out of the tree. Files that are open in it go on until they are closed;\n"
-     "with --force they end with an error, and so does what waits for a server.\n"},
+     "with --force they end with an error, and so does what waits for a server. --detached does\n"
+     "that to what is left of earlier mounts there, and to nothing else; so does --force where\n"
+     "nothing is mounted any more.\n"},
     {"mounts", Mounts, "mounts [--json]",
      "What is mounted, and which server serves it now. An error where neither programs run nor "
      "dead\n"

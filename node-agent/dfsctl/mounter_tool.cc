@@ -75,6 +75,17 @@ absl::Status MounterTool::Unmount(const std::string& mount_point, bool force) {
   state::UnmountRequest request;
   request.mount_point = mount_point;
   request.force = force;
+  return Unmount(request);
+}
+
+absl::Status MounterTool::Unmount(uint32_t mount_id, bool force) {
+  state::UnmountRequest request;
+  request.mount_id = mount_id;
+  request.force = force;
+  return Unmount(request);
+}
+
+absl::Status MounterTool::Unmount(const state::UnmountRequest& request) {
   ASSIGN_OR_RETURN(const state::Message answer, Ask(request));
   const auto* error = std::get_if<state::Error>(&answer);
   if (error == nullptr) return absl::OkStatus();

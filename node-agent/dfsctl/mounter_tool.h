@@ -3,6 +3,7 @@
 #ifndef NODE_AGENT_DFSCTL_MOUNTER_TOOL_H_
 #define NODE_AGENT_DFSCTL_MOUNTER_TOOL_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ class MounterTool {
   absl::StatusOr<std::vector<state::MountEntry>> ListMounts();
   // kNotFound: nothing of ours is mounted there.
   absl::Status Unmount(const std::string& mount_point, bool force);
+  // Also one that is detached: with `force` what uses it gets an error. kNotFound: it has gone.
+  absl::Status Unmount(uint32_t mount_id, bool force);
 
   // Readable while nothing was asked: the mounter has hung up.
   int fd() const { return socket_.fd(); }
@@ -30,6 +33,7 @@ class MounterTool {
  private:
   explicit MounterTool(state::MessageSocket socket) : socket_(std::move(socket)) {}
   absl::StatusOr<state::Message> Ask(const state::Message& message);
+  absl::Status Unmount(const state::UnmountRequest& request);
   absl::StatusOr<state::Message> Receive(absl::Time deadline);
 
   state::MessageSocket socket_;

@@ -63,7 +63,8 @@ constexpr char kForbiddenUrl[] = "dfscsi/log_on_forbidden_ns";
 
 absl::Status WithForbidden(absl::Status status, absl::Duration remaining) {
   if (remaining <= absl::ZeroDuration()) return status;
-  status.SetPayload(kForbiddenUrl, absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(remaining))));
+  const std::string text = absl::StrCat(absl::ToInt64Nanoseconds(remaining));
+  status.SetPayload(kForbiddenUrl, absl::Cord(absl::string_view(text)));
   return status;
 }
 
