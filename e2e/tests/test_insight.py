@@ -204,6 +204,23 @@ def status_of(pid, field):
         return next(line.split()[1] for line in file if line.startswith(field + ':'))
 
 
+def test_an_interrupted_mount_does_not_undo_what_another_made_there(lab, engine):
+    engine.mount('//t2/share', '/mnt/other')
+    os.makedirs(lab.path('client', MOUNT), exist_ok=True)
+    lab.fail('stop', 't1')
+    mounting = lab.popen_in('client', [engine.program('dfsctl'), 'mount', '//t1/share', MOUNT, '--credentials',
+                                       engine.credentials()])
+    lab.wait_until(lambda: lab.connections('t1'), 10, 'the agent asks the server')
+    mounting.send_signal(signal.SIGTERM)
+    # As soon as the first is given up, while who asked for it still looks whether it was made.
+    lab.wait_until(lambda: engine.mount('//t2/share', MOUNT, check=False).returncode == 0, 20, 'another mounts there')
+    assert mounting.wait(20) == -signal.SIGTERM
+    assert MOUNT in {point for point, _ in lab.client_mounts()}
+    assert lab.run_in('client', ['cat', f'{MOUNT}/who']).stdout == 't2\n'
+    engine.unmount(MOUNT)
+    engine.unmount('/mnt/other')
+
+
 @pytest.mark.parametrize('late', [False, True])
 def test_a_mount_that_is_interrupted_is_whole_or_not_there(lab, engine, late):
     """Late: when the agent has made it, and its keeper is still looked for."""

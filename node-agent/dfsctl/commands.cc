@@ -1,10 +1,12 @@
 #include "node-agent/dfsctl/commands.h"
 
+#include <errno.h>
 #include <google/protobuf/util/json_util.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +34,7 @@
 #include "node-agent/dfsctl/password_prompt.h"
 #include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
+#include "proto/stored_mount.pb.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -188,25 +191,41 @@ absl::Status MountOnce(const std::string& socket_dir, const Secret& password,
   return absl::OkStatus();
 }
 
-bool IsMountedAt(const std::string& socket_dir, const std::string& mount_point) {
-  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
-  const absl::StatusOr<std::vector<state::MountEntry>> mounts =
-      mounter.ok() ? mounter->ListMounts() : mounter.status();
-  return mounts.ok() && std::any_of(mounts->begin(), mounts->end(), [&](const auto& entry) {
-           return entry.mount_point == mount_point && !entry.detached;
-         });
+// By this the mount of a request is known again, whoever mounts something there meanwhile.
+absl::StatusOr<std::string> MakeInodeKey() {
+  std::string key(16, '\0');
+  if (getrandom(key.data(), key.size(), 0) != static_cast<ssize_t>(key.size())) {
+    return WithReason(absl::ErrnoToStatus(errno, "getrandom"), v1::SYSTEM);
+  }
+  return key;
+}
+
+// The mount that was made with this key; nullopt: there is none.
+std::optional<uint32_t> FindMountOf(MounterTool& mounter, const std::string& inode_key) {
+  const absl::StatusOr<std::vector<state::MountEntry>> mounts = mounter.ListMounts();
+  if (!mounts.ok()) return std::nullopt;
+  for (const state::MountEntry& entry : *mounts) {
+    v1::StoredMount stored;
+    if (stored.ParseFromString(entry.config) && stored.inode_key() == inode_key) {
+      return entry.mount_id;
+    }
+  }
+  return std::nullopt;
 }
 
 // The agent undoes what it makes after it has heard that its caller is gone; what it made just
 // before, whose answer nobody took any more, is undone here.
-void UndoMount(const std::string& socket_dir, const std::string& mount_point) {
+void UndoMount(const std::string& socket_dir, const std::string& inode_key) {
+  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
+  if (!mounter.ok()) return;
   const absl::Time give_up = absl::Now() + kHearingTime;
-  while (!IsMountedAt(socket_dir, mount_point)) {
+  std::optional<uint32_t> made = FindMountOf(*mounter, inode_key);
+  while (!made.has_value()) {
     if (absl::Now() > give_up) return;
     absl::SleepFor(absl::Milliseconds(20));
+    made = FindMountOf(*mounter, inode_key);
   }
-  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
-  if (mounter.ok()) mounter->Unmount(mount_point, /*force=*/true).IgnoreError();
+  mounter->Unmount(*made, /*force=*/true).IgnoreError();
 }
 
 }  // namespace
@@ -228,13 +247,13 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
   *request.mutable_options() = {line.options.begin(), line.options.end()};
   request.mutable_credential()->set_user(credential.user);
   request.mutable_credential()->set_domain(credential.domain);
+  ASSIGN_OR_RETURN(*request.mutable_inode_key(), MakeInodeKey());
 
   Programs programs(line.socket_dir, StateDir(line));
   while (true) {
     absl::Status status = programs.EnsureRunning(deadline);
     // From here on an interruption leaves the mount and its keeper, with exit code 0, or nothing.
     HeldSignals held;
-    const bool was_mounted = status.ok() && IsMountedAt(line.socket_dir, mount_point);
     if (status.ok()) {
       status = MountOnce(line.socket_dir, credential.password, &request, deadline);
     }
@@ -252,7 +271,7 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
       absl::SleepFor(absl::Milliseconds(20));
       continue;
     }
-    if (absl::IsCancelled(status) && !was_mounted) UndoMount(line.socket_dir, mount_point);
+    if (absl::IsCancelled(status)) UndoMount(line.socket_dir, request.inode_key());
     programs.StopIfUnused();
     if (absl::IsDeadlineExceeded(status)) {
       return WithReason(

@@ -1,15 +1,15 @@
 #include "node-agent/dfsctl/held_signals.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
 
 #include <utility>
 
-#include "absl/time/clock.h"
-
 namespace dfscsi::dfsctl {
 namespace {
-
-constexpr absl::Duration kPoll = absl::Milliseconds(5);
 
 sigset_t Held() {
   sigset_t held;
@@ -42,15 +42,18 @@ void HeldSignals::Drop() {
 }
 
 SignalWatch::SignalWatch(std::function<void()> on_signal)
-    : thread_([this, on_signal = std::move(on_signal)] {
-        while (!over_.load()) {
-          if (HeldSignals::Came()) return on_signal();
-          absl::SleepFor(kPoll);
+    : over_(eventfd(0, EFD_CLOEXEC)), thread_([this, on_signal = std::move(on_signal)] {
+        const sigset_t held = Held();
+        // It is readable while one is pending, and takes none away: nobody reads it.
+        const UniqueFd came(signalfd(-1, &held, SFD_CLOEXEC));
+        pollfd either[] = {{came.get(), POLLIN, 0}, {over_.get(), POLLIN, 0}};
+        while (poll(either, 2, -1) < 0 && errno == EINTR) {
         }
+        if ((either[0].revents & POLLIN) != 0) on_signal();
       }) {}
 
 SignalWatch::~SignalWatch() {
-  over_.store(true);
+  eventfd_write(over_.get(), 1);
   thread_.join();
 }
 

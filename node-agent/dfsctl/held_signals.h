@@ -5,9 +5,10 @@
 
 #include <signal.h>
 
-#include <atomic>
 #include <functional>
 #include <thread>
+
+#include "node-agent/base/unique_fd.h"
 
 namespace dfscsi::dfsctl {
 
@@ -37,7 +38,7 @@ class SignalWatch {
   ~SignalWatch();
 
  private:
-  std::atomic<bool> over_ = false;
+  UniqueFd over_;  // An eventfd: the thread is to end.
   std::thread thread_;
 };
 

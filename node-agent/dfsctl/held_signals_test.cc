@@ -42,6 +42,15 @@ TEST_P(HeldSignalsTest, OneThatIsDroppedDoesNothing) {
       ::testing::ExitedWithCode(0), "");
 }
 
+TEST_P(HeldSignalsTest, AWatchEndsWithoutASignalAndCallsNobody) {
+  const HeldSignals held;
+  bool called = false;
+  {
+    const SignalWatch watch([&called] { called = true; });
+  }
+  EXPECT_FALSE(called);
+}
+
 INSTANTIATE_TEST_SUITE_P(Each, HeldSignalsTest, ::testing::Values(SIGINT, SIGTERM, SIGHUP));
 
 }  // namespace
