@@ -268,7 +268,9 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Make(state::NodeId parent, st
     co_return co_await ProbeCreated(std::move(binding), change, known_id, type, &seen, deadline);
   };
   CO_RETURN_IF_ERROR(co_await RunChange(path, &change, deadline));
-  co_return NewEntry(parent, name, path, seen, change.where.epoch, asked);
+  absl::StatusOr<EntryReply> entry = NewEntry(parent, name, path, seen, change.where.epoch, asked);
+  if (entry.ok()) NoteMade(entry->node, ServerKeyOf(change.where));
+  co_return entry;
 }
 
 // --- UNLINK, RMDIR

@@ -314,7 +314,8 @@ class Filesystem::Impl {
   // Of a handle's record, too.
   static constexpr uint32_t kHandleAppendsLocked = 2;  // Its server does not append by itself.
   static constexpr uint32_t kHandleUndelivered = 8;    // filesystem_undelivered.cc
-  static constexpr uint32_t kHandleCreated = 16;  // While undelivered: with a lookup, of Create.
+  static constexpr uint32_t kHandleCreated = 16;     // While undelivered: with a lookup, of Create.
+  static constexpr uint32_t kHandleHasAnother = 32;  // OpenFile::NoteAnotherMade()
   // The errno of an acknowledged write that failed, until it is told.
   static constexpr uint32_t kHandleErrorShift = 24;
   static constexpr uint32_t kHandleErrorMask = uint32_t{0xff} << kHandleErrorShift;
@@ -325,6 +326,9 @@ class Filesystem::Impl {
     if ((flags & flag) == 0) tables_.handles().SetFlags(fh, flags | flag);
   }
 
+  // This mount has just made the node's file on the server of `server_key`: what is open of that
+  // name on another one is another file, and does not move to a copy.
+  void NoteMade(state::NodeId node, uint64_t server_key);
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.

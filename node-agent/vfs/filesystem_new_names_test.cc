@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "node-agent/vfs/filesystem_test_lab.h"
 
 namespace dfscsi::vfs {
@@ -190,6 +191,47 @@ TEST_F(NewNamesTest, ALinkWhoseAnswerWasLostIsMadeOnce) {
     EXPECT_TRUE(lab.Link(file, kRoot, name).ok());
     EXPECT_EQ(lab.ContentOf("t1", name), "0123456789");
     EXPECT_EQ(lab.counters().lost_answers, 1);
+  }
+}
+
+// Both are empty and of the same second: alike, as copies are, and not the same.
+TEST(NewNamesOnTwoTargetsTest, WhatIsOpenIsNotTheFileOfItsNameThatWasMadeElsewhere) {
+  constexpr struct {
+    const char* name;
+    bool is_copied;  // By somebody, before it is asked for there.
+    bool by_mknod;
+    int flags;
+    int error;
+  } kCases[] = {
+      {"made exclusively", false, false, O_RDWR | O_EXCL, ESTALE},
+      {"made", false, false, O_RDWR, ESTALE},
+      {"made without opening it", false, true, 0, ESTALE},
+      {"a copy that was there", true, false, O_RDWR, 0},
+  };
+  for (const auto& c : kCases) {
+    for (const bool agent_dies : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(c.name, agent_dies ? ", the agent dies" : ""));
+      FilesystemLab lab;
+      lab.OnBoth([](testing::ScriptedShare& share) { share.writable = true; });
+      lab.Mount("//root1/dfs");
+      const state::NodeId link = lab.Walk("two");
+      const absl::StatusOr<CreateReply> first = lab.Create(link, "file");
+      ASSERT_TRUE(first.ok()) << first.status();
+      ASSERT_TRUE(lab.share("t1").Find("file") != nullptr);
+      if (c.is_copied) {
+        lab.share("t2").AddText("file", "").last_write = lab.share("t1").Find("file")->last_write;
+      }
+      lab.lab().Kill("t1");
+      EXPECT_EQ(ErrnoOf(lab.Lookup(link, "none").status()), ENOENT);  // The link moves.
+      if (c.by_mknod) {
+        ASSERT_EQ(lab.MakeFile(link, "file").status(), absl::OkStatus());
+      } else {
+        ASSERT_EQ(lab.Create(link, "file", c.flags).status(), absl::OkStatus());
+      }
+      if (agent_dies) lab.TakeOver();
+      EXPECT_EQ(ErrnoOf(lab.Write(first->open.fh, 0, "of the first")), c.error);
+      EXPECT_EQ(lab.ContentOf("t2", "file"), c.error == 0 ? "of the first" : "");
+    }
   }
 }
 

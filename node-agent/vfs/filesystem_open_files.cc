@@ -131,6 +131,17 @@ bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
   return false;
 }
 
+void Filesystem::Impl::NoteMade(state::NodeId node, uint64_t server_key) {
+  const auto open = opens_.find(node);
+  if (open == opens_.end()) return;
+  for (const state::FileHandle fh : open->second) {
+    const uint64_t on = Load(tables_.handles().Get(fh).server_key);
+    if (on == 0 || on == server_key) continue;
+    SetHandleFlag(fh, kHandleHasAnother);
+    if (const auto file = files_.find(fh); file != files_.end()) file->second->NoteAnotherMade();
+  }
+}
+
 absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHandle fh) {
   if (!tables_.handles().Contains(fh)) return ErrnoError(EBADF, "no such handle");
   const state::HandleTable::Record& record = tables_.handles().Get(fh);
@@ -146,6 +157,7 @@ absl::StatusOr<std::shared_ptr<OpenFile>> Filesystem::Impl::FileOf(state::FileHa
   auto file = std::make_shared<OpenFile>(*path, static_cast<int>(record.open_flags),
                                          record.identity.Get(), Load(record.server_key),
                                          (Load(record.flags) & kHandleWritten) != 0);
+  if ((Load(record.flags) & kHandleHasAnother) != 0) file->NoteAnotherMade();
   file->UseLease(LeaseOf(record.node));
   if (options_.durable) file->AskDurable(options_.durable_for);
   if (const std::optional<DurableHandle> durable = DurableOf(fh)) file->ResumeDurable(*durable);

@@ -181,6 +181,8 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     file->CloseLater();
     co_return entry.status();
   }
+  // A probe that finds it ours has it opened, and not made.
+  if (exclusive || file->made()) NoteMade(entry->node, file->server_key());
   if (directory.has_value()) {
     NoteSight(parent, path.Prefix(path.size() - 1), *directory, file->identity().epoch);
   }

@@ -171,6 +171,7 @@ Task<absl::Status> OpenFile::Create(dfs::Binding binding, wire::Disposition disp
   ++instance_;
   has_same_id_ = false;
   epoch_ = binding.epoch;
+  made_ = opened.response.action == wire::CreateAction::kCreated;
   sets_time_ = false;
   late_write_.reset();
   seen_ = {
@@ -202,7 +203,7 @@ bool OpenFile::IsSameFile(bool same_server, bool check_identity,
     return true;
   }
   // What was written is on the server that has acknowledged it, and on no other.
-  if (written_) return false;
+  if (written_ || has_another_) return false;
   return !check_identity || IsSameCopy(identity_, now);
 }
 

@@ -37,6 +37,8 @@ namespace dfscsi::vfs {
 //   elsewhere, or another id: the same size and last-write time as
 //   last seen, and nothing was written through this handle           it goes on there
 //   a different file, or none                                        ESTALE, for ever
+//   elsewhere, and this mount has made another file of its name
+//   on some server since it was opened: it is that one, most likely  ESTALE, for ever
 // Opening it again never creates, truncates or deletes anything. While a WRITE is out whose answer
 // has not come, the handle does not leave its server.
 class OpenFile {
@@ -124,6 +126,11 @@ class OpenFile {
     written_ = true;
     bound_ = true;
   }
+  // This mount has made another file of its name on another server: two new files are alike, empty
+  // and of the same second, and are not the same.
+  void NoteAnotherMade() { has_another_ = true; }
+  // The server says that its first open has made it.
+  bool made() const { return made_; }
   // Its server has acknowledged a change of the file, through whichever handle.
   void NoteAcknowledged() { bound_ = true; }
   // False once a server has what was written, or may have what cannot be sent anew.
@@ -252,6 +259,8 @@ class OpenFile {
   bool stale_ = false;
   bool written_ = false;
   bool bound_ = false;
+  bool has_another_ = false;
+  bool made_ = false;
   bool sets_time_ = false;
   std::optional<absl::Time> late_write_;
   std::u16string name_;    // On its share, when it was opened.
