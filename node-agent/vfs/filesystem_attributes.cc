@@ -85,29 +85,31 @@ Task<void> TellChanged(Invalidation& invalidation, state::NodeId node) {
 }  // namespace
 
 Task<void> Filesystem::Impl::NoteLook(state::NodeId node, ServerAttributes seen, uint64_t epoch) {
-  bool changed = false;
-  NoteSeen(node, seen, epoch, &changed);
-  if (changed) {
-    (void)co_await invalidation_.DropPages(node, Deadline::After(kDropOutdatedWithin));
+  if (NoteSeen(node, seen, epoch)) {
+    (void)co_await invalidation_.DropPages(node, Deadline::After(kDropWithinForLooks));
   }
 }
 
-void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch,
-                                bool* changed) {
-  if (!tables_.inodes().Contains(node)) return;
+void Filesystem::Impl::NoteSeenAndTell(state::NodeId node, const ServerAttributes& seen,
+                                       uint64_t epoch) {
+  if (NoteSeen(node, seen, epoch)) TellSoon(node);
+}
+
+void Filesystem::Impl::TellSoon(state::NodeId node) {
+  tasks_.Spawn(TellChanged(invalidation_, node));
+}
+
+bool Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch) {
+  if (!tables_.inodes().Contains(node)) return false;
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const state::NodeIdentity now = IdentityOf(seen, epoch);
   const state::NodeIdentity* const before = record.identity();
   const bool has_pages = !seen.file.Has(smb::wire::kAttributeDirectory);
-  if (before != nullptr && has_pages && DataDiffers(*before, now)) {
+  const bool changed = before != nullptr && has_pages && DataDiffers(*before, now);
+  if (changed) {
     ++counters_.data_changes;
     // Before the identity: who dies in between has still left word.
     SetPagesTrusted(node, false);
-    if (changed != nullptr) {
-      *changed = true;
-    } else {
-      tasks_.Spawn(TellChanged(invalidation_, node));
-    }
   }
   if (before == nullptr || !(*before == now)) tables_.inodes().SetIdentity(node, now);
   own_changes_.erase(node);
@@ -116,6 +118,7 @@ void Filesystem::Impl::NoteSeen(state::NodeId node, const ServerAttributes& seen
   } else if (seen.names == 1) {
     hard_links_.Forget(node);
   }
+  return changed;
 }
 
 absl::Duration Filesystem::Impl::BelievedFor(state::NodeId node, absl::Duration left) const {
@@ -129,7 +132,7 @@ void Filesystem::Impl::NoteSight(state::NodeId node, const dfs::DfsPath& path,
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const absl::Time now = runtime::Loop::Current().Now();
   attributes_.Put(record.parent(), record.name(), seen, epoch, {now, now}, now);
-  NoteSeen(node, seen, epoch);
+  NoteSeenAndTell(node, seen, epoch);
 }
 
 void Filesystem::Impl::NoteWrite(state::NodeId node, absl::Time when) {
@@ -218,7 +221,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   if (const AttributeCache::Seen* const seen = seen_before;
       seen != nullptr && !hard_links_.Contains(node)) {
     ++counters_.attribute_hits;
-    NoteSeen(node, seen->attributes, seen->epoch);
+    NoteSeenAndTell(node, seen->attributes, seen->epoch);
     co_return AttributesReply{.attributes = StatOfNode(node, ino, seen->attributes),
                               .timeout = attributes_.Left(*seen, now),
                               .born = BornOf(seen->attributes)};

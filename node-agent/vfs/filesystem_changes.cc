@@ -198,7 +198,7 @@ absl::StatusOr<EntryReply> Filesystem::Impl::NewEntry(state::NodeId parent, std:
   tables_.inodes().AddLookup(node);
   const absl::Time now = runtime::Loop::Current().Now();
   attributes_.Put(parent, name, seen, epoch, {asked, now}, now);
-  NoteSeen(node, seen, epoch);
+  NoteSeenAndTell(node, seen, epoch);
   NoteChangeIn(parent);
   return EntryReply{.node = node,
                     .attributes = StatOf(seen, tables_.inodes().Get(node).ino(), options_),
@@ -231,7 +231,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::IdOn(dfs::Binding binding, stat
                       co_await binding.tree->Stat(binding.path, Deadline::Never()));
   // The next agent looks there.
   if (node != 0) {
-    NoteSeen(
+    NoteSeenAndTell(
         node,
         {.file = status.attributes, .reparse_tag = status.reparse_tag, .file_id = status.file_id},
         binding.epoch);

@@ -186,7 +186,7 @@ absl::Status Filesystem::Impl::AddEntry(state::NodeId directory, DirectoryStream
       entry.attributes = link.attributes;
       entry.attributes_timeout = link.attributes_timeout;
     } else {
-      NoteSeen(entry.node, listed.attributes, stream.epoch());
+      NoteSeenAndTell(entry.node, listed.attributes, stream.epoch());
       entry.attributes_timeout =
           std::max(listed.seen.answered + BelievedIn(directory) - now, absl::ZeroDuration());
       entry.name_timeout = entry.attributes_timeout;

@@ -286,17 +286,22 @@ class Filesystem::Impl {
   // One look at a link or the root. Forgets the link if its name is gone or something else's.
   runtime::Task<absl::StatusOr<struct stat>> LookAtLink(dfs::DfsPath path, bool is_root,
                                                         uint64_t ino, runtime::Deadline deadline);
-  // Remembers what was seen; tells the kernel if its pages are not the file's any more.
-  // `changed` (null: it is told soon): whether it is to be told, by the caller.
-  void NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch,
-                bool* changed = nullptr);
-  // Who has seen another size reads at the new end: the last page of before, with zeros behind the
-  // former end, must be gone by then. (A page that is being read holds this up.)
-  static constexpr absl::Duration kDropOutdatedWithin = absl::Milliseconds(100);
-  // The same before whoever looked is answered: by then the pages are gone, if they can be.
+  // Remembers what was seen. True: the kernel's pages are not the file's any more, and it is to be
+  // told, which is the caller's to do.
+  [[nodiscard]] bool NoteSeen(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  // The same, and the kernel is told, but after whoever looked has gone on.
+  void NoteSeenAndTell(state::NodeId node, const ServerAttributes& seen, uint64_t epoch);
+  void TellSoon(state::NodeId node);
+  // How long the kernel may take to drop pages. (One that is being read holds it up.) Who has seen
+  // another size reads at the new end: the last page of before, with zeros behind the former end,
+  // should be gone by then, but he is answered all the same. Who locks reads what is under the
+  // lock, and gets none (ENOLCK) while pages of before are there.
+  static constexpr absl::Duration kDropWithinForLooks = absl::Milliseconds(100);
+  static constexpr absl::Duration kDropWithinForLocks = absl::Seconds(5);
+  // NoteSeen(), and before whoever looked is answered the pages are gone, if they can be.
   runtime::Task<void> NoteLook(state::NodeId node, ServerAttributes seen, uint64_t epoch);
-  // The same of what is neither the root nor a link and was seen right now, at `path`; it answers
-  // the next GETATTR. Nothing of what has been renamed since.
+  // NoteSeenAndTell() of what is neither the root nor a link and was seen right now, at `path`; it
+  // answers the next GETATTR. Nothing of what has been renamed since.
   void NoteSight(state::NodeId node, const dfs::DfsPath& path, const ServerAttributes& seen,
                  uint64_t epoch);
   // How long the kernel may believe what was seen of the node: a file of several names changes

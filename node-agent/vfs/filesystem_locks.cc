@@ -26,8 +26,6 @@ namespace {
 // What another machine gave back by closing may be seen as locked for a moment longer.
 constexpr int kAttempts = 3;
 constexpr absl::Duration kBetweenAttempts = absl::Milliseconds(10);
-// So long the kernel may take to drop its pages of a file.
-constexpr absl::Duration kDropPagesWithin = absl::Seconds(5);
 // So long close(2) waits until its locks are given back. A process that exits cannot be
 // interrupted.
 constexpr absl::Duration kCloseWithin = absl::Seconds(1);
@@ -382,7 +380,7 @@ Task<absl::Status> Filesystem::Impl::DropPages(state::NodeId node) {
   if (!tables_.inodes().Contains(node)) co_return absl::OkStatus();
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   ForgetName(record.parent(), record.name());
-  const Deadline soon = Deadline::After(kDropPagesWithin);
+  const Deadline soon = Deadline::After(kDropWithinForLocks);
   // Before the pages go: a change that is noticed later makes the kernel drop them once more, and
   // with them the size that it is just being told.
   (void)co_await GetAttributes(node, soon);

@@ -102,7 +102,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::Lookup(state::NodeId parent, 
     ++counters_.attribute_hits;
     const AttributeCache::Seen copy = *seen_before;
     CO_ASSIGN_OR_RETURN(const state::NodeId node, NodeFor(parent, name, path));
-    NoteSeen(node, copy.attributes, copy.epoch);
+    NoteSeenAndTell(node, copy.attributes, copy.epoch);
     tables_.inodes().AddLookup(node);
     const absl::Duration left = attributes_.Left(copy, now);
     co_return EntryReply{

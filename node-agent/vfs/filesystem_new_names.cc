@@ -37,7 +37,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::Impl::LinkReply(state::NodeId node,
                                  .names = 2},
                   .epoch = epoch};
   }
-  NoteSeen(node, sight->attributes, sight->epoch);
+  NoteSeenAndTell(node, sight->attributes, sight->epoch);
   tables_.inodes().AddLookup(node);
   co_return EntryReply{.node = node,
                        .attributes = StatOfNode(node, record.ino(), sight->attributes),

@@ -53,7 +53,7 @@ Task<bool> Filesystem::Impl::TellWhatOpenSaw(state::NodeId node, std::shared_ptr
   attributes_.Put(record.parent(), record.name(), file->seen(), file->identity().epoch,
                   {asked, now}, now);
   const absl::Status dropped =
-      co_await invalidation_.DropPages(node, Deadline::After(kDropOutdatedWithin));
+      co_await invalidation_.DropPages(node, Deadline::After(kDropWithinForLooks));
   co_return dropped.ok();
 }
 
@@ -77,11 +77,10 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
                       !options_.pages;
     if (is_another) {
       SetPagesTrusted(node, false);
-      if (!differs) invalidation_.DataChanged(node);  // Else NoteSeen() tells.
+      if (!differs) invalidation_.DataChanged(node);  // Else it is told below.
     }
   }
-  bool changed = false;
-  NoteSeen(node, file->seen(), identity.epoch, told ? &changed : nullptr);
+  if (NoteSeen(node, file->seen(), identity.epoch) && !told) TellSoon(node);
   absl::StatusOr<state::FileHandle> fh = tables_.handles().Open({
       .node = node,
       .kind = state::HandleTable::Kind::kFile,
