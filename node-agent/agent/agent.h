@@ -62,6 +62,10 @@ class Agent final : public MounterLink::Receiver, public Service::Handler {
   // A standby knows of no mount that is being made, and goes after the active one, whose place it
   // takes.
   static constexpr absl::Duration kStandbyIdleTime = absl::Seconds(60);
+  // How long the mounter may take to answer.
+  static constexpr absl::Duration kMounterTime = absl::Seconds(10);
+  // How often it is looked whether what was acknowledged of a mount that is gone is written.
+  static constexpr absl::Duration kLeavingPause = absl::Milliseconds(100);
 
   Agent(runtime::RealLoop& loop, AgentFlags flags);
   ~Agent() override;
