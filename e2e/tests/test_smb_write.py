@@ -313,6 +313,38 @@ def test_a_lease_between_two_clients(probes, disk):
     assert content(disk('leased')) == b'after!'
 
 
+def test_what_a_kept_handle_keeps_from_another_client(probes):
+    """Why nothing stays open after close: docs/adr/0012-no-handles-after-close.md, whose table this walks."""
+    keeper, other = probes(2)
+    other.ok('mkdir kept')
+    for name in ('kept/removed', 'kept/renamed', 'kept/replaced', 'kept/alone'):
+        other.ok(f'open z {name}')
+        other.ok('close z')
+    for key, name in enumerate(('removed', 'renamed', 'replaced', 'alone'), start=5):
+        assert 'lease=RH' in keeper.ok(f'open {name} kept/{name} access=120089 lease={key}:RH')
+    other.ok('rm kept/removed')
+    assert other.refused('open y kept/removed how=create') == 'STATUS_OBJECT_NAME_COLLISION'
+    assert other.refused('open y kept/removed how=open') == 'STATUS_DELETE_PENDING'
+    assert other.refused('stat kept/removed') == 'STATUS_DELETE_PENDING'
+    other.ok('mv kept/renamed kept/elsewhere')
+    other.ok('open y kept/new')
+    other.ok('close y')
+    other.ok('mv kept/new kept/replaced replace')
+    # The first break of all: nothing before has caused one.
+    alone = other.begin('open y kept/alone share=0')
+    assert keeper.next_break().startswith('8 RH R')
+    assert not other.answered(alone)
+    keeper.ok('close alone')
+    assert other.answer(alone).startswith('ok')
+    other.ok('close y')
+    for name in ('elsewhere', 'replaced', 'alone'):
+        other.ok(f'rm kept/{name}')
+    assert other.refused('rmdir kept') == 'STATUS_DIRECTORY_NOT_EMPTY'
+    for name in ('removed', 'renamed', 'replaced'):
+        keeper.ok(f'close {name}')
+    other.ok('rmdir kept')
+
+
 def test_a_look_at_the_directory_rides_along(lab, probes, disk):
     for variant in ('3.1.1-gmac', '3.1.1-aes-128-gcm', '3.0.2-cmac'):
         lab.configure('t1', CRYPTO[variant])
