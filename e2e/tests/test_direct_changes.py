@@ -41,14 +41,19 @@ def run_dfsctl(lab, program, credentials):
 @pytest.fixture(autouse=True)
 def nothing_is_left(lab):
     """Each test begins with an empty folder on every server, and leaves no temporary file."""
+    def clear(folder):
+        for name in os.listdir(folder):
+            subprocess.run(['rm', '-rf', f'{folder}/{name}'], check=True)
+
+    folders = [lab.data(host, 'bench') for host in ('t1', 't2', 't3')]
+    for folder in folders:
+        clear(folder)
     yield
-    for host in ('t1', 't2', 't3'):
-        folder = lab.data(host, 'bench')
+    for folder in folders:
         # The server removes it when it notices that the connection is gone.
         lab.wait_until(lambda folder=folder: not [n for n in os.listdir(folder) if n.startswith('.dfsctl')], 30,
                        'no temporary file is left')
-        for name in os.listdir(folder):
-            subprocess.run(['rm', '-rf', f'{folder}/{name}'], check=True)
+        clear(folder)
 
 
 def on_client(lab, name, content):
