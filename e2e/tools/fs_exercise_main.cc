@@ -8,6 +8,7 @@
 //   --direct         also O_DIRECT          --no-mmap  --no-append  --no-holes   leave that out
 //   --without=LIST   operations that are left out, with commas between (of a file)
 //   --names=N        a tree of N different names (1 … 16) instead of one file
+//   --directories=N  with --names: no more than about so many
 //   --smb            with --names: leaves out what SMB servers refuse
 //   --log=FILE       every operation, one a line, as far as it came
 //   --replay=FILE    those operations instead of random ones
@@ -62,6 +63,7 @@ enum Option {
   kCheckEvery,
   kSizeMax,
   kNames,
+  kDirectories,
   kWithout,
   kLog,
   kReplay,
@@ -83,6 +85,7 @@ const option kOptions[] = {
     {"check-every", required_argument, nullptr, kCheckEvery},
     {"size-max", required_argument, nullptr, kSizeMax},
     {"names", required_argument, nullptr, kNames},
+    {"directories", required_argument, nullptr, kDirectories},
     {"without", required_argument, nullptr, kWithout},
     {"log", required_argument, nullptr, kLog},
     {"replay", required_argument, nullptr, kReplay},
@@ -124,6 +127,9 @@ bool Set(Settings* settings, int option) {
     case kSizeMax:
       settings->file.size_max_bytes = NumberOrExit(optarg);
       return settings->file.size_max_bytes > 0 && settings->file.size_max_bytes % 4096 == 0;
+    case kDirectories:
+      settings->tree.directories = NumberOrExit(optarg);
+      return true;
     case kNames:
       settings->tree.names = static_cast<int>(NumberOrExit(optarg));
       return settings->tree.names > 0 && settings->tree.names <= TreeExercise::names_max();

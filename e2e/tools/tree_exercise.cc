@@ -153,6 +153,10 @@ std::string TreeExercise::DrawPath(Random& random) const {
   }
   if (path.size() >= kDepthMax) path.resize(kDepthMax - 1);
   path.push_back(names_[random.Below(names_.size())]);
+  return NumbersOf(path);
+}
+
+std::string TreeExercise::NumbersOf(const TreePath& path) const {
   std::string numbers;
   for (const std::string& name : path) {
     const auto index = std::find(names_.begin(), names_.end(), name) - names_.begin();
@@ -161,7 +165,21 @@ std::string TreeExercise::DrawPath(Random& random) const {
   return numbers;
 }
 
+std::string TreeExercise::DrawRemoval(Random& random) const {
+  const std::vector<TreePath> directories = model_->Directories();
+  TreePath path = directories[random.Below(directories.size())];
+  std::shared_ptr<TreeNode> node;
+  while (model_->Find(path, &node) == 0 && node->is_directory && !node->entries.empty()) {
+    path.push_back(std::next(node->entries.begin(), random.Below(node->entries.size()))->first);
+  }
+  if (path.empty()) return "list 0";
+  return absl::StrFormat("%s %s", node->is_directory ? "rmdir" : "unlink", NumbersOf(path));
+}
+
 std::string TreeExercise::Draw(Random& random) {
+  const bool is_full =
+      options_.directories > 0 && model_->Directories().size() > options_.directories;
+  if (is_full && random.Percent(50)) return DrawRemoval(random);
   const absl::string_view verb = DrawVerb(random);
   const std::string path = DrawPath(random);
   const uint64_t slot = random.Below(kSlots);

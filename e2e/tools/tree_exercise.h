@@ -30,6 +30,9 @@ class TreeExercise final : public Exercise {
   struct Options {
     std::string folder;  // Made by Begin; whatever is there is removed.
     int names = 12;      // How many different names there are, at most names_max().
+    // Where there are more directories, every other operation removes something at the end of one:
+    // a tree that only grows is checked longer and longer. 0: as many as there come to be.
+    size_t directories = 0;
     // Leaves out what SMB does not have: renaming and removing directories below which a file is
     // open. What a file has that was removed while it was open shows under a name of its own
     // (hidden_prefix) until it is closed.
@@ -78,6 +81,8 @@ class TreeExercise final : public Exercise {
   absl::Status Check(const Words& words);
 
   std::string DrawPath(Random& random) const;
+  std::string DrawRemoval(Random& random) const;
+  std::string NumbersOf(const TreePath& path) const;
   TreePath PathOf(absl::string_view numbers) const;
   std::string FullPath(const TreePath& path) const;
   Slot& SlotOf(absl::string_view number);

@@ -85,6 +85,29 @@ INSTANTIATE_TEST_SUITE_P(
              "rename 1 0",
              "rename: ENOTEMPTY instead of 0"}));
 
+// Without the bound it is all 16^3 of them in the end.
+TEST(TreeExerciseBoundTest, ATreeStaysAboutAsLargeAsItMayBe) {
+  for (const size_t bound : {size_t{0}, size_t{10}}) {
+    std::string folder = ::testing::TempDir() + "/exercise-XXXXXX";
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    TreeExercise exercise({.folder = folder + "/tree", .names = 16, .directories = bound});
+    ASSERT_TRUE(exercise.Begin().ok());
+    Random random(1);
+    for (int i = 0; i < 5000; ++i) {
+      const std::string operation = exercise.Draw(random);
+      ASSERT_TRUE(exercise.Run(operation).ok()) << operation;
+    }
+    size_t directories = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+      if (entry.is_directory()) ++directories;
+    }
+    if (bound == 0) EXPECT_GT(directories, 60u);
+    if (bound > 0) EXPECT_LT(directories, 25u);
+    exercise.End();
+    std::filesystem::remove_all(folder);
+  }
+}
+
 TEST(TreeExerciseLieTest, FindsTheLieInItsModel) {
   std::string folder = ::testing::TempDir() + "/exercise-XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);

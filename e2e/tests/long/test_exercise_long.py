@@ -12,7 +12,9 @@ from test_exercise import FILE, LAB, MOUNT, TREE, kill_agents, mount_for_writing
 MILLION = int(os.environ.get('DFSCSI_EXERCISE_LONG', '1000000'))
 MINUTES = float(os.environ.get('DFSCSI_EXERCISE_MINUTES', '2'))
 HOURS = 3600
-KINDS = pytest.mark.parametrize('options', [(*FILE, '--size-max=1048576'), TREE], ids=['file', 'tree'])
+# A tree that is small enough to be compared as a whole again and again.
+SMALL = ('--directories=64', '--check-every=1000')
+KINDS = pytest.mark.parametrize('options', [(*FILE, '--size-max=1048576'), (*TREE, *SMALL)], ids=['file', 'tree'])
 
 
 @KINDS
