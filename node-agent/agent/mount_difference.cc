@@ -6,17 +6,19 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "node-agent/agent/mount_options.h"
 
 namespace dfscsi::agent {
 namespace {
 
 using Words = std::vector<std::string>;
 
-// The port stands in the source, too, and is compared by itself.
+// The port stands in the source, too, and is compared by itself. What has no effect makes no
+// difference, and its value may be anything, so nobody is shown it.
 Words WordsOf(const MountPlan& plan) {
   Words words;
   for (const std::string& word : plan.stored.options()) {
-    if (!absl::StartsWith(word, "port=")) words.push_back(word);
+    if (!absl::StartsWith(word, "port=") && !HasNoEffect(word)) words.push_back(word);
   }
   return words;
 }

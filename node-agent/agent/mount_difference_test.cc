@@ -42,6 +42,9 @@ TEST(MountDifferenceTest, SaysWhatDiffers) {
        "//t1/share",
        {"rw", "ro"},
        "with the same options in another order"},
+      {"//t1/share", {}, "//t1/share", {"_netdev", "nofail"}, ""},
+      {"//t1/share", {"noperm=Canary", "ro"}, "//t1/share", {"ro", "nofail=Canary"}, ""},
+      {"//t1/share", {"rsize=1", "ro"}, "//t1/share", {"wsize=Canary", "rw"}, "with ro, not rw"},
       {"//t1/share", {"ro"}, "//t2/a@b", {"rw"}, "not //t2/a@b; with ro, not rw"},
   };
   for (const auto& row : kRows) {

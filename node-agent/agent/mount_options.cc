@@ -417,6 +417,11 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
 
 }  // namespace
 
+bool HasNoEffect(std::string_view option) {
+  const std::string_view name = option.substr(0, option.find('='));
+  return Contains(kSilent, name) || Contains(kWarned, name);
+}
+
 std::vector<std::string> MountOptionNames() {
   std::vector<std::string> names;
   for (const Option& option : kOptions) names.emplace_back(option.name);

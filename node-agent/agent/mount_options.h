@@ -4,6 +4,7 @@
 #define NODE_AGENT_AGENT_MOUNT_OPTIONS_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,6 +27,10 @@ struct MountOptions {
 // the user: an unknown option (with the nearest known one), an impossible value, or an option that
 // is known and not implemented yet.
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options);
+
+// Of an option that ParseMountOptions accepts: its name alone is known, nobody has looked at what
+// follows it, and a mount is the same without it.
+bool HasNoEffect(std::string_view option);
 
 // Every name that is not unknown, aliases too: docs/options.md has them all.
 std::vector<std::string> MountOptionNames();
