@@ -185,6 +185,11 @@ Task<Binder::Outcome> Binder::BindLink(DfsPath path, ResolveStep step, Search* s
   const std::vector<Try> tries = ChooseTries(path, step, search->request, failure);
   if (tries.empty()) co_return NothingToTry(step, *link, search, failure);
   auto round = std::make_shared<Round>(tries.size());
+  round->begins_with_hint =
+      step.kind == ResolveStep::Kind::kTryTargets && avoid == nullptr &&
+      tries.front().candidate == step.entry->hint &&
+      health_.Get(tries.front().target_path, dialer_.identity(), runtime::Loop::Current().Now())
+              .state == TargetState::kUnknown;
   std::vector<std::function<Task<absl::StatusOr<Reached>>(Deadline)>> racers;
   racers.reserve(tries.size());
   for (const Try& attempt : tries) {

@@ -110,6 +110,7 @@ class Binder {
     std::vector<runtime::Event> ended;
     std::vector<TryFailure> failures;
     bool won = false;
+    bool begins_with_hint = false;  // The target that served last, and that nobody has tried yet.
   };
   // What one Bind knows.
   struct Search {

@@ -24,6 +24,10 @@ namespace {
 
 // A target that is slower than this to come up gets a competitor.
 constexpr absl::Duration kTargetStagger = absl::Milliseconds(250);
+// So does the one that served last, if nobody has tried it yet: an agent that has just taken over
+// must not move a link because its server is slow for a moment. As long as silence is no suspicion
+// (ClientOptions::suspect_after).
+constexpr absl::Duration kHintStagger = absl::Seconds(1);
 
 std::u16string SharePathOf(const DfsPath& path) {
   const absl::string_view relative = path.Relative(2);
@@ -90,8 +94,9 @@ Task<absl::StatusOr<Binder::Reached>> Binder::TryInTurn(Try attempt, std::shared
     ~Ended() { event.Set(); }
   } ended{shared->ended[attempt.order]};
   if (attempt.order > 0) {
+    const absl::Duration first = shared->begins_with_hint ? kHintStagger : kTargetStagger;
     const absl::Status status = co_await shared->ended[attempt.order - 1].WaitUntilSet(
-        deadline.Within(kTargetStagger * static_cast<int64_t>(attempt.order)));
+        deadline.Within(first + kTargetStagger * static_cast<int64_t>(attempt.order - 1)));
     if (absl::IsCancelled(status)) co_return status;
     // Who is not needed takes nobody's turn to connect.
     if (shared->won) co_return absl::CancelledError("another target serves");

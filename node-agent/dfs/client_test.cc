@@ -93,6 +93,24 @@ TEST(ClientTest, C32_ASlowTargetIsNotLeft) {
   EXPECT_EQ(lab.counters().lost_targets, 0);
 }
 
+// An agent that takes over has bound nothing yet.
+TEST(ClientTest, ATargetThatIsSlowForAMomentIsNotLeftByTheNextAgent) {
+  struct Case {
+    absl::Duration slow_for;
+    const char* served_by;
+  };
+  for (const Case& c : {Case{absl::Milliseconds(300), "t1"}, Case{absl::Milliseconds(800), "t1"},
+                        Case{absl::Seconds(4), "t2"}}) {
+    SCOPED_TRACE(absl::FormatDuration(c.slow_for));
+    ClientLab lab;
+    lab.servers().server("t1").AddRule(
+        {.command = smb::wire::Command::kNegotiate, .times = 1, .action = {.delay = c.slow_for}});
+    const CallPtr call = lab.Do(kWho);
+    EXPECT_EQ(call->Outcome(), c.served_by);
+    EXPECT_LT(call->took(), absl::Milliseconds(1500));
+  }
+}
+
 TEST(ClientTest, AnOperationThatMayNotMoveWaitsForItsOwnServer) {
   ClientLab lab;
   ASSERT_EQ(lab.Where(kWho), "t1");
