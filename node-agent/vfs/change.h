@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -15,6 +16,8 @@
 #include "node-agent/runtime/task.h"
 
 namespace dfscsi::vfs {
+
+class OpenFile;
 
 inline constexpr uint64_t kNoOffset = ~uint64_t{0};
 
@@ -92,6 +95,9 @@ struct Change {
   absl::Time sent_at = {};  // Last, by this agent.
   // How far its server's clock was ahead by the connection that it was sent on.
   std::optional<absl::Duration> ahead_when_sent = {};
+  // What it is made through; null: it is made by its path. RunChangeThrough() sets them.
+  std::shared_ptr<OpenFile> file = {};
+  uint64_t names_since = 0;  // NameDoubts::now() when its path was asked for.
 
   // Since the kernel asked.
   absl::Duration Age() const;

@@ -92,15 +92,24 @@ Task<absl::StatusOr<Verdict>> ProbeRemoved(dfs::Binding binding, uint64_t id, De
 }
 
 Task<absl::StatusOr<Verdict>> ProbeRenamed(dfs::Binding binding, std::u16string target, uint64_t id,
-                                           Deadline deadline) {
+                                           bool only_if_moved, Deadline deadline) {
   if (id == 0) co_return Verdict::kUnknown;
+  const auto is_it = [id](const std::optional<smb::FileStatus>& found) {
+    return found.has_value() && found->file_id == id;
+  };
   CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> at_target,
-                      co_await LookFor(binding.tree, std::move(target), deadline));
-  if (at_target.has_value() && at_target->file_id == id) co_return Verdict::kDone;
+                      co_await LookFor(binding.tree, target, deadline));
+  if (is_it(at_target) && !only_if_moved) co_return Verdict::kDone;
   CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> at_source,
                       co_await LookFor(binding.tree, binding.path, deadline));
-  if (at_source.has_value() && at_source->file_id == id) co_return Verdict::kNotDone;
-  co_return Verdict::kUnknown;
+  if (only_if_moved) {
+    co_return is_it(at_target) && !at_source.has_value() ? Verdict::kDone : Verdict::kUnknown;
+  }
+  if (is_it(at_source)) co_return Verdict::kNotDone;
+  // It may have been executed between the two looks.
+  CO_ASSIGN_OR_RETURN(const std::optional<smb::FileStatus> by_now,
+                      co_await LookFor(binding.tree, std::move(target), deadline));
+  co_return is_it(by_now) ? Verdict::kDone : Verdict::kUnknown;
 }
 
 Task<absl::StatusOr<Verdict>> ProbeLinked(dfs::Binding binding, uint64_t id, Deadline deadline) {

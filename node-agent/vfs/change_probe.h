@@ -33,9 +33,11 @@ runtime::Task<absl::StatusOr<Verdict>> ProbeCreated(dfs::Binding binding, const 
 runtime::Task<absl::StatusOr<Verdict>> ProbeRemoved(dfs::Binding binding, uint64_t id,
                                                     runtime::Deadline deadline);
 
-// kDone: the file is at `target`. kNotDone: it is where it was.
+// kDone: the file is at `target`. kNotDone: it is where it was. `only_if_moved`: `id` may be that
+// of what was at `target` before; then kDone only if nothing has the former name.
 runtime::Task<absl::StatusOr<Verdict>> ProbeRenamed(dfs::Binding binding, std::u16string target,
-                                                    uint64_t id, runtime::Deadline deadline);
+                                                    uint64_t id, bool only_if_moved,
+                                                    runtime::Deadline deadline);
 
 // Of a second name, the binding's path, for the file `id` (0: not known).
 runtime::Task<absl::StatusOr<Verdict>> ProbeLinked(dfs::Binding binding, uint64_t id,

@@ -19,6 +19,13 @@ namespace dfscsi::vfs {
 using runtime::Deadline;
 using runtime::Task;
 
+namespace {
+
+// By a dead agent. What was written early since then may need to know what became of it.
+bool WasSent(const ChangeJournal* journal) { return journal != nullptr && journal->sent_to() != 0; }
+
+}  // namespace
+
 Filesystem::Impl::~Impl() {
   // What is still open is closed in an order that does not depend on addresses: a simulation's seed
   // must replay.
@@ -115,6 +122,7 @@ Task<absl::StatusOr<EntryReply>> Filesystem::MakeDirectory(state::NodeId parent,
 Task<absl::Status> Filesystem::Unlink(state::NodeId parent, std::string name,
                                       ChangeJournal* journal, Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindName(parent, name);
+  if (WasSent(journal)) nodes.clear();
   return impl_->After(
       std::move(nodes),
       impl_->Remove(parent, std::move(name), smb::FileType::kFile, journal, deadline), deadline);
@@ -128,6 +136,7 @@ Task<absl::Status> Filesystem::Rename(state::NodeId parent, std::string name,
                                       state::NodeId new_parent, std::string new_name,
                                       uint32_t flags, ChangeJournal* journal, Deadline deadline) {
   std::vector<state::NodeId> nodes = impl_->BehindRename(parent, name, new_parent, new_name);
+  if (WasSent(journal)) nodes.clear();
   return Naming(new_name, impl_->After(std::move(nodes),
                                        impl_->Rename(parent, std::move(name), new_parent, new_name,
                                                      flags, journal, deadline),

@@ -128,7 +128,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   change.probe = [&](dfs::Binding binding) {
     return ProbeAppended(std::move(binding), at, from, file->identity().file_id, deadline);
   };
-  absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  absl::Status status = co_await RunChangeThrough(fh, file, &change, deadline);
   // A signal: who is told EINTR asks again.
   if (IsGivenUp(status) && (given_up_on_its_way || change.sent)) {
     ++counters_.unknown_changes;

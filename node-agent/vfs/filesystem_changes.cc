@@ -105,7 +105,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
     co_await client_.EndFormerSessions(binding, Deadline::Never());
     if (!left_behind_.empty()) co_await CloseLeftBehind(binding, *change->path);
   }
-  const absl::Status status = co_await change->attempt(std::move(binding));
+  const absl::Status status = co_await AttemptByName(std::move(binding), change);
   // Our own word for it; a server's (an NTSTATUS) may be about the last part of a compound.
   const bool never_sent =
       absl::IsUnavailable(status) && !NtStatusOf(status).has_value() && !change->in_pieces;
@@ -140,7 +140,7 @@ Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change
   Pass(DeathPoint::kProbeEnded);
   change->sent_before = 0;
   change->sent = false;
-  const absl::Status status = co_await change->attempt(std::move(binding));
+  const absl::Status status = co_await AttemptByName(std::move(binding), change);
   if (IsAnswerLost(status)) co_return absl::AbortedError(status.message());
   change->sent = false;
   co_return status;
@@ -293,10 +293,13 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   const std::string hidden = hides ? HiddenName(node) : "";
   uint64_t id = LastIdOf(node);
   Removal removal{.type = type};
+  NameDoubts::Doubt doubt(names_, {path});
+  if (journal != nullptr && journal->sent_to() != 0) doubt.Begin();
   Change change{.attempt = {}, .of_names = true, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
+    doubt.Begin();
     change.Sending();
     if (hides) {
       smb::wire::RenameInformation rename{.replace = false,
@@ -395,9 +398,14 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   const state::NodeId replaced = same_name ? 0 : tables_.inodes().Find(new_parent, new_name);
   // Two names of one file: nothing is to be done, and both stay.
   if (replace && hard_links_.AreSame(node, replaced)) co_return absl::OkStatus();
-  const bool hides = replace && replaced != 0 && IsOpen(replaced);
+  const bool sent = journal != nullptr && journal->sent_to() != 0;
+  // A dead agent may have gone as far as the tables: then what has the new name is what was moved.
+  const bool may_be_stored = sent && node == 0 && replaced != 0;
+  const bool hides = replace && replaced != 0 && !may_be_stored && IsOpen(replaced);
   const std::string hidden = hides ? HiddenName(replaced) : "";
-  uint64_t id = LastIdOf(node);
+  uint64_t id = LastIdOf(may_be_stored ? replaced : node);
+  NameDoubts::Doubt doubt(names_, {path, target});
+  if (sent) doubt.Begin();
   Change change{.attempt = {}, .of_names = true, .in_pieces = hides, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
@@ -407,6 +415,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
     std::optional<std::u16string> wire_target = PathInShare(binding, path, target);
     if (!wire_target.has_value()) co_return ErrnoError(EILSEQ, "a name that is not UTF-8");
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
+    doubt.Begin();
     change.Sending();
     if (hides) {
       const absl::Status hid = co_await binding.tree->RenamePath(
@@ -427,7 +436,7 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
     if (same_name) co_return Verdict::kNotDone;  // The server's names have no case.
     const std::optional<std::u16string> wire_target = PathInShare(binding, path, target);
     if (!wire_target.has_value()) co_return Verdict::kNotDone;
-    co_return co_await ProbeRenamed(std::move(binding), *wire_target, id, deadline);
+    co_return co_await ProbeRenamed(std::move(binding), *wire_target, id, may_be_stored, deadline);
   };
   const absl::Status status = co_await RunChange(path, &change, deadline);
   ForgetName(parent, name);

@@ -41,6 +41,7 @@
 #include "node-agent/vfs/filesystem.h"
 #include "node-agent/vfs/hard_links.h"
 #include "node-agent/vfs/link_sights.h"
+#include "node-agent/vfs/name_doubts.h"
 #include "node-agent/vfs/open_file.h"
 #include "node-agent/vfs/options.h"
 #include "node-agent/vfs/write_behind.h"
@@ -334,6 +335,24 @@ class Filesystem::Impl {
   // This mount has just made the node's file on the server of `server_key`: what is open of that
   // name on another one is another file, and does not move to a copy.
   void NoteMade(state::NodeId node, uint64_t server_key);
+  // Client::Run() on the file of `fh` (filesystem_moved_names.cc): begun again by its new name, if
+  // that was changed while it was looked for by the former one. options.held_epoch is its own.
+  runtime::Task<absl::Status> RunOnFile(
+      state::FileHandle fh, std::shared_ptr<OpenFile> file,
+      std::function<runtime::Task<absl::Status>(dfs::Binding)> call, dfs::RunOptions options,
+      runtime::Deadline deadline);
+  // `call`, which opens the file by `path` if it is not open. IsNameMoved(): that name was, or may
+  // have been, changed since; nothing was done.
+  runtime::Task<absl::Status> ByName(std::shared_ptr<OpenFile> file, dfs::DfsPath path,
+                                     uint64_t since, dfs::Binding binding,
+                                     std::function<runtime::Task<absl::Status>(dfs::Binding)> call);
+  static bool IsNameMoved(const absl::Status& status);
+  // The same where `name_of` says what its name is now.
+  runtime::Task<absl::Status> RunByName(
+      std::shared_ptr<OpenFile> file, std::function<absl::StatusOr<dfs::DfsPath>()> name_of,
+      std::function<runtime::Task<absl::Status>(dfs::Binding)> call, dfs::RunOptions options,
+      runtime::Deadline deadline);
+  absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
@@ -532,6 +551,12 @@ class Filesystem::Impl {
   // `change` must live until this returns or is destroyed.
   runtime::Task<absl::Status> RunChange(dfs::DfsPath path, Change* change,
                                         runtime::Deadline deadline);
+  // The same for one that is made through `fh`, whose file this is: by the name that it has when
+  // it is asked for, should that change meanwhile.
+  runtime::Task<absl::Status> RunChangeThrough(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                               Change* change, runtime::Deadline deadline);
+  // change->attempt(), of what is made through a handle.
+  runtime::Task<absl::Status> AttemptByName(dfs::Binding binding, Change* change);
   // EIO; counted, and said in the log.
   absl::Status UnknownChange(const char* why);
   runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
@@ -668,6 +693,7 @@ class Filesystem::Impl {
   absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
   std::function<bool(state::NodeId)> holds_write_lease_;
+  std::shared_ptr<NameDoubts> names_ = std::make_shared<NameDoubts>();
   WriteBehind behind_;
   // Of the root and of links that the kernel holds. Its looks use all of the above.
   LinkSights sights_;

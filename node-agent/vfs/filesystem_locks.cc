@@ -155,18 +155,25 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
     if (status.ok()) locks->binding = std::move(binding);
     co_return status;
   };
-  const dfs::DfsPath path = PathOf(node).value_or(locks->holder->path());
-  absl::Status status = absl::AbortedError("held nowhere");
-  // Its own server first: there others look for them.
-  if (locks->binding.tree != nullptr) {
-    status = co_await client_.RunOnOwn(
-        path, locks->binding, [&](dfs::Binding binding) { return on(std::move(binding)); }, never);
-  }
-  if (!status.ok()) {
-    status = co_await client_.Run(
-        path, [&](dfs::Binding binding) { return on(std::move(binding)); },
-        {.held_epoch = locks->holder->epoch(), .movable = false, .repeatable = true}, never);
-  }
+  absl::Status status;
+  do {
+    const dfs::DfsPath path = PathOf(node).value_or(locks->holder->path());
+    (void)co_await names_->AwaitSettled(path, never);  // A change ends by itself.
+    const uint64_t since = names_->now();
+    const auto by_name = [&](dfs::Binding binding) {
+      return ByName(locks->holder, path, since, std::move(binding), on);
+    };
+    status = absl::AbortedError("held nowhere");
+    // Its own server first: there others look for them.
+    if (locks->binding.tree != nullptr) {
+      status = co_await client_.RunOnOwn(path, locks->binding, by_name, never);
+    }
+    if (!status.ok() && !IsNameMoved(status)) {
+      status = co_await client_.Run(
+          path, by_name,
+          {.held_epoch = locks->holder->epoch(), .movable = false, .repeatable = true}, never);
+    }
+  } while (IsNameMoved(status));
   if (status.ok()) {
     Pass(DeathPoint::kLocksRetaken);
   } else {
@@ -244,12 +251,15 @@ Task<absl::Status> Filesystem::Impl::OnHolder(state::NodeId node, std::shared_pt
       return act(std::move(tree), id, &again);
     };
     const std::shared_ptr<OpenFile> holder = locks->holder;
-    status = co_await client_.Run(
-        PathOf(node).value_or(holder->path()),
+    const auto name_of = [&]() -> absl::StatusOr<dfs::DfsPath> {
+      return PathOf(node).value_or(holder->path());
+    };
+    status = co_await RunByName(
+        holder, name_of,
         [&](dfs::Binding binding) {
           return ActHeld(node, locks, std::move(binding), on, deadline);
         },
-        {.held_epoch = holder->epoch(), .movable = false, .repeatable = true}, deadline);
+        {.movable = false, .repeatable = true}, deadline);
     if (IsDenied(status) && holder->writes() && holder->epoch() == 0 && locks->holder == holder) {
       // This user only reads it.
       locks->holder = std::make_shared<OpenFile>(holder->path(), O_RDONLY, holder->identity(),

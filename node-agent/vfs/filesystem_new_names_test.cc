@@ -235,6 +235,47 @@ TEST(NewNamesOnTwoTargetsTest, WhatIsOpenIsNotTheFileOfItsNameThatWasMadeElsewhe
   }
 }
 
+TEST(NewNamesOnTwoTargetsTest, NorIsItThatOfACreateWhoseAnswerWasLost) {
+  for (const bool agent_dies : {false, true}) {
+    SCOPED_TRACE(agent_dies);
+    FilesystemLab lab;
+    lab.OnBoth([](testing::ScriptedShare& share) { share.writable = true; });
+    lab.Mount("//root1/dfs");
+    const state::NodeId link = lab.Walk("two");
+    const absl::StatusOr<CreateReply> first = lab.Create(link, "file");
+    ASSERT_TRUE(first.ok()) << first.status();
+    lab.lab().Kill("t1");
+    EXPECT_EQ(ErrnoOf(lab.Lookup(link, "none").status()), ENOENT);
+    TestJournal journal;
+    lab.server("t2").AddRule(
+        {.command = smb::wire::Command::kCreate,
+         .path = "file",
+         .times = 1,
+         .action = {.drop = true,
+                    .close = agent_dies ? testing::Closing::kNothing : testing::Closing::kReset}});
+    if (agent_dies) {
+      struct Made {
+        static runtime::Task<absl::Status> Run(Filesystem* filesystem, state::NodeId link,
+                                               ChangeJournal* journal, runtime::Deadline until) {
+          co_return (co_await filesystem->Create(link, "file", O_RDWR, journal, until)).status();
+        }
+      };
+      EXPECT_FALSE(lab.TryChange(
+                          [&](runtime::Deadline until) {
+                            return Made::Run(&lab.filesystem(), link, &journal, until);
+                          },
+                          absl::Milliseconds(300))
+                       .has_value());
+      journal.Die();
+      journal.asked_ago = absl::Seconds(1);
+      lab.TakeOver();
+    }
+    ASSERT_EQ(lab.Create(link, "file", O_RDWR, &journal).status(), absl::OkStatus());
+    EXPECT_EQ(ErrnoOf(lab.Write(first->open.fh, 0, "of the first")), ESTALE);
+    EXPECT_EQ(lab.ContentOf("t2", "file"), "");
+  }
+}
+
 TEST_F(NewNamesTest, AHandleThatIsSetToAppendWritesAtTheEnd) {
   lab.Mount("//t1/share");
   const state::NodeId file = lab.Walk("file");

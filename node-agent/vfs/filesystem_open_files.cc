@@ -185,13 +185,15 @@ Task<absl::StatusOr<size_t>> Filesystem::Impl::Read(state::FileHandle fh, uint64
     co_return co_await ReadLocked(fh, std::move(locks), offset, into, std::move(deadline));
   }
   absl::StatusOr<size_t> result = size_t{0};
-  const absl::Status status = co_await client_.Run(
-      file->path(),
-      [this, file, offset, into, deadline, &result](dfs::Binding binding) {
-        return file->ReadOn(std::move(binding), offset, into, options_.check_identity, &result,
-                            &counters_, deadline);
+  const absl::Status status = co_await RunOnFile(
+      fh, file,
+      [&](dfs::Binding binding) -> Task<absl::Status> {
+        CO_RETURN_IF_ERROR(co_await file->ReadOn(std::move(binding), offset, into,
+                                                 options_.check_identity, &result, &counters_,
+                                                 deadline));
+        co_return result.status();
       },
-      {.held_epoch = file->epoch(), .movable = !file->written()}, deadline);
+      {.movable = !file->written()}, deadline);
   if (IsLockRefused(status) && LocksInTheWay(fh, /*writes=*/false) != nullptr) {
     co_return co_await Read(fh, offset, into, std::move(deadline));  // Locked here meanwhile.
   }
@@ -206,13 +208,15 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::Seek(state::FileHandle fh, uint
   if (whence != SEEK_DATA && whence != SEEK_HOLE) co_return ErrnoError(EINVAL, "whence");
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, FileOf(fh));
   absl::StatusOr<uint64_t> result = uint64_t{0};
-  CO_RETURN_IF_ERROR(co_await client_.Run(
-      file->path(),
-      [this, file, offset, whence, deadline, &result](dfs::Binding binding) {
-        return file->SeekOn(std::move(binding), offset, whence, options_.check_identity, &result,
-                            &counters_, deadline);
+  CO_RETURN_IF_ERROR(co_await RunOnFile(
+      fh, file,
+      [&](dfs::Binding binding) -> Task<absl::Status> {
+        CO_RETURN_IF_ERROR(co_await file->SeekOn(std::move(binding), offset, whence,
+                                                 options_.check_identity, &result, &counters_,
+                                                 deadline));
+        co_return result.status();
       },
-      {.held_epoch = file->epoch()}, deadline));
+      {}, deadline));
   co_return result;
 }
 

@@ -80,7 +80,7 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     unsettled.Settle();
     return MayReplay(fh, *file);
   };
-  const absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  const absl::Status status = co_await RunChangeThrough(fh, file, &change, deadline);
   if (status.ok() || written > 0) file->NoteWritten();
   NoteServer(fh, *file);
   // A disk that got full in the middle: what fitted is written. Of other errors nobody knows.
@@ -114,13 +114,13 @@ Task<absl::Status> Filesystem::Impl::Sync(state::FileHandle fh, Deadline deadlin
   };
   // What was written is on its own server.
   const bool movable = !file->written();
-  const absl::Status status = co_await client_.Run(
-      file->path(),
+  const absl::Status status = co_await RunOnFile(
+      fh, file,
       [&](dfs::Binding binding) {
         return file->ActOn(std::move(binding), flush, options_.check_identity, &counters_,
                            deadline);
       },
-      {.held_epoch = file->epoch(), .movable = movable, .repeatable = true}, deadline);
+      {.movable = movable, .repeatable = true}, deadline);
   NoteServer(fh, *file);
   co_return status;
 }
@@ -142,6 +142,8 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
   if (options_.durable) file->AskDurable(options_.durable_for);
   const uint64_t known_id = IdBefore(parent, name, journal);
   Disposition disposition = exclusive ? Disposition::kCreate : Disposition::kOpenIf;
+  // Whoever is asked again says "opened" of what he has made the first time.
+  int times_sent = journal != nullptr && journal->sent_to() != 0 ? 1 : 0;
   // The kernel asks for it as soon as it walks there again.
   std::optional<ServerAttributes> directory;
   Change change{.attempt = {}, .of_names = true, .journal = journal};
@@ -153,6 +155,7 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     // What is seen of a link, or of the root, is link_sights.h's.
     const bool looks = binding.link_components + 1 < path.size();
     change.Sending();
+    ++times_sent;
     co_return co_await file->OpenOn(std::move(binding), deadline, disposition,
                                     looks ? &directory : nullptr);
   };
@@ -182,7 +185,8 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Impl::Create(state::NodeId parent,
     co_return entry.status();
   }
   // A probe that finds it ours has it opened, and not made.
-  if (exclusive || file->made()) NoteMade(entry->node, file->server_key());
+  const bool may_be_made = times_sent > 1 && file->seen().file.end_of_file == 0;
+  if (exclusive || file->made() || may_be_made) NoteMade(entry->node, file->server_key());
   if (directory.has_value()) {
     NoteSight(parent, path.Prefix(path.size() - 1), *directory, file->identity().epoch);
   }
@@ -219,7 +223,12 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
-  const absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  absl::Status status;
+  if (fh == kNoHandle) {  // It is just being opened.
+    status = co_await RunChange(file->path(), &change, deadline);
+  } else {
+    status = co_await RunChangeThrough(fh, file, &change, deadline);
+  }
   if (status.ok()) {
     file->NoteSize(size_bytes);
     NoteInRecord(*file);

@@ -104,6 +104,8 @@ class OpenFile {
   }
 
   const dfs::DfsPath& path() const { return path_; }
+  // It was looked for by a name that was not its own any more. False: it is not stale.
+  bool ForgetStale() { return std::exchange(stale_, false); }
   // It, or a directory above it, was renamed.
   void SetPath(dfs::DfsPath path) { path_ = std::move(path); }
   // Every WRITE goes to the end, wherever that is by then.

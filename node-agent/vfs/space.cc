@@ -95,7 +95,7 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
-  absl::Status status = co_await RunChange(file->path(), &change, deadline);
+  absl::Status status = co_await RunChangeThrough(fh, file, &change, deadline);
   NoteServer(fh, *file);
   if (status.ok()) {
     file->NoteSize(size);
@@ -142,7 +142,7 @@ Task<absl::StatusOr<uint64_t>> Filesystem::Impl::CopyRange(
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
-  const absl::Status status = co_await RunChange(target->path(), &change, deadline);
+  const absl::Status status = co_await RunChangeThrough(to, target, &change, deadline);
   NoteServer(to, *target);
   if (status.ok()) NoteInRecord(*target);
   if (tables_.handles().Contains(to)) NoteOwnChange(tables_.handles().Get(to).node);
