@@ -331,15 +331,23 @@ absl::Status Filesystem::Impl::NoteHidden(state::NodeId node, state::NodeId pare
                                           std::string_view hidden) {
   ++counters_.hidden_files;
   if (!tables_.inodes().Contains(node)) return absl::OkStatus();
-  if (!tables_.inodes().Rename(node, parent, hidden).ok()) {
-    return ErrnoError(ENFILE, "the inode table is full");
-  }
-  // Whoever dies in between leaves a record too many, until the unmount.
-  if ((tables_.inodes().Get(node).flags() & kNodeKept) == 0) {
+  // The name comes last: until then the next agent, which runs the request again, finds the node by
+  // the old one; and by the hidden one alone nobody would know that it has to go. Who dies in
+  // between leaves a record too many, until the unmount.
+  const bool is_kept = (tables_.inodes().Get(node).flags() & kNodeKept) != 0;
+  if (!is_kept) {
     tables_.inodes().AddLookup(node);
     SetNodeFlag(node, kNodeKept, true);
   }
   SetNodeFlag(node, kNodeHidden, true);
+  if (!tables_.inodes().Rename(node, parent, hidden).ok()) {
+    if (!is_kept) {
+      SetNodeFlag(node, kNodeHidden, false);
+      SetNodeFlag(node, kNodeKept, false);
+      Forget(node, 1);
+    }
+    return ErrnoError(ENFILE, "the inode table is full");
+  }
   // Its last handle may have gone meanwhile.
   if (!IsOpen(node)) RemoveHiddenLater(node);
   return absl::OkStatus();
