@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/log.h"
+#include "node-agent/smb/secret_refused.h"
 #include "node-agent/smb/wire/nt_status.h"
 
 namespace dfscsi::agent {
@@ -23,6 +24,10 @@ bool IsWrongPassword(const absl::Status& refused) {
 }
 
 }  // namespace
+
+uint64_t GuardedSessions::KdcKeyOf(const std::string& identity) const {
+  return guard_.Key("", identity);  // No server's name; the realm is a part of the identity.
+}
 
 uint64_t GuardedSessions::KeyOf(const std::string& host, const std::string& identity) const {
   return guard_.Key(absl::AsciiStrToLower(host), identity);
@@ -44,18 +49,22 @@ void GuardedSessions::RememberSessionId(const std::string& host, const std::stri
 }
 
 absl::Duration GuardedSessions::RefusedFor(const std::string& host, const std::string& identity) {
-  return std::max(absl::ZeroDuration(),
-                  guard_.NotBefore(KeyOf(host, identity)) - state::BoottimeNow());
+  const absl::Duration not_before =
+      std::max(guard_.NotBefore(KeyOf(host, identity)), guard_.NotBefore(KdcKeyOf(identity)));
+  return std::max(absl::ZeroDuration(), not_before - state::BoottimeNow());
 }
 
 void GuardedSessions::RememberRefusal(const std::string& host, const smb::Credential& credential,
                                       const absl::Status& refused) {
-  const uint64_t key = KeyOf(host, credential.Identity());
+  const bool by_kdc = smb::IsSecretRefused(refused);
+  const std::string identity = credential.Identity();
+  const uint64_t key = by_kdc ? KdcKeyOf(identity) : KeyOf(host, identity);
   const absl::Duration now = state::BoottimeNow();
-  if (IsWrongPassword(refused)) {
+  if (by_kdc || IsWrongPassword(refused)) {
     guard_.Refuse(key, now + kRefusedFor);
-    LogWarning(refused.message(), ", user ", UserOf(credential), "; not tried again for ",
-               absl::ToInt64Minutes(kRefusedFor), " minutes, or until dfsctl cache flush");
+    LogWarning(refused.message(), ", user ", UserOf(credential), "; not tried again",
+               by_kdc ? " for any server" : "", " for ", absl::ToInt64Minutes(kRefusedFor),
+               " minutes, or until dfsctl cache flush");
     return;
   }
   // Asked again each minute, by each mount: one line is enough.

@@ -20,9 +20,10 @@ namespace dfscsi::agent {
 // One loop.
 class GuardedSessions final : public smb::SessionMemory {
  public:
-  // A refused credential is not shown to the same server again before this. Accounts lock after a
-  // handful of wrong passwords in a quarter of an hour or more; a corrected password is another
-  // credential and waits for nothing.
+  // A refused credential is not shown to the same server again before this; one that its KDC
+  // refused is not shown to the KDC, for whichever server. Accounts lock after a handful of wrong
+  // passwords in a quarter of an hour or more; a corrected password is another credential and waits
+  // for nothing.
   static constexpr absl::Duration kRefusedFor = absl::Minutes(5);
 
   explicit GuardedSessions(state::LogonGuard& guard) : guard_(guard) {}
@@ -42,6 +43,8 @@ class GuardedSessions final : public smb::SessionMemory {
   void ForgetSessions();
 
  private:
+  // What the KDC of the credential's realm has refused, for whichever server.
+  uint64_t KdcKeyOf(const std::string& identity) const;
   uint64_t KeyOf(const std::string& host, const std::string& identity) const;
 
   state::LogonGuard& guard_;

@@ -9,6 +9,7 @@
 
 #include "node-agent/base/secret.h"
 #include "node-agent/base/unique_fd.h"
+#include "node-agent/smb/secret_refused.h"
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/state/logon_guard.h"
 
@@ -73,6 +74,41 @@ TEST(GuardedSessionsTest, AWrongPasswordIsNotShownAgainUntilItIsForgiven) {
   EXPECT_THAT(log, HasSubstr(" W log-on to fs1: STATUS_LOGON_FAILURE, user LAB\\alice; not tried "
                              "again for 5 minutes, or until dfsctl cache flush\n"));
   EXPECT_THAT(log, Not(HasSubstr("Canary")));
+}
+
+// The KDC counts what it is shown, for whichever server that is.
+TEST(GuardedSessionsTest, APasswordThatTheKdcRefusedIsNotTriedForAnotherServerNorByANewAgent) {
+  absl::StatusOr<UniqueFd> fd = state::LogonGuard::Create();
+  ASSERT_TRUE(fd.ok()) << fd.status();
+  smb::Credential credential;
+  credential.mechanism = smb::Mechanism::kKerberos;
+  credential.user = "ann";
+  credential.domain = "LAB.TEST";
+  credential.password = Secret("Canary-password");
+  smb::Credential mended = credential;
+  mended.password = Secret("Canary-other");
+  {
+    absl::StatusOr<state::LogonGuard> before = state::LogonGuard::Map(fd->get());
+    ASSERT_TRUE(before.ok()) << before.status();
+    ::testing::internal::CaptureStderr();
+    GuardedSessions(*before).RememberRefusal(
+        "fs1", credential, smb::SecretRefusedError("log-on of ann: Preauthentication failed"));
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+                HasSubstr(" W log-on of ann: Preauthentication failed, user LAB.TEST\\ann; not "
+                          "tried again for any server for 5 minutes, or until dfsctl cache "
+                          "flush\n"));
+  }
+  absl::StatusOr<state::LogonGuard> after = state::LogonGuard::Map(fd->get());
+  ASSERT_TRUE(after.ok()) << after.status();
+  GuardedSessions sessions(*after);
+  for (const char* host : {"fs1", "fs2"}) {
+    EXPECT_GT(sessions.RefusedFor(host, credential.Identity()),
+              GuardedSessions::kRefusedFor - absl::Minutes(1))
+        << host;
+    EXPECT_EQ(sessions.RefusedFor(host, mended.Identity()), absl::ZeroDuration()) << host;
+  }
+  sessions.ForgiveRefusals();
+  EXPECT_EQ(sessions.RefusedFor("fs2", credential.Identity()), absl::ZeroDuration());
 }
 
 // Asking again does not make these worse, and only asking tells when they are over.

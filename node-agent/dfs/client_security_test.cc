@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/dfs/client_test_lab.h"
+#include "node-agent/smb/secret_refused.h"
 
 namespace dfscsi::dfs {
 namespace {
@@ -65,14 +66,15 @@ class Guard final : public smb::SessionMemory {
   void RememberSessionId(const std::string& host, const std::string& identity,
                          uint64_t session_id) override {}
   absl::Duration RefusedFor(const std::string& host, const std::string& identity) override {
-    const auto refused = until.find(host);
+    const auto refused = until.find(for_all_hosts ? "" : host);
     if (refused == until.end()) return absl::ZeroDuration();
     return std::max(absl::ZeroDuration(), refused->second - runtime::Loop::Current().Now());
   }
   void RememberRefusal(const std::string& host, const smb::Credential& credential,
                        const absl::Status& refused) override {
-    until[host] = runtime::Loop::Current().Now() + absl::Minutes(5);
+    until[for_all_hosts ? "" : host] = runtime::Loop::Current().Now() + absl::Minutes(5);
   }
+  bool for_all_hosts = false;  // What the KDC refuses.
   std::map<std::string, absl::Time> until;
 };
 
@@ -101,6 +103,29 @@ TEST(ClientSecurityTest, F02_ATargetIsTriedAgainWhenTheGuardAllowsAndNotBefore) 
   guard.until.clear();
   lab.health().Forgive();
   EXPECT_EQ(lab.Where(kWho), "t1");
+}
+
+// It is no server that refuses it, and there is no NTSTATUS.
+TEST(ClientSecurityTest, F02_APasswordThatTheKdcRefusedIsOnceForAllAndTheGuardKnows) {
+  Guard guard;
+  guard.for_all_hosts = true;
+  ClientLab lab({}, 1, {}, &guard);
+  ASSERT_EQ(lab.Where(kWho), "t1");
+  guard.until.clear();
+  testing::PasswordAuthenticators& authenticators = lab.servers().authenticators();
+  authenticators.set_failure([](const std::string& host) {
+    return smb::SecretRefusedError(absl::StrCat("log-on at ", host, ": Preauthentication failed"));
+  });
+  for (const char* target : {"t1", "t2", "t3"}) {
+    lab.servers().server(target).CloseConnections(testing::Closing::kReset);
+  }
+  const int64_t before = authenticators.begun();
+  EXPECT_EQ(lab.Where(kWho), "PERMISSION_DENIED");
+  EXPECT_EQ(authenticators.begun(), before + 1);
+  // What somebody forgives, and another agent: both ask the guard.
+  lab.health().Forgive();
+  EXPECT_EQ(lab.Where(kWho), "PERMISSION_DENIED");
+  EXPECT_EQ(authenticators.begun(), before + 1);
 }
 
 TEST(ClientSecurityTest, F02_AtMostOneLogOnIsInFlightPerTarget) {

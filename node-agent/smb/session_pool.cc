@@ -11,6 +11,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/runtime/network.h"
 #include "node-agent/runtime/race.h"
+#include "node-agent/smb/secret_refused.h"
 
 namespace dfscsi::smb {
 
@@ -68,8 +69,9 @@ absl::Status WithForbidden(absl::Status status, absl::Duration remaining) {
   return status;
 }
 
-// What a server says of a user, not of itself or of how it was asked.
+// What a server, or the KDC, says of a user, not of itself or of how it was asked.
 bool RefusesUser(const absl::Status& status) {
+  if (IsSecretRefused(status)) return true;
   return absl::IsPermissionDenied(status) && wire::NtStatusOf(status).has_value();
 }
 

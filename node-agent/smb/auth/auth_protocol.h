@@ -110,6 +110,11 @@ struct Failure {
   uint32_t gss_minor = 0;  // Where a ticket could not be had: the krb5 error code.
 };
 
+// gss_minor of a Failure of class kBadCredentials: the KDC refused the password (or key) itself,
+// and counts it towards a lockout. (KRB5KDC_ERR_PREAUTH_FAILED; what else is refused, a locked
+// account for one, has other codes.)
+inline constexpr uint32_t kKdcRefusedSecret = 0x96c73a18;
+
 using Request = std::variant<Begin, Step, End>;
 using Reply = std::variant<Token, Failure>;
 

@@ -12,11 +12,28 @@
 #include "node-agent/runtime/wait.h"
 #include "node-agent/smb/auth/auth_child.h"
 #include "node-agent/smb/auth/auth_protocol.h"
+#include "node-agent/smb/secret_refused.h"
 
 namespace dfscsi::smb::auth {
 
 using runtime::Deadline;
 using runtime::Task;
+
+absl::Status StatusOf(const Failure& failure) {
+  switch (failure.failure_class) {
+    case FailureClass::kBadCredentials:
+      if (failure.gss_minor == kKdcRefusedSecret) return SecretRefusedError(failure.message);
+      return absl::UnauthenticatedError(failure.message);
+    case FailureClass::kNoMechanism:
+      return absl::UnauthenticatedError(failure.message);
+    case FailureClass::kNoKdc:
+    case FailureClass::kClockSkew:
+      return absl::UnavailableError(failure.message);
+    case FailureClass::kProtocol:
+      return absl::DataLossError(failure.message);
+  }
+  return absl::InternalError("unknown failure class");
+}
 
 // One child, and whose turn it is: GSSAPI does one thing at a time.
 class AuthWorker {
@@ -79,20 +96,6 @@ class AuthWorker {
     watch_.reset();
     reader_.reset();
     child_.reset();
-  }
-
-  static absl::Status StatusOf(const Failure& failure) {
-    switch (failure.failure_class) {
-      case FailureClass::kBadCredentials:
-      case FailureClass::kNoMechanism:
-        return absl::UnauthenticatedError(failure.message);
-      case FailureClass::kNoKdc:
-      case FailureClass::kClockSkew:
-        return absl::UnavailableError(failure.message);
-      case FailureClass::kProtocol:
-        return absl::DataLossError(failure.message);
-    }
-    return absl::InternalError("unknown failure class");
   }
 
   Task<absl::Status> Write(std::string_view bytes, Deadline deadline) {

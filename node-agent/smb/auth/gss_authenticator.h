@@ -6,12 +6,17 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "node-agent/runtime/real_loop.h"
+#include "node-agent/smb/auth/auth_protocol.h"
 #include "node-agent/smb/authenticator.h"
 
 namespace dfscsi::smb::auth {
 
 class AuthWorker;
+
+// What the error of Authenticator::Step is that dfs-auth tells of so.
+absl::Status StatusOf(const Failure& failure);
 
 // Starts at most kMostChildren children, each when it is first needed, and starts another in place
 // of one that was killed at a deadline, ended by itself, or has served for long. One loop.

@@ -11,12 +11,15 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/smb/auth/auth_test_agent.h"
+#include "node-agent/smb/auth/gss_authenticator.h"
 #include "node-agent/smb/auth/gss_handles.h"
 #include "node-agent/smb/auth/kerberos_tickets.h"
+#include "node-agent/smb/secret_refused.h"
 #include "node-agent/testing/kdc.h"
 
 extern "C" const char* __lsan_default_suppressions() {  // NOLINT(bugprone-reserved-identifier)
@@ -232,6 +235,29 @@ TEST_F(KerberosTest, ExpiredCredentialCache) {
   begin.ccache = Secret(MakeCcache());
   EXPECT_THAT(ErrorOf(begin), HasSubstr("bad_credentials: log-on of ? at fs1.lab.test: the "
                                         "credential cache of ann@LAB.TEST: Ticket expired"));
+}
+
+// Only what counts towards a lockout: see agent/guarded_sessions.h.
+TEST_F(KerberosTest, OnlyAPasswordThatTheKdcRefusedIsARefusedSecret) {
+  Begin elsewhere = BeginFor("ann", "right");
+  elsewhere.target_host = "fs2.lab.test";
+  const struct {
+    Begin begin;
+    bool refused;
+  } kRows[] = {{BeginFor("ann", "wrong"), true},
+               {BeginFor("eve", "x"), false},
+               {BeginFor("ann@OTHER.TEST", "x"), false},
+               {BeginFor("ann", ""), false},
+               {elsewhere, false}};
+  for (const auto& row : kRows) {
+    ASSERT_TRUE(agent_.Send(row.begin).ok());
+    const absl::StatusOr<Reply> reply = agent_.Receive();
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    ASSERT_TRUE(std::holds_alternative<Failure>(*reply));
+    const absl::Status status = StatusOf(std::get<Failure>(*reply));
+    EXPECT_EQ(IsSecretRefused(status), row.refused) << status;
+    if (row.refused) EXPECT_TRUE(absl::IsUnauthenticated(status)) << status;
+  }
 }
 
 TEST_F(KerberosTest, ErrorsOfTheKdc) {

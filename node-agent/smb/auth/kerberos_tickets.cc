@@ -120,6 +120,8 @@ absl::Time EndOf(krb5_context context, krb5_ccache cache) {
 
 }  // namespace
 
+static_assert(static_cast<uint32_t>(KRB5KDC_ERR_PREAUTH_FAILED) == kKdcRefusedSecret);
+
 FailureClass ClassOf(krb5_error_code code) {
   switch (code) {
     case KRB5KDC_ERR_PREAUTH_FAILED:
