@@ -221,6 +221,29 @@ def test_an_interrupted_mount_does_not_undo_what_another_made_there(lab, engine)
     engine.unmount('/mnt/other')
 
 
+def test_an_interrupted_mount_stays_once_it_was_made(lab, engine):
+    """Another who asked for the same in between was told that it is there."""
+    engine.mount('//t2/share', '/mnt/other')
+    os.makedirs(lab.path('client', MOUNT), exist_ok=True)
+    for i in range(3):  # The signal and the agent's answer are there at once: either may be first.
+        options = f'connect_timeout={20 + i}s'  # So each has a connection of its own.
+        before = len(lab.connections('t1'))
+        lab.fail('stop', 't1')
+        mounting = lab.popen_in('client', [engine.program('dfsctl'), 'mount', '//t1/share', MOUNT, '-o', options,
+                                           '--credentials', engine.credentials()])
+        lab.wait_until(lambda: len(lab.connections('t1')) > before, 10, 'the agent asks the server')
+        mounting.send_signal(signal.SIGSTOP)
+        lab.heal('t1')
+        lab.wait_until(lambda: engine.mount('//t1/share', MOUNT, options, check=False).returncode == 0, 20,
+                       'the other is told that it is there')
+        mounting.send_signal(signal.SIGTERM)
+        mounting.send_signal(signal.SIGCONT)
+        assert mounting.wait(20) == 0
+        assert MOUNT in {point for point, _ in lab.client_mounts()}
+        engine.unmount(MOUNT)
+    engine.unmount('/mnt/other')
+
+
 @pytest.mark.parametrize('late', [False, True])
 def test_a_mount_that_is_interrupted_is_whole_or_not_there(lab, engine, late):
     """Late: when the agent has made it, and its keeper is still looked for."""

@@ -28,13 +28,13 @@
 #include "node-agent/dfsctl/command_line.h"
 #include "node-agent/dfsctl/credentials_file.h"
 #include "node-agent/dfsctl/held_signals.h"
+#include "node-agent/dfsctl/interrupted_mount.h"
 #include "node-agent/dfsctl/keeper.h"
 #include "node-agent/dfsctl/mount_point.h"
 #include "node-agent/dfsctl/mounter_tool.h"
 #include "node-agent/dfsctl/password_prompt.h"
 #include "node-agent/dfsctl/password_ticket.h"
 #include "node-agent/dfsctl/programs.h"
-#include "proto/stored_mount.pb.h"
 
 namespace dfscsi::dfsctl {
 namespace {
@@ -47,8 +47,6 @@ constexpr absl::Duration kMountTime = absl::Seconds(19);
 constexpr absl::Duration kCallTime = absl::Seconds(19);
 constexpr absl::Duration kKeeperTime = absl::Seconds(5);
 constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
-// By then an agent has heard that a call was cancelled.
-constexpr absl::Duration kHearingTime = absl::Milliseconds(300);
 
 void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
 
@@ -200,34 +198,6 @@ absl::StatusOr<std::string> MakeInodeKey() {
   return key;
 }
 
-// The mount that was made with this key; nullopt: there is none.
-std::optional<uint32_t> FindMountOf(MounterTool& mounter, const std::string& inode_key) {
-  const absl::StatusOr<std::vector<state::MountEntry>> mounts = mounter.ListMounts();
-  if (!mounts.ok()) return std::nullopt;
-  for (const state::MountEntry& entry : *mounts) {
-    v1::StoredMount stored;
-    if (stored.ParseFromString(entry.config) && stored.inode_key() == inode_key) {
-      return entry.mount_id;
-    }
-  }
-  return std::nullopt;
-}
-
-// The agent undoes what it makes after it has heard that its caller is gone; what it made just
-// before, whose answer nobody took any more, is undone here.
-void UndoMount(const std::string& socket_dir, const std::string& inode_key) {
-  absl::StatusOr<MounterTool> mounter = MounterTool::Connect(socket_dir);
-  if (!mounter.ok()) return;
-  const absl::Time give_up = absl::Now() + kHearingTime;
-  std::optional<uint32_t> made = FindMountOf(*mounter, inode_key);
-  while (!made.has_value()) {
-    if (absl::Now() > give_up) return;
-    absl::SleepFor(absl::Milliseconds(20));
-    made = FindMountOf(*mounter, inode_key);
-  }
-  mounter->Unmount(*made, /*force=*/true).IgnoreError();
-}
-
 }  // namespace
 
 absl::Status Keep(const std::vector<std::string>& arguments) {
@@ -257,6 +227,9 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
     if (status.ok()) {
       status = MountOnce(line.socket_dir, credential.password, &request, deadline);
     }
+    if (absl::IsCancelled(status) && WasMounted(line.socket_dir, request.inode_key())) {
+      status = absl::OkStatus();
+    }
     if (status.ok()) {
       const absl::Status kept = programs.EnsureKeeper(absl::Now() + kKeeperTime);
       if (!kept.ok()) {
@@ -271,7 +244,6 @@ absl::Status Mount(const std::vector<std::string>& arguments) {
       absl::SleepFor(absl::Milliseconds(20));
       continue;
     }
-    if (absl::IsCancelled(status)) UndoMount(line.socket_dir, request.inode_key());
     programs.StopIfUnused();
     if (absl::IsDeadlineExceeded(status)) {
       return WithReason(
