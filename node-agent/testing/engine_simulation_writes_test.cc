@@ -28,6 +28,8 @@ TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfWrites) {
       static_cast<unsigned long long>(seeds.ran), static_cast<long long>(sum.steps),
       static_cast<long long>(sum.done), static_cast<long long>(sum.early),
       static_cast<long long>(sum.unknown), static_cast<long long>(sum.left));
+  // Each of them may be right, where a server is lost for long: two in ten thousand steps are.
+  if (!seeds.chosen) EXPECT_LE(sum.unknown * 1000, sum.steps);
 }
 
 TEST(EngineSimulationLocksTest, FaultsInRandomCombinationOfLocks) {
