@@ -53,10 +53,11 @@ class FileLocks {
   runtime::Condition given_back;  // Something in `model` may be had now.
   runtime::Mutex changing;        // What is held on the server is changed by one at a time.
   std::shared_ptr<OpenFile> holder;
-  dfs::Binding binding;            // Where it was held last; no tree: nowhere yet.
-  bool holding_again = false;      // Somebody is about to take all of them again.
-  runtime::Condition held_again;   // He has come to an end.
-  runtime::CancelSource watching;  // Of who waits for the death of `binding`.
+  dfs::Binding binding;                  // Where it was held last; no tree: nowhere yet.
+  std::optional<dfs::DfsPath> bound_as;  // The name that `binding` leads to.
+  bool holding_again = false;            // Somebody is about to take all of them again.
+  runtime::Condition held_again;         // He has come to an end.
+  runtime::CancelSource watching;        // Of who waits for the death of `binding`.
   bool is_watched = false;
   state::NodeId directory = 0;  // The file's, when it was locked first.
   bool closed = false;          // The file's last handle is gone.

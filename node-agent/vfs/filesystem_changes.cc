@@ -61,7 +61,7 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
         path, [this, change](dfs::Binding binding) { return Attempt(std::move(binding), change); },
         {.held_epoch = change->held_epoch, .movable = false, .repeatable = false}, deadline);
     if (!change->sent || !absl::IsAborted(status)) {
-      co_return replayed ? OutcomeOfReplay(status) : status;
+      co_return replayed && !IsNameMoved(status) ? OutcomeOfReplay(status) : status;
     }
     ++counters_.lost_answers;
     if (change->can_tell && !dfs::IsLost(status)) {

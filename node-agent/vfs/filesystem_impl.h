@@ -449,6 +449,10 @@ class Filesystem::Impl {
                                         runtime::Deadline deadline);
   void StartWatching(state::NodeId node, const std::shared_ptr<FileLocks>& locks);
   runtime::Task<void> WatchHold(state::NodeId node, std::shared_ptr<FileLocks> locks);
+  // The node's locks are held on this binding, by the name that it has now.
+  void NoteHeldOn(state::NodeId node, dfs::Binding binding, FileLocks* locks);
+  // The same binding, for the name that the node has by now.
+  dfs::Binding HeldOn(state::NodeId node, const FileLocks& locks) const;
   // OpenFile::ActOn of the holder, with all locks held, where they are held.
   runtime::Task<absl::Status> ActHeld(state::NodeId node, std::shared_ptr<FileLocks> locks,
                                       dfs::Binding binding, OpenFile::Act act,

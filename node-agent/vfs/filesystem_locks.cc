@@ -14,6 +14,7 @@
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/share_path.h"
 
 namespace dfscsi::vfs {
 
@@ -144,6 +145,20 @@ void Filesystem::Impl::StartHolding(state::NodeId node, std::shared_ptr<FileLock
   tasks_.Spawn(HoldAgain(node, std::move(locks)));
 }
 
+void Filesystem::Impl::NoteHeldOn(state::NodeId node, dfs::Binding binding, FileLocks* locks) {
+  locks->binding = std::move(binding);
+  locks->bound_as = PathOf(node).value_or(locks->holder->path());
+}
+
+dfs::Binding Filesystem::Impl::HeldOn(state::NodeId node, const FileLocks& locks) const {
+  dfs::Binding binding = locks.binding;
+  const dfs::DfsPath path = PathOf(node).value_or(locks.holder->path());
+  if (locks.bound_as.has_value() && IsBelowSameLink(binding, *locks.bound_as, path)) {
+    binding.path = PathInShare(binding, *locks.bound_as, path).value_or(binding.path);
+  }
+  return binding;
+}
+
 Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileLocks> locks) {
   const Deadline never = Deadline::Never();  // Hard mounts wait; soft ones end by themselves.
   const OpenFile::Act hold = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId id) {
@@ -152,13 +167,14 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
   const auto on = [&](dfs::Binding binding) -> Task<absl::Status> {
     const absl::Status status =
         co_await locks->holder->ActOn(binding, hold, options_.check_identity, &counters_, never);
-    if (status.ok()) locks->binding = std::move(binding);
+    if (status.ok()) NoteHeldOn(node, std::move(binding), locks.get());
     co_return status;
   };
   absl::Status status;
   do {
+    // A change of its name ends by itself.
+    (void)co_await names_->AwaitSettled(PathOf(node).value_or(locks->holder->path()), never);
     const dfs::DfsPath path = PathOf(node).value_or(locks->holder->path());
-    (void)co_await names_->AwaitSettled(path, never);  // A change ends by itself.
     const uint64_t since = names_->now();
     const auto by_name = [&](dfs::Binding binding) {
       return ByName(locks->holder, path, since, std::move(binding), on);
@@ -166,7 +182,7 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
     status = absl::AbortedError("held nowhere");
     // Its own server first: there others look for them.
     if (locks->binding.tree != nullptr) {
-      status = co_await client_.RunOnOwn(path, locks->binding, by_name, never);
+      status = co_await client_.RunOnOwn(path, HeldOn(node, *locks), by_name, never);
     }
     if (!status.ok() && !IsNameMoved(status)) {
       status = co_await client_.Run(
@@ -229,11 +245,11 @@ Task<absl::Status> Filesystem::Impl::ActHeld(state::NodeId node, std::shared_ptr
                                              dfs::Binding binding, OpenFile::Act act,
                                              Deadline deadline) {
   CO_RETURN_IF_ERROR(co_await AwaitHold(node, locks, deadline));
-  if (!locks->model.empty() && locks->binding.tree != nullptr) binding = locks->binding;
+  if (!locks->model.empty() && locks->binding.tree != nullptr) binding = HeldOn(node, *locks);
   const OpenFile::Act held = [&](std::shared_ptr<smb::Tree> tree,
                                  smb::wire::FileId id) -> Task<absl::Status> {
     CO_RETURN_IF_ERROR(co_await locks->HoldOn(tree, id, &counters_.retaken_locks, deadline));
-    locks->binding = binding;
+    NoteHeldOn(node, binding, locks.get());
     co_return co_await act(std::move(tree), id);
   };
   co_return co_await locks->holder->ActOn(binding, held, options_.check_identity, &counters_,
@@ -335,7 +351,7 @@ Task<absl::Status> Filesystem::Impl::ActThrough(state::FileHandle fh,
   // looked for if its answer is lost, is there.
   const OpenFile::Act there = [&](std::shared_ptr<smb::Tree> tree,
                                   smb::wire::FileId id) -> Task<absl::Status> {
-    const dfs::Binding holding = locks->binding;
+    const dfs::Binding holding = HeldOn(tables_.handles().Get(fh).node, *locks);
     CO_RETURN_IF_ERROR(co_await MoveTo(holding, fh, file, deadline));
     locks->holder->NoteWritten();
     change->where = holding;

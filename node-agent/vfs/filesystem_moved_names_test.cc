@@ -107,6 +107,19 @@ TEST_P(MovedNamesTest, WhatIsOpenGoesOnThoughTheConnectionIsLostInTheAnswer) {
   Both(GetParam(), nullptr, /*changes_first=*/false, 300);
 }
 
+TEST_P(MovedNamesTest, ItsLocksGoOnToo) {
+  ASSERT_EQ(lab_.Change([&](Deadline until) {
+    return lab_.filesystem().SetLock(
+        {.type = LockType::kExclusive, .owner = 7, .first = 0, .last = 9, .pid = 5, .fh = fh_},
+        /*wait=*/false, until);
+  }),
+            absl::OkStatus());
+  lab_.server("t1").AddRule({.command = Command::kSetInfo,
+                             .times = 1,
+                             .action = {.drop = true, .close = Closing::kReset}});
+  Both(GetParam(), nullptr, /*changes_first=*/false, 300);
+}
+
 TEST_P(MovedNamesTest, WhatIsOpenGoesOnWithTheNextAgent) {
   TestJournal journal;
   lab_.server("t1").AddRule({.command = Command::kSetInfo, .times = 1, .action = {.drop = true}});
