@@ -141,7 +141,7 @@ bool Filesystem::Impl::MayWriteBehind(state::NodeId node, const OpenFile& file,
   if (!file.MaySendOf(file.instance())) return false;
   if (locks_.contains(node) || hard_links_.Contains(node)) return false;
   // If it were lost, it would be looked for by a name that may be another's by then.
-  if (names_->Touched(file.path(), names_->now())) return false;
+  if (names_->Touched(PathOf(node).value_or(file.path()), names_->now())) return false;
   // While its server is silent nobody should believe that it has what is written.
   return file.IsHealthy() && client_.GetEpoch(file.path()) == file.epoch();
 }
