@@ -26,7 +26,7 @@ namespace {
 constexpr absl::Duration kTargetStagger = absl::Milliseconds(250);
 // So does the one that served last, if nobody has tried it yet: an agent that has just taken over
 // must not move a link because its server is slow for a moment. As long as silence is no suspicion
-// (ClientOptions::suspect_after).
+// (smb::Options::suspect_after).
 constexpr absl::Duration kHintStagger = absl::Seconds(1);
 
 std::u16string SharePathOf(const DfsPath& path) {

@@ -66,7 +66,11 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   uint64_t at = sent_before ? journal->sent_offset() : kNoOffset;
   Appends::Turn turn = appends_.TurnOf(tables_.handles().Get(fh).node);
   // Before any other of this mount could write the same at the same place.
-  if (sent_before) CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
+  if (sent_before) {
+    CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
+    CO_ASSIGN_OR_RETURN(dfs::DfsPath path, NameOf(fh));
+    file->SetPath(std::move(path));
+  }
   OpenFile::Unsettled unsettled(*file);
   Change change{.attempt = {},
                 .can_tell = at != kNoOffset,

@@ -335,23 +335,23 @@ class Filesystem::Impl {
   // This mount has just made the node's file on the server of `server_key`: what is open of that
   // name on another one is another file, and does not move to a copy.
   void NoteMade(state::NodeId node, uint64_t server_key);
-  // Client::Run() on the file of `fh` (filesystem_moved_names.cc): begun again by its new name, if
-  // that was changed while it was looked for by the former one. options.held_epoch is its own.
-  runtime::Task<absl::Status> RunOnFile(
-      state::FileHandle fh, std::shared_ptr<OpenFile> file,
-      std::function<runtime::Task<absl::Status>(dfs::Binding)> call, dfs::RunOptions options,
-      runtime::Deadline deadline);
-  // `call`, which opens the file by `path` if it is not open. IsNameMoved(): that name was, or may
-  // have been, changed since; nothing was done.
-  runtime::Task<absl::Status> ByName(std::shared_ptr<OpenFile> file, dfs::DfsPath path,
-                                     uint64_t since, dfs::Binding binding,
-                                     std::function<runtime::Task<absl::Status>(dfs::Binding)> call);
+  using Call = std::function<runtime::Task<absl::Status>(dfs::Binding)>;
+  // Client::Run() on the file of `fh`, whose path is up to date (filesystem_moved_names.cc): begun
+  // again by its new name, if that was changed while it was looked for by the former one.
+  // options.held_epoch is its own.
+  runtime::Task<absl::Status> RunOnFile(state::FileHandle fh, std::shared_ptr<OpenFile> file,
+                                        Call call, dfs::RunOptions options,
+                                        runtime::Deadline deadline);
+  // `call`, which opens the file by `path` if it is not open; both must live until this returns or
+  // is destroyed. IsNameMoved(): that name was, or may have been, changed since; nothing was done.
+  runtime::Task<absl::Status> ByName(std::shared_ptr<OpenFile> file, const dfs::DfsPath* path,
+                                     uint64_t since, dfs::Binding binding, const Call* call);
   static bool IsNameMoved(const absl::Status& status);
-  // The same where `name_of` says what its name is now.
-  runtime::Task<absl::Status> RunByName(
-      std::shared_ptr<OpenFile> file, std::function<absl::StatusOr<dfs::DfsPath>()> name_of,
-      std::function<runtime::Task<absl::Status>(dfs::Binding)> call, dfs::RunOptions options,
-      runtime::Deadline deadline);
+  // RunOnFile() where `path` is its name, and `name_of` says what that is later.
+  runtime::Task<absl::Status> RunByName(std::shared_ptr<OpenFile> file, dfs::DfsPath path,
+                                        std::function<absl::StatusOr<dfs::DfsPath>()> name_of,
+                                        Call call, dfs::RunOptions options,
+                                        runtime::Deadline deadline);
   absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);

@@ -14,7 +14,6 @@
 #include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
-#include "node-agent/vfs/share_path.h"
 
 namespace dfscsi::vfs {
 
@@ -145,26 +144,12 @@ void Filesystem::Impl::StartHolding(state::NodeId node, std::shared_ptr<FileLock
   tasks_.Spawn(HoldAgain(node, std::move(locks)));
 }
 
-void Filesystem::Impl::NoteHeldOn(state::NodeId node, dfs::Binding binding, FileLocks* locks) {
-  locks->binding = std::move(binding);
-  locks->bound_as = PathOf(node).value_or(locks->holder->path());
-}
-
-dfs::Binding Filesystem::Impl::HeldOn(state::NodeId node, const FileLocks& locks) const {
-  dfs::Binding binding = locks.binding;
-  const dfs::DfsPath path = PathOf(node).value_or(locks.holder->path());
-  if (locks.bound_as.has_value() && IsBelowSameLink(binding, *locks.bound_as, path)) {
-    binding.path = PathInShare(binding, *locks.bound_as, path).value_or(binding.path);
-  }
-  return binding;
-}
-
 Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileLocks> locks) {
   const Deadline never = Deadline::Never();  // Hard mounts wait; soft ones end by themselves.
   const OpenFile::Act hold = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId id) {
     return locks->HoldOn(std::move(tree), id, &counters_.retaken_locks, never);
   };
-  const auto on = [&](dfs::Binding binding) -> Task<absl::Status> {
+  const Call on = [&](dfs::Binding binding) -> Task<absl::Status> {
     const absl::Status status =
         co_await locks->holder->ActOn(binding, hold, options_.check_identity, &counters_, never);
     if (status.ok()) NoteHeldOn(node, std::move(binding), locks.get());
@@ -177,7 +162,7 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
     const dfs::DfsPath path = PathOf(node).value_or(locks->holder->path());
     const uint64_t since = names_->now();
     const auto by_name = [&](dfs::Binding binding) {
-      return ByName(locks->holder, path, since, std::move(binding), on);
+      return ByName(locks->holder, &path, since, std::move(binding), &on);
     };
     status = absl::AbortedError("held nowhere");
     // Its own server first: there others look for them.
@@ -270,8 +255,9 @@ Task<absl::Status> Filesystem::Impl::OnHolder(state::NodeId node, std::shared_pt
     const auto name_of = [&]() -> absl::StatusOr<dfs::DfsPath> {
       return PathOf(node).value_or(holder->path());
     };
+    CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, name_of());
     status = co_await RunByName(
-        holder, name_of,
+        holder, path, name_of,
         [&](dfs::Binding binding) {
           return ActHeld(node, locks, std::move(binding), on, deadline);
         },

@@ -9,6 +9,7 @@
 #include "node-agent/base/status_macros.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/filesystem_impl.h"
+#include "node-agent/vfs/share_path.h"
 
 namespace dfscsi::vfs {
 
@@ -31,14 +32,14 @@ bool Filesystem::Impl::IsNameMoved(const absl::Status& status) {
   return status.GetPayload(kNameMovedUrl).has_value();
 }
 
-Task<absl::Status> Filesystem::Impl::ByName(std::shared_ptr<OpenFile> file, dfs::DfsPath path,
-                                            uint64_t since, dfs::Binding binding,
-                                            std::function<Task<absl::Status>(dfs::Binding)> call) {
+Task<absl::Status> Filesystem::Impl::ByName(std::shared_ptr<OpenFile> file,
+                                            const dfs::DfsPath* path, uint64_t since,
+                                            dfs::Binding binding, const Call* call) {
   const bool is_open = file->TryIdOn(*binding.tree).has_value();
-  if (!is_open && names_->Touched(path, since)) co_return NameMoved();
-  absl::Status status = co_await call(std::move(binding));
+  if (!is_open && names_->Touched(*path, since)) co_return NameMoved();
+  absl::Status status = co_await (*call)(std::move(binding));
   // It was looked for by a name that was changed meanwhile.
-  if (ErrnoOf(status) == ESTALE && names_->Touched(path, since)) {
+  if (ErrnoOf(status) == ESTALE && names_->Touched(*path, since)) {
     if (file->ForgetStale()) --counters_.stale_handles;
     status = NameMoved();
   }
@@ -51,48 +52,64 @@ absl::StatusOr<dfs::DfsPath> Filesystem::Impl::NameOf(state::FileHandle fh) {
 }
 
 Task<absl::Status> Filesystem::Impl::RunByName(
-    std::shared_ptr<OpenFile> file, std::function<absl::StatusOr<dfs::DfsPath>()> name_of,
-    std::function<Task<absl::Status>(dfs::Binding)> call, dfs::RunOptions options,
+    std::shared_ptr<OpenFile> file, dfs::DfsPath path,
+    std::function<absl::StatusOr<dfs::DfsPath>()> name_of, Call call, dfs::RunOptions options,
     Deadline deadline) {
   while (true) {
-    CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, name_of());
     const uint64_t since = names_->now();
     options.held_epoch = file->epoch();
     const absl::Status status = co_await client_.Run(
         path,
-        [&](dfs::Binding binding) { return ByName(file, path, since, std::move(binding), call); },
+        [&](dfs::Binding binding) { return ByName(file, &path, since, std::move(binding), &call); },
         options, deadline);
     if (!IsNameMoved(status)) co_return status;
     CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
+    CO_ASSIGN_OR_RETURN(path, name_of());
   }
 }
 
 Task<absl::Status> Filesystem::Impl::RunOnFile(state::FileHandle fh, std::shared_ptr<OpenFile> file,
-                                               std::function<Task<absl::Status>(dfs::Binding)> call,
-                                               dfs::RunOptions options, Deadline deadline) {
+                                               Call call, dfs::RunOptions options,
+                                               Deadline deadline) {
+  dfs::DfsPath path = file->path();
   return RunByName(
-      std::move(file), [this, fh] { return NameOf(fh); }, std::move(call), options,
+      std::move(file), std::move(path), [this, fh] { return NameOf(fh); }, std::move(call), options,
       std::move(deadline));
 }
 
 Task<absl::Status> Filesystem::Impl::RunChangeThrough(state::FileHandle fh,
                                                       std::shared_ptr<OpenFile> file,
                                                       Change* change, Deadline deadline) {
+  dfs::DfsPath path = file->path();
   change->file = std::move(file);
   while (true) {
-    CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, NameOf(fh));
     change->names_since = names_->now();
     change->held_epoch = change->file->epoch();
     const absl::Status status = co_await RunChange(path, change, deadline);
     if (!IsNameMoved(status)) co_return status;
     CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
+    CO_ASSIGN_OR_RETURN(path, NameOf(fh));
   }
 }
 
 Task<absl::Status> Filesystem::Impl::AttemptByName(dfs::Binding binding, Change* change) {
   if (change->file == nullptr) return change->attempt(std::move(binding));
-  return ByName(change->file, *change->path, change->names_since, std::move(binding),
-                change->attempt);
+  return ByName(change->file, change->path, change->names_since, std::move(binding),
+                &change->attempt);
+}
+
+void Filesystem::Impl::NoteHeldOn(state::NodeId node, dfs::Binding binding, FileLocks* locks) {
+  locks->binding = std::move(binding);
+  locks->bound_as = PathOf(node).value_or(locks->holder->path());
+}
+
+dfs::Binding Filesystem::Impl::HeldOn(state::NodeId node, const FileLocks& locks) const {
+  dfs::Binding binding = locks.binding;
+  const dfs::DfsPath path = PathOf(node).value_or(locks.holder->path());
+  if (locks.bound_as.has_value() && IsBelowSameLink(binding, *locks.bound_as, path)) {
+    binding.path = PathInShare(binding, *locks.bound_as, path).value_or(binding.path);
+  }
+  return binding;
 }
 
 }  // namespace dfscsi::vfs
