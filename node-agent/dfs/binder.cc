@@ -291,9 +291,13 @@ void Binder::Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_p
   link.tree = std::move(tree);
   link.target_path = std::move(target_path);
   link.lost_since = absl::InfinitePast();
-  link.epoch = options_.next_epoch != nullptr ? options_.next_epoch() : ++last_epoch_;
+  link.epoch = NextEpoch();
   link.MoveAttempts();
   bound_.NotifyAll();
+}
+
+uint64_t Binder::NextEpoch() {
+  return options_.next_epoch != nullptr ? options_.next_epoch() : ++last_epoch_;
 }
 
 void Binder::NoteLost(const DfsPath& target_path, FailureClass failure) {

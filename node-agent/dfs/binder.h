@@ -3,6 +3,7 @@
 #ifndef NODE_AGENT_DFS_BINDER_H_
 #define NODE_AGENT_DFS_BINDER_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,6 +31,8 @@
 namespace dfscsi::dfs {
 
 struct ClientOptions;
+
+using TargetPredicate = std::function<bool(const DfsPath& target)>;  // As of client.h.
 
 // Why no target could be had, besides the status.
 struct BindFailure {
@@ -60,6 +63,21 @@ class Binder {
   runtime::Task<absl::StatusOr<std::shared_ptr<Link>>> Bind(DfsPath path, Request request,
                                                             BindFailure* failure,
                                                             runtime::Deadline deadline);
+
+  // One target of a link, wherever the link is bound.
+  struct Own {
+    std::shared_ptr<Link> link;
+    DfsPath target_path;
+    std::shared_ptr<smb::Tree> tree = nullptr;
+    uint64_t epoch = 0;  // The link's, or that of a former binding.
+  };
+  // The target of `path`'s link that `is_own` picks. kNotFound: the referral lists no such target.
+  // Others: the link cannot be bound at all.
+  runtime::Task<absl::StatusOr<Own>> FindOwn(DfsPath path, TargetPredicate is_own,
+                                             runtime::Deadline deadline);
+  // Brings it up, as a former binding of the link where it is not the present one. `own` must live
+  // until this returns or is destroyed. An error: not now.
+  runtime::Task<absl::Status> BindOwn(Own* own, runtime::Deadline deadline);
 
   // Fetches again what is due; entries whose servers do not answer stay as they are.
   runtime::Task<void> RefreshDue();
@@ -144,6 +162,7 @@ class Binder {
   void ForgetDeeper(const DfsPath& path, const Link& link, const smb::Session* avoid);
   // Gives a link its new target: operations on the old one that may move are told.
   void Apply(Link& link, std::shared_ptr<smb::Tree> tree, DfsPath target_path);
+  uint64_t NextEpoch();
   // `status`, with what an attempt that failed that way met: an error that names no host helps
   // nobody.
   static absl::Status Explain(const absl::Status& status, FailureClass failure,
@@ -179,6 +198,9 @@ class Binder {
                                                runtime::Deadline deadline);
   void NoteTryFailed(const Try& attempt, const absl::Status& status, AttemptPhase phase,
                      const runtime::Deadline& deadline, Round* round);
+
+  // binder_own.cc
+  std::vector<DfsPath> TargetsOf(const Link& link) const;
 
   // binder_refresh.cc
   bool MayRefresh(const ReferralEntry& entry, const ReferralFetch& fetch);

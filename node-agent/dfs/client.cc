@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/binder.h"
@@ -118,6 +120,38 @@ class Client::Impl {
       }
       // Its end is seen above.
       (void)co_await runtime::Sleep(pause, until);
+      pause = std::min(2 * pause, kLongestPause);
+    }
+  }
+
+  Task<absl::Status> RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
+                                 RunOptions options, Deadline deadline) {
+    runtime::Loop& loop = runtime::Loop::Current();
+    const absl::Duration grace = std::min(options_.write_grace, options_.give_up_after);
+    options.movable = false;
+    absl::Time began = loop.Now();
+    absl::Time give_up = began + grace;
+    absl::Duration pause = kShortestPause;
+    while (true) {
+      absl::StatusOr<Binder::Own> own =
+          co_await binder_.FindOwn(path, is_own, deadline.Before(give_up));
+      if (absl::IsNotFound(own.status())) co_return Lost(own.status().message());
+      if (own.ok()) {
+        give_up = GiveUpAt(own->target_path, began, grace);
+        const absl::Status bound = co_await binder_.BindOwn(&*own, deadline.Before(give_up));
+        if (bound.ok()) {
+          std::optional<absl::Status> status =
+              co_await RunOnBound(*std::move(own), path, operation, options, deadline);
+          if (status.has_value()) co_return *std::move(status);
+          began = loop.Now();
+          give_up = began + grace;
+        }
+      }
+      if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+      if (loop.Now() >= deadline.when()) co_return absl::DeadlineExceededError("deadline exceeded");
+      if (loop.Now() >= give_up) co_return Lost("its server did not come back in time");
+      // Its end is seen above.
+      (void)co_await runtime::Sleep(pause, deadline.Before(give_up));
       pause = std::min(2 * pause, kLongestPause);
     }
   }
@@ -235,9 +269,11 @@ class Client::Impl {
     absl::StatusOr<Binding> binding =
         MakeBinding(path, link->prefix, link->target_path, link->tree, epoch);
     if (!binding.ok()) co_return binding.status();
+    const std::shared_ptr<smb::Tree> tree = binding->tree;
     bool moved = false;
     const absl::Status status =
         co_await RunOnce(link, *std::move(binding), operation, options, &moved, deadline);
+    if (status.ok()) NoteMet(*tree);
     if (moved) {
       ++counters_.moved_operations;
       if (!options.repeatable) co_return absl::AbortedError("the target was lost on the way");
@@ -361,6 +397,53 @@ class Client::Impl {
     co_return absl::UnavailableError(attempt->status.message());
   }
 
+  // One attempt of RunOnTarget. nullopt: it is not up any more.
+  Task<std::optional<absl::Status>> RunOnBound(Binder::Own own, DfsPath path, Operation operation,
+                                               RunOptions options, Deadline deadline) {
+    NoteMet(*own.tree);
+    if (own.link->tree == own.tree) {
+      Course course{.began = runtime::Loop::Current().Now(),
+                    .state = {.movable = false, .repeatable = options.repeatable}};
+      co_return co_await RunOnLink(own.link, std::move(path), std::move(operation), options,
+                                   &course, std::move(deadline));
+    }
+    options.held_epoch = own.epoch;
+    if (own.link->FindFormer(own.epoch) == nullptr) co_return std::nullopt;
+    co_return co_await RunOnFormer(own.link, std::move(path), std::move(operation), options,
+                                   std::move(deadline));
+  }
+
+  static absl::Status Lost(absl::string_view why) {
+    absl::Status status = absl::AbortedError(why);
+    status.SetPayload(kLostUrl, absl::Cord());
+    return status;
+  }
+
+  // --- How long the servers that only they will do have been missed
+
+  static std::string NameOf(absl::string_view host, absl::string_view share) {
+    return absl::AsciiStrToLower(absl::StrCat(host, "/", share));
+  }
+
+  // Until when one who began then waits for it: as long after it was first missed, and for a moment
+  // in any case.
+  absl::Time GiveUpAt(const DfsPath& target, absl::Time began, absl::Duration grace) {
+    constexpr absl::Duration kLeast = absl::Seconds(1);
+    const absl::Time since =
+        missed_since_.try_emplace(NameOf(target.HostName(), target.share()), began).first->second;
+    return std::max(since + grace, began + std::min(kLeast, grace));
+  }
+
+  void NoteMissed(smb::Tree& tree) {
+    missed_since_.try_emplace(NameOf(tree.session().connection().host(), tree.share()),
+                              runtime::Loop::Current().Now() - options_.write_grace);
+  }
+
+  void NoteMet(smb::Tree& tree) {
+    if (missed_since_.empty()) return;
+    missed_since_.erase(NameOf(tree.session().connection().host(), tree.share()));
+  }
+
   absl::StatusOr<Binding> MakeBinding(const DfsPath& path, const DfsPath& prefix,
                                       const DfsPath& target_path, std::shared_ptr<smb::Tree> tree,
                                       uint64_t epoch) const {
@@ -457,6 +540,7 @@ class Client::Impl {
       }
       if (waited.ok()) continue;
       attempt->lost = true;
+      NoteMissed(*tree);
       connection.Close(absl::AbortedError("silent for write_grace"));
     }
   }
@@ -558,6 +642,7 @@ class Client::Impl {
   LinkTable links_;
   Binder binder_;
   OwnServer own_server_;
+  absl::flat_hash_map<std::string, absl::Time> missed_since_;    // By NameOf.
   absl::flat_hash_map<std::u16string, absl::Time> noted_links_;  // Until when.
   ClientCounters counters_;
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.
@@ -580,6 +665,12 @@ Task<absl::Status> Client::RunOnOwn(DfsPath path, Binding lost, Operation operat
                                     Deadline deadline) {
   return impl_->RunOnOwn(std::move(path), std::move(lost), std::move(operation),
                          std::move(deadline));
+}
+
+Task<absl::Status> Client::RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
+                                       RunOptions options, Deadline deadline) {
+  return impl_->RunOnTarget(std::move(path), std::move(is_own), std::move(operation), options,
+                            std::move(deadline));
 }
 
 Task<void> Client::EndFormerSessions(Binding binding, Deadline deadline) {

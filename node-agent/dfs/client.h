@@ -61,6 +61,9 @@ struct RunOptions {
   bool repeatable = true;
 };
 
+// Picks one of the targets that a referral lists.
+using TargetPredicate = std::function<bool(const DfsPath& target)>;
+
 // When a link goes back to a better target than the one that serves.
 enum class Failback {
   kNever,
@@ -100,7 +103,7 @@ struct ClientCounters {
   int64_t referral_requests = 0;
 };
 
-// An operation that may not move was given up: its server was silent for `write_grace`.
+// An operation that may not move was given up: its server was silent, or away, for `write_grace`.
 bool IsLost(const absl::Status& status);
 
 // Of one mount, on one loop. Not thread-safe, but for what the shared cache and health do
@@ -138,6 +141,16 @@ class Client {
   //   kDeadlineExceeded, kCancelled
   runtime::Task<absl::Status> RunOnOwn(DfsPath path, Binding lost, Operation operation,
                                        runtime::Deadline deadline);
+
+  // For what is open on, or was sent to, one server of several: runs `operation` on the target that
+  // `is_own` picks of those which the referral lists for `path`, and on no other, wherever its link
+  // is bound. That target is a former binding from then on: RunOptions::held_epoch finds it.
+  // `options`: as of Run, never movable. Errors of its own, besides those of Run:
+  //   kAborted, IsLost()  it is not listed (any more), or was out of reach for `write_grace` since
+  //                       it was first missed (soft: `give_up_after`); who asks again then is
+  //                       answered within a second or so
+  runtime::Task<absl::Status> RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
+                                          RunOptions options, runtime::Deadline deadline);
 
   // Sessions of ours that the server of `binding` may still hold, though we have lost or left them:
   // what they have open there is in the way of who removes or renames it, and a removed name stays

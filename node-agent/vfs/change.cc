@@ -1,20 +1,48 @@
 #include "node-agent/vfs/change.h"
 
+#include <errno.h>
+
 #include <algorithm>
+#include <string>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/session.h"
+#include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/sip_hash.h"
 
 namespace dfscsi::vfs {
 
-uint64_t ServerKeyOf(const dfs::Binding& binding) {
-  const std::string name = absl::AsciiStrToLower(
-      absl::StrCat(binding.tree->session().connection().host(), "/", binding.tree->share()));
+namespace {
+
+constexpr char kElsewhereUrl[] = "dfscsi/elsewhere";
+
+uint64_t KeyOf(absl::string_view host, absl::string_view share) {
+  const std::string name = absl::AsciiStrToLower(absl::StrCat(host, "/", share));
   return std::max<uint64_t>(1, SipHash(SipKey{}, name));
+}
+
+}  // namespace
+
+uint64_t ServerKeyOf(const dfs::Binding& binding) {
+  return KeyOf(binding.tree->session().connection().host(), binding.tree->share());
+}
+
+uint64_t ServerKeyOf(const dfs::DfsPath& target) {
+  return KeyOf(target.HostName(), target.share());
+}
+
+absl::Status Elsewhere() {
+  absl::Status status = ErrnoError(ESTALE, "what it is about is on another server");
+  status.SetPayload(kElsewhereUrl, absl::Cord());
+  return status;
+}
+
+bool IsElsewhere(const absl::Status& status) {
+  return status.GetPayload(kElsewhereUrl).has_value();
 }
 
 bool IsAnswerLost(const absl::Status& status) {

@@ -54,6 +54,13 @@ class ChangeJournal {
 
 // Which server, and which of its shares, a binding leads to: never 0, and the same in every agent.
 uint64_t ServerKeyOf(const dfs::Binding& binding);
+// Of the same, as a referral names it.
+uint64_t ServerKeyOf(const dfs::DfsPath& target);
+
+// What an operation of dfs::Client::Run returns that can only be run on one server, and was not:
+// it is for RunOnTarget. ESTALE to whom nobody runs it there.
+absl::Status Elsewhere();
+bool IsElsewhere(const absl::Status& status);
 
 // True if an answer is missing, or says that the session went while it was under way: what was
 // asked for may have been done.

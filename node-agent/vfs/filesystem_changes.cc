@@ -30,6 +30,8 @@ using smb::wire::NtStatusOf;
 
 namespace {
 
+constexpr char kDeadAgents[] = "sent by a dead agent, and its server does not say what was done";
+
 // `path` with another last component.
 std::u16string Sibling(const std::u16string& path, const std::u16string& name) {
   const size_t end = path.rfind(u'\\');
@@ -57,9 +59,20 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   bool replayed = false;
   do {
     replayed = replayed || absl::IsAborted(status);
-    status = co_await client_.Run(
-        path, [this, change](dfs::Binding binding) { return Attempt(std::move(binding), change); },
-        {.held_epoch = change->held_epoch, .movable = false, .repeatable = false}, deadline);
+    const Call attempt = [this, change](dfs::Binding binding) {
+      return Attempt(std::move(binding), change);
+    };
+    const dfs::RunOptions options{
+        .held_epoch = change->held_epoch, .movable = false, .repeatable = false};
+    status = co_await client_.Run(path, attempt, options, deadline);
+    if (IsElsewhere(status)) {
+      const bool was_sent = change->sent_before != 0;
+      const uint64_t server_key = was_sent ? change->sent_before : change->file->server_key();
+      status = co_await RunOnServer(path, server_key, attempt, options, deadline);
+      if (!change->sent && dfs::IsLost(status)) {
+        co_return was_sent ? UnknownChange(kDeadAgents) : GiveUpServer(*change->file);
+      }
+    }
     if (!change->sent || !absl::IsAborted(status)) {
       co_return replayed && !IsNameMoved(status) ? OutcomeOfReplay(status) : status;
     }
@@ -92,7 +105,8 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
           (co_await binding.tree->Stat(binding.path, Deadline::Never())).status();
       if (NtStatusOf(here) == NtStatus::kPathNotCovered) co_return here;
       if (IsAnswerLost(here)) co_return absl::UnavailableError(here.message());
-      co_return UnknownChange("sent by a dead agent, and its server does not say what was done");
+      if (change->can_tell) co_return Elsewhere();
+      co_return UnknownChange(kDeadAgents);
     }
     ++counters_.lost_answers;
     const absl::Status status = co_await Settle(std::move(binding), change);

@@ -353,6 +353,11 @@ class Filesystem::Impl {
                                         Call call, dfs::RunOptions options,
                                         runtime::Deadline deadline);
   absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
+  // What is Elsewhere(): Client::RunOnTarget() for the server of this key.
+  runtime::Task<absl::Status> RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
+                                          dfs::RunOptions options, runtime::Deadline deadline);
+  // That server was waited for in vain. ESTALE.
+  absl::Status GiveUpServer(OpenFile& file);
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.

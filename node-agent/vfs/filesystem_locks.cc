@@ -168,6 +168,9 @@ Task<void> Filesystem::Impl::HoldAgain(state::NodeId node, std::shared_ptr<FileL
     // Its own server first: there others look for them.
     if (locks->binding.tree != nullptr) {
       status = co_await client_.RunOnOwn(path, HeldOn(node, *locks), by_name, never);
+    } else if (locks->holder->server_key() != 0) {
+      // A dead agent's.
+      status = co_await RunOnServer(path, locks->holder->server_key(), by_name, {}, never);
     }
     if (!status.ok() && !IsNameMoved(status)) {
       status = co_await client_.Run(

@@ -24,14 +24,14 @@ inline constexpr uint64_t kOther = 999;  // Another machine's open.
 inline constexpr uint64_t kEnd = INT64_MAX;
 
 struct LocksTest : public ::testing::Test {
-  explicit LocksTest(const Options& options = {}) {
+  explicit LocksTest(const Options& options = {}, const dfs::ClientOptions& client = {}) {
     lab.OnBoth([](testing::ScriptedShare& share) {
       share.writable = true;
       share.AddText("file", "0123456789");
       share.AddText("beside", "beside");
     });
     for (const char* name : {"t1", "t2"}) lab.server(name).options().appends = false;
-    lab.Mount("//root1/dfs", options);
+    lab.Mount("//root1/dfs", options, client);
     fh = OpenIt();
   }
   state::FileHandle OpenIt(int flags = O_RDWR, const char* path = "two/file") {

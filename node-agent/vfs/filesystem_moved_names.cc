@@ -58,14 +58,31 @@ Task<absl::Status> Filesystem::Impl::RunByName(
   while (true) {
     const uint64_t since = names_->now();
     options.held_epoch = file->epoch();
-    const absl::Status status = co_await client_.Run(
-        path,
-        [&](dfs::Binding binding) { return ByName(file, &path, since, std::move(binding), &call); },
-        options, deadline);
+    const Call by_name = [&](dfs::Binding binding) {
+      return ByName(file, &path, since, std::move(binding), &call);
+    };
+    absl::Status status = co_await client_.Run(path, by_name, options, deadline);
+    if (IsElsewhere(status)) {
+      status = co_await RunOnServer(path, file->server_key(), by_name, options, deadline);
+      if (dfs::IsLost(status)) status = GiveUpServer(*file);
+    }
     if (!IsNameMoved(status)) co_return status;
     CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
     CO_ASSIGN_OR_RETURN(path, name_of());
   }
+}
+
+Task<absl::Status> Filesystem::Impl::RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
+                                                 dfs::RunOptions options, Deadline deadline) {
+  return client_.RunOnTarget(
+      std::move(path),
+      [server_key](const dfs::DfsPath& target) { return ServerKeyOf(target) == server_key; },
+      std::move(call), options, std::move(deadline));
+}
+
+absl::Status Filesystem::Impl::GiveUpServer(OpenFile& file) {
+  if (file.GiveUpServer()) ++counters_.stale_handles;
+  return ErrnoError(ESTALE, "its server did not come back in time");
 }
 
 Task<absl::Status> Filesystem::Impl::RunOnFile(state::FileHandle fh, std::shared_ptr<OpenFile> file,

@@ -37,8 +37,10 @@ namespace dfscsi::vfs {
 //   elsewhere, or another id: the same size and last-write time as
 //   last seen, and nothing was written through this handle           it goes on there
 //   a different file, or none                                        ESTALE, for ever
-//   elsewhere, and this mount has made another file of its name
-//   on some server since it was opened: it is that one, most likely  ESTALE, for ever
+//   elsewhere, and something was written through this handle, or
+//   this mount has made another file of its name on some server
+//   since it was opened: it is that one, most likely                 its own server is waited for
+//                                                                    (write_grace); then ESTALE
 // Opening it again never creates, truncates or deletes anything. While a WRITE is out whose answer
 // has not come, the handle does not leave its server.
 class OpenFile {
@@ -140,6 +142,11 @@ class OpenFile {
   // Its server is lost with all that was sent there, and that will be sent anew: other copies are
   // the file, if they are as it was before. REQUIRES: may_be_replayed().
   void GiveUpSent() { written_ = false; }
+  // No other server can have the file that this is: what is to be done through it is done there, or
+  // waits for it (IsElsewhere).
+  bool IsBoundToServer() const { return server_key_ != 0 && (written_ || has_another_); }
+  // It was waited for in vain: ESTALE, for ever. False: it was stale before.
+  bool GiveUpServer();
   const state::NodeIdentity& identity() const { return identity_; }
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
@@ -233,6 +240,9 @@ class OpenFile {
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
   // Of Rebind(): true if the durable handle was taken up, and nothing else is to be done.
   runtime::Task<absl::StatusOr<bool>> TakeUpOn(dfs::Binding binding, runtime::Deadline deadline);
+  // Where it is not to be opened: that server's word that the path is not its own, or Elsewhere().
+  static runtime::Task<absl::Status> CoversOrElsewhere(dfs::Binding binding,
+                                                       runtime::Deadline deadline);
   // Whether what was just opened is still the file.
   bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
   // `tree` must live until this returns or is destroyed.
