@@ -353,6 +353,10 @@ class Filesystem::Impl {
                                         Call call, dfs::RunOptions options,
                                         runtime::Deadline deadline);
   absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
+  // Opens the node's file by the name that it has: again by its new one, if that was changed while
+  // it was opened by the former. ESTALE: it was removed.
+  runtime::Task<absl::StatusOr<std::shared_ptr<OpenFile>>> OpenNode(state::NodeId node, int flags,
+                                                                    runtime::Deadline deadline);
   // What is Elsewhere(): Client::RunOnTarget() for the server of this key.
   runtime::Task<absl::Status> RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
                                           dfs::RunOptions options, runtime::Deadline deadline);

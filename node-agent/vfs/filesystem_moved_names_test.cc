@@ -107,6 +107,23 @@ TEST_P(MovedNamesTest, WhatIsOpenGoesOnThoughTheConnectionIsLostInTheAnswer) {
   Both(GetParam(), nullptr, /*changes_first=*/false, 300);
 }
 
+TEST_P(MovedNamesTest, WhoOpensItMeanwhileOpensNoOther) {
+  lab_.server("t1").AddRule(
+      {.command = Command::kSetInfo, .times = 1, .action = {.delay = absl::Seconds(2)}});
+  const state::NodeId node = lab_.Walk("file");
+  std::unique_ptr<runtime::TaskGroup> group;
+  lab_.lab().agent().RunNow([&] {
+    group = std::make_unique<runtime::TaskGroup>();
+    group->Spawn(RunChange(&lab_.filesystem(), GetParam(), nullptr, &changed_));
+  });
+  lab_.RunFor(absl::Seconds(1));  // It is executed, and not answered.
+  const absl::StatusOr<OpenReply> open = lab_.Open(node, O_RDONLY);
+  ASSERT_EQ(open.status(), absl::OkStatus());  // Of what is open: a hidden file, if it is removed.
+  EXPECT_EQ(*lab_.Read(open->fh, 0, 10), "0123456789");
+  EXPECT_EQ(changed_, absl::OkStatus());
+  lab_.lab().agent().RunNow([&] { group.reset(); });
+}
+
 TEST_P(MovedNamesTest, ItsLocksGoOnToo) {
   ASSERT_EQ(lab_.Change([&](Deadline until) {
     return lab_.filesystem().SetLock(
