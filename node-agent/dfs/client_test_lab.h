@@ -120,6 +120,7 @@ class ClientLab {
     size_t client = 0;
     RunOptions run = {};
     bool keep_tree = false;
+    std::string target;                                // RunOnTarget() of this host; empty: Run().
     absl::Duration within = absl::InfiniteDuration();  // The deadline.
   };
   CallPtr Start(const std::string& path, CallOptions options) {
@@ -191,7 +192,14 @@ class ClientLab {
       return Stat::On(std::move(binding), call, keep);
     };
     const runtime::Deadline deadline = call->cancel.deadline().Within(options.within);
-    call->status = co_await client.Run(std::move(path), std::move(stat), options.run, deadline);
+    if (options.target.empty()) {
+      call->status = co_await client.Run(std::move(path), std::move(stat), options.run, deadline);
+    } else {
+      call->status = co_await client.RunOnTarget(
+          std::move(path),
+          [host = options.target](const DfsPath& target) { return target.HostName() == host; },
+          std::move(stat), options.run, deadline);
+    }
     call->ended = runtime::Loop::Current().Now();
     call->done = true;
   }
