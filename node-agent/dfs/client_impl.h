@@ -41,8 +41,7 @@ class Client::Impl {
                                        runtime::Deadline deadline);
   runtime::Task<absl::Status> RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
                                           RunOptions options, runtime::Deadline deadline);
-  // Not a coroutine itself.
-  runtime::Task<void> EndFormerSessions(const Binding& binding, const runtime::Deadline& deadline);
+  runtime::Task<void> EndFormerSessions(Binding binding, runtime::Deadline deadline);
   bool IsKnownLink(const DfsPath& path) const;
   void NoteLink(const DfsPath& path);
   void ForgetLink(const DfsPath& path);

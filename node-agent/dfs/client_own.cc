@@ -91,12 +91,12 @@ Task<absl::Status> Client::Impl::RunOnTarget(DfsPath path, TargetPredicate is_ow
   }
 }
 
-Task<void> Client::Impl::EndFormerSessions(const Binding& binding, const Deadline& deadline) {
+Task<void> Client::Impl::EndFormerSessions(Binding binding, Deadline deadline) {
   // A server that hangs in one of them is not waited for by every change.
   constexpr absl::Duration kEndWithin = absl::Seconds(5);
   std::string host = HostOf(binding.tree->session().connection());
-  return own_server_.EndFormerSessions(std::move(host), binding.tree->share(),
-                                       deadline.Within(kEndWithin));
+  co_await own_server_.EndFormerSessions(std::move(host), binding.tree->share(),
+                                         deadline.Within(kEndWithin));
 }
 
 std::string Client::Impl::HostOf(smb::Connection& connection) {

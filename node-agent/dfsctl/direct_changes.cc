@@ -189,31 +189,36 @@ Task<absl::Status> Copy(dfs::Client* client, dfs::DfsPath target, Input* input) 
 
 // ---- Making folders ----
 
+Task<absl::Status> MakeFolderOn(dfs::Binding binding, bool is_link) {
+  if (is_link) co_return smb::wire::ToStatus(NtStatus::kObjectNameCollision, "CREATE");
+  co_return (co_await binding.tree->MakeDirectory(binding.path, Deadline::After(kAnswerTime)))
+      .status();
+}
+
+Task<absl::Status> LookForFolderOn(dfs::Binding binding, bool* is_folder) {
+  CO_ASSIGN_OR_RETURN(const smb::FileStatus there,
+                      co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
+  *is_folder = there.attributes.Has(smb::wire::kAttributeDirectory);
+  co_return absl::OkStatus();
+}
+
 // OK also if it is there, and is a folder, where `may_be_there`.
 Task<absl::Status> MakeFolder(dfs::Client* client, dfs::DfsPath path, bool may_be_there) {
   const absl::Status status = co_await client->Run(
       path,
-      [&path](dfs::Binding binding) -> Task<absl::Status> {
-        if (binding.link_components == path.size()) {
-          co_return smb::wire::ToStatus(NtStatus::kObjectNameCollision, "CREATE");
-        }
-        co_return (co_await binding.tree->MakeDirectory(binding.path, Deadline::After(kAnswerTime)))
-            .status();
+      [&path](dfs::Binding binding) {
+        const bool is_link = binding.link_components == path.size();
+        return MakeFolderOn(std::move(binding), is_link);
       },
       {.repeatable = false}, Deadline::Never());
   if (NtStatusOf(status) != NtStatus::kObjectNameCollision) co_return Of(path, status);
   bool is_folder = false;
-  CO_RETURN_IF_ERROR(
-      Of(path, co_await client->Run(
-                   path,
-                   [&](dfs::Binding binding) -> Task<absl::Status> {
-                     CO_ASSIGN_OR_RETURN(
-                         const smb::FileStatus there,
-                         co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
-                     is_folder = there.attributes.Has(smb::wire::kAttributeDirectory);
-                     co_return absl::OkStatus();
-                   },
-                   {}, Deadline::Never())));
+  CO_RETURN_IF_ERROR(Of(path, co_await client->Run(
+                                  path,
+                                  [&is_folder](dfs::Binding binding) {
+                                    return LookForFolderOn(std::move(binding), &is_folder);
+                                  },
+                                  {}, Deadline::Never())));
   if (is_folder && may_be_there) co_return absl::OkStatus();
   if (is_folder) {
     co_return Of(path, Refused("is there already", agent::v1::FAILURE_REASON_UNSPECIFIED));

@@ -67,15 +67,18 @@ Task<absl::Status> ListOn(dfs::Binding binding, std::vector<Entry>* entries) {
   }
 }
 
+Task<absl::Status> RemoveNameOn(dfs::Binding binding, bool is_link, smb::FileType type) {
+  if (is_link) co_return Refused("a DFS link or a share is not removed", agent::v1::BAD_ARGUMENT);
+  co_return co_await binding.tree->Remove(binding.path, type, Deadline::After(kAnswerTime));
+}
+
 // One name. A link, or a share, is not a thing of its server's files.
 Task<absl::Status> RemoveName(dfs::Client* client, dfs::DfsPath path, smb::FileType type) {
   co_return co_await client->Run(
       path,
-      [&path, type](dfs::Binding binding) -> Task<absl::Status> {
-        if (binding.link_components == path.size()) {
-          co_return Refused("a DFS link or a share is not removed", agent::v1::BAD_ARGUMENT);
-        }
-        co_return co_await binding.tree->Remove(binding.path, type, Deadline::After(kAnswerTime));
+      [&path, type](dfs::Binding binding) {
+        const bool is_link = binding.link_components == path.size();
+        return RemoveNameOn(std::move(binding), is_link, type);
       },
       {.repeatable = false}, Deadline::Never());
 }
@@ -101,33 +104,35 @@ Task<absl::Status> RemoveTree(dfs::Client* client, dfs::DfsPath path) {
   co_return Of(path, co_await RemoveName(client, path, smb::FileType::kDirectory));
 }
 
+// What it is, but for its name. `is_link`: the path leads there and ends.
+Task<absl::Status> LookOn(dfs::Binding binding, bool is_link, Entry* entry) {
+  *entry = {.is_link = is_link};
+  CO_ASSIGN_OR_RETURN(const smb::FileStatus there,
+                      co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
+  const bool reparse = there.attributes.Has(smb::wire::kAttributeReparsePoint);
+  entry->is_link |= reparse && smb::wire::IsDfsTag(there.reparse_tag);
+  if (there.attributes.Has(smb::wire::kAttributeDirectory)) {
+    entry->type = smb::FileType::kDirectory;
+    entry->has_content = !reparse;
+  }
+  co_return absl::OkStatus();
+}
+
 }  // namespace
 
 Task<absl::Status> RemovePath(dfs::Client* client, dfs::DfsPath path, bool with_content) {
-  smb::FileType type = smb::FileType::kFile;
-  bool has_content = false;
-  bool is_link = false;
-  CO_RETURN_IF_ERROR(
-      Of(path, co_await client->Run(
-                   path,
-                   [&](dfs::Binding binding) -> Task<absl::Status> {
-                     is_link = binding.link_components == path.size();
-                     CO_ASSIGN_OR_RETURN(
-                         const smb::FileStatus there,
-                         co_await binding.tree->Stat(binding.path, Deadline::After(kAnswerTime)));
-                     const bool reparse = there.attributes.Has(smb::wire::kAttributeReparsePoint);
-                     is_link |= reparse && smb::wire::IsDfsTag(there.reparse_tag);
-                     if (there.attributes.Has(smb::wire::kAttributeDirectory)) {
-                       type = smb::FileType::kDirectory;
-                       has_content = !reparse;
-                     }
-                     co_return absl::OkStatus();
-                   },
-                   {}, Deadline::Never())));
-  if (is_link) {
+  Entry entry;
+  CO_RETURN_IF_ERROR(Of(path, co_await client->Run(
+                                  path,
+                                  [&path, &entry](dfs::Binding binding) {
+                                    const bool is_link = binding.link_components == path.size();
+                                    return LookOn(std::move(binding), is_link, &entry);
+                                  },
+                                  {}, Deadline::Never())));
+  if (entry.is_link) {
     co_return Of(path, Refused("a DFS link or a share is not removed", agent::v1::BAD_ARGUMENT));
   }
-  if (!has_content) co_return Of(path, co_await RemoveName(client, path, type));
+  if (!entry.has_content) co_return Of(path, co_await RemoveName(client, path, entry.type));
   if (!with_content) {
     co_return Of(path,
                  Refused("is a folder; -r removes it and what is in it", agent::v1::MISSING_PATH));

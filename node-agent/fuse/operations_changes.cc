@@ -96,8 +96,8 @@ vfs::AttributesChange ChangeOf(const struct stat& wanted, int to_set, const fuse
 
 Task<void> RunSetAttributes(vfs::Filesystem* filesystem, AttributesReply reply, NodeId node,
                             vfs::AttributesChange change) {
-  absl::StatusOr<vfs::AttributesReply> attributes = co_await filesystem->SetAttributes(
-      node, std::move(change), reply.journal(), reply.deadline());
+  absl::StatusOr<vfs::AttributesReply> attributes =
+      co_await filesystem->SetAttributes(node, change, reply.journal(), reply.deadline());
   if (attributes.ok()) {
     reply.Send(*attributes);
   } else {

@@ -69,10 +69,18 @@ Session::~Session() {
 runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Session::Setup(
     std::shared_ptr<Connection> connection, AuthenticatorFactory& authenticators,
     Credential credential, uint64_t previous_session_id, runtime::Deadline deadline) {
+  // A coroutine of its own: it takes no reference.
+  struct Beginning {
+    static runtime::Task<absl::StatusOr<std::shared_ptr<Session>>> Run(
+        std::shared_ptr<Session> session, uint64_t previous_session_id,
+        runtime::Deadline deadline) {
+      CO_RETURN_IF_ERROR(co_await session->Authenticate(previous_session_id, deadline));
+      co_return session;
+    }
+  };
   auto session =
       std::make_shared<Session>(std::move(connection), authenticators, std::move(credential));
-  CO_RETURN_IF_ERROR(co_await session->Authenticate(previous_session_id, deadline));
-  co_return session;
+  return Beginning::Run(std::move(session), previous_session_id, std::move(deadline));
 }
 
 // [MS-SMB2] 3.2.4.2.3, 3.2.5.3.

@@ -55,7 +55,7 @@ Tree::Tree(std::shared_ptr<Session> session, std::string share, uint32_t tree_id
     : session_(std::move(session)),
       share_(std::move(share)),
       tree_id_(tree_id),
-      response_(std::move(response)) {}
+      response_(response) {}
 
 Tree::~Tree() {
   if (!usable()) return;

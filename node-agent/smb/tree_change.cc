@@ -132,7 +132,7 @@ Task<absl::Status> Tree::DoRenamePath(std::u16string path, wire::RenameInformati
                    std::move(deadline));
   }
   const wire::RenameExInformation posix{.flags = wire::kRenameReplace | wire::kRenamePosix,
-                                        .target = rename.target};
+                                        .target = std::move(rename.target)};
   return OpenSetPosix(std::move(create), wire::FileInfoClass::kRenameEx,
                       Encoded(wire::EncodeRenameExInformation, posix), wire::FileInfoClass::kRename,
                       std::move(plain), std::move(deadline));
@@ -140,7 +140,7 @@ Task<absl::Status> Tree::DoRenamePath(std::u16string path, wire::RenameInformati
 
 Task<absl::Status> Tree::LinkPath(std::u16string path, wire::RenameInformation link,
                                   Deadline deadline) {
-  return OpenSet(
+  co_return co_await OpenSet(
       OpenToChange(std::move(path), wire::kAccessReadAttributes | wire::kAccessWriteAttributes),
       wire::FileInfoClass::kLink, Encoded(wire::EncodeRenameInformation, link),
       std::move(deadline));

@@ -162,8 +162,9 @@ Task<absl::StatusOr<std::vector<wire::ExtendedAttribute>>> Tree::GetExtendedAttr
 Task<absl::Status> Tree::SetExtendedAttributes(wire::FileId file_id,
                                                std::vector<wire::ExtendedAttribute> attributes,
                                                Deadline deadline) {
-  return SetInformation(file_id, wire::FileInfoClass::kFullEa,
-                        Encoded(wire::EncodeExtendedAttributes, attributes), std::move(deadline));
+  co_return co_await SetInformation(file_id, wire::FileInfoClass::kFullEa,
+                                    Encoded(wire::EncodeExtendedAttributes, attributes),
+                                    std::move(deadline));
 }
 
 Task<absl::Status> Tree::SetReparsePoint(wire::FileId file_id, wire::ReparseData reparse,

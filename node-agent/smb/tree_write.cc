@@ -170,14 +170,16 @@ Task<absl::Status> Tree::SetDisposition(wire::FileId file_id, bool remove, Deadl
 
 Task<absl::Status> Tree::Rename(wire::FileId file_id, wire::RenameInformation rename,
                                 Deadline deadline) {
-  return SetInformation(file_id, wire::FileInfoClass::kRename,
-                        Encoded(wire::EncodeRenameInformation, rename), std::move(deadline));
+  co_return co_await SetInformation(file_id, wire::FileInfoClass::kRename,
+                                    Encoded(wire::EncodeRenameInformation, rename),
+                                    std::move(deadline));
 }
 
 Task<absl::Status> Tree::Link(wire::FileId file_id, wire::RenameInformation link,
                               Deadline deadline) {
-  return SetInformation(file_id, wire::FileInfoClass::kLink,
-                        Encoded(wire::EncodeRenameInformation, link), std::move(deadline));
+  co_return co_await SetInformation(file_id, wire::FileInfoClass::kLink,
+                                    Encoded(wire::EncodeRenameInformation, link),
+                                    std::move(deadline));
 }
 
 // --- LOCK
@@ -185,6 +187,7 @@ Task<absl::Status> Tree::Link(wire::FileId file_id, wire::RenameInformation link
 Request Tree::MakeLock(wire::FileId file_id, std::vector<wire::LockElement> locks,
                        uint32_t sequence) {
   std::vector<wire::FileRange> ranges;
+  ranges.reserve(locks.size());
   for (const wire::LockElement& lock : locks) ranges.push_back({lock.offset, lock.length_bytes});
   const wire::LockRequest lock{
       .lock_sequence = sequence, .file_id = file_id, .locks = std::move(locks)};

@@ -14,7 +14,7 @@ absl::StatusOr<Heartbeat> Heartbeat::Map(int fd) {
 }
 
 std::atomic<uint64_t>& Heartbeat::Line(uint32_t line) const {
-  return *reinterpret_cast<std::atomic<uint64_t>*>(memory_.data() + line % kLines * 64);
+  return *reinterpret_cast<std::atomic<uint64_t>*>(memory_.data() + size_t{line % kLines} * 64);
 }
 
 void Heartbeat::Beat(uint32_t line) { Line(line).fetch_add(1, std::memory_order_relaxed); }

@@ -66,6 +66,7 @@ absl::StatusOr<NodeMemory> NodeMemory::Adopt(const EscrowNode& node, std::vector
 
 std::vector<int> NodeMemory::fds() const {
   std::vector<int> fds;
+  fds.reserve(fds_.size());
   for (const UniqueFd& fd : fds_) fds.push_back(fd.get());
   return fds;
 }
