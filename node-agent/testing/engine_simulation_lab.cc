@@ -46,8 +46,8 @@ std::string EntryName(int i) { return absl::StrCat("entry", i); }
 
 // --- A server
 
-Server::Server(runtime::SimWorld& world, runtime::SimHost& client, int index, std::string name,
-               const std::string& address)
+Server::Server(runtime::SimWorld& world, runtime::SimHost& client, int index,
+               const std::string& name, const std::string& address)
     : world_(world),
       client_(client),
       scripted_(name),

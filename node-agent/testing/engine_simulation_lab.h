@@ -37,7 +37,7 @@ std::string EntryName(int i);
 // A server, its machine and its process.
 class Server {
  public:
-  Server(runtime::SimWorld& world, runtime::SimHost& client, int index, std::string name,
+  Server(runtime::SimWorld& world, runtime::SimHost& client, int index, const std::string& name,
          const std::string& address);
   ~Server();
 

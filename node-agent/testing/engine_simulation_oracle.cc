@@ -11,7 +11,7 @@
 
 namespace dfscsi::simulation {
 
-void Oracle::Violation(std::string what) {
+void Oracle::Violation(const std::string& what) {
   world_.Log(absl::StrCat("VIOLATION ", what));
   violations_.push_back(absl::StrCat(
       absl::FormatDuration(world_.now() - (absl::UnixEpoch() + absl::Hours(24))), " ", what));

@@ -47,7 +47,7 @@ class Oracle {
 
   bool failed() const { return !violations_.empty(); }
   const std::vector<std::string>& violations() const { return violations_; }
-  void Violation(std::string what);
+  void Violation(const std::string& what);
 
   // `served_since`: since when nothing keeps the request from being answered.
   void CheckProgress(const RequestRecord& record, absl::Time served_since, absl::Time agent_since);

@@ -34,7 +34,7 @@ T As(const std::string& bytes, size_t offset = 0) {
 
 }  // namespace
 
-void Workload::Start(std::shared_ptr<Mount> mount, int applications) {
+void Workload::Start(const std::shared_ptr<Mount>& mount, int applications) {
   for (int i = 0; i < applications; ++i) {
     progress_.push_back({.mount = mount});
     ++running_;

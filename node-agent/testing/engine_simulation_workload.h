@@ -23,7 +23,7 @@ class Workload : public Applications {
  public:
   using Applications::Applications;
 
-  void Start(std::shared_ptr<Mount> mount, int applications);
+  void Start(const std::shared_ptr<Mount>& mount, int applications);
 
   // Visits that each application has completed; those of mounts that are gone stand still.
   struct Progress {

@@ -34,7 +34,7 @@ constexpr uint64_t kMostSteps = 30;
 
 // --- Who writes
 
-void Writers::Start(std::shared_ptr<Mount> mount, int writers) {
+void Writers::Start(const std::shared_ptr<Mount>& mount, int writers) {
   for (int i = 0; i < writers; ++i) {
     progress_.push_back({.mount = mount});
     ++running_;
@@ -239,7 +239,7 @@ std::string Writers::SomePath(const Visit& visit, bool directory) {
 std::string Writers::NewPath(Visit* visit) {
   // Few names, so that many are used again.
   const std::string directory = SomePath(*visit, /*directory=*/true);
-  const std::string name = absl::StrCat("n", Below(kMostNames));
+  std::string name = absl::StrCat("n", Below(kMostNames));
   if (Parent(directory) == "" && !directory.empty()) return absl::StrCat(directory, "/", name);
   return name;
 }

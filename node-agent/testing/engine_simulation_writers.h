@@ -30,7 +30,7 @@ class Writers : public ChangingApplications {
  public:
   using ChangingApplications::ChangingApplications;
 
-  void Start(std::shared_ptr<Mount> mount, int writers);
+  void Start(const std::shared_ptr<Mount>& mount, int writers);
 
   struct Progress {
     std::shared_ptr<Mount> mount;

@@ -24,6 +24,12 @@ namespace {
 
 constexpr double kTimeout = 1.0;
 
+// libfuse carries inodes and handles as integers.
+template <typename T>
+T* PointerIn(uint64_t carried) {
+  return reinterpret_cast<T*>(carried);  // NOLINT(performance-no-int-to-ptr): as libfuse has it.
+}
+
 // An inode is its O_PATH descriptor, found again by device and inode number.
 struct Inode {
   int fd = -1;
@@ -36,7 +42,7 @@ struct Folder {
   std::unordered_map<uint64_t, Inode*> by_number;  // One file system only.
   Inode root;
 
-  Inode& Get(fuse_ino_t ino) { return ino == FUSE_ROOT_ID ? root : *reinterpret_cast<Inode*>(ino); }
+  Inode& Get(fuse_ino_t ino) { return ino == FUSE_ROOT_ID ? root : *PointerIn<Inode>(ino); }
 };
 
 Folder& FolderOf(fuse_req_t request) { return *static_cast<Folder*>(fuse_req_userdata(request)); }
@@ -160,7 +166,7 @@ void OnOpendir(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
 
 void OnReaddirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
                    fuse_file_info* file) {
-  DIR* directory = reinterpret_cast<DIR*>(file->fh);
+  DIR* directory = PointerIn<DIR>(file->fh);
   if (offset != telldir(directory)) seekdir(directory, offset);
   std::vector<char> reply(size);
   size_t used = 0;
@@ -187,7 +193,7 @@ void OnReaddirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset
 }
 
 void OnReleasedir(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* file) {
-  closedir(reinterpret_cast<DIR*>(file->fh));
+  closedir(PointerIn<DIR>(file->fh));
   fuse_reply_err(request, 0);
 }
 

@@ -181,7 +181,7 @@ bool ScriptedConnection::Replayed(Call& call, const smb::wire::CreateRequest& re
     smb::wire::CreateResponse response;
     response.action = smb::wire::CreateAction::kCreated;
     GrantContexts(request, again, response);
-    ReplyOpened(call, request, std::move(again), std::move(response));
+    ReplyOpened(call, request, std::move(again), response);
     return true;
   }
   return false;
@@ -203,7 +203,7 @@ void ScriptedConnection::Reconnect(Call& call, const smb::wire::CreateRequest& r
     response.lease->state = lease == nullptr ? 0 : lease->state;
     response.lease->epoch = lease == nullptr ? 0 : lease->epoch;
   }
-  ReplyOpened(call, request, *std::move(open), std::move(response));
+  ReplyOpened(call, request, *std::move(open), response);
 }
 
 void ScriptedConnection::Create(Call& call) {
@@ -271,7 +271,7 @@ void ScriptedConnection::Create(Call& call) {
   open.delete_on_close = (request->options & smb::wire::kOptionDeleteOnClose) != 0;
   if (response.action != smb::wire::CreateAction::kOpened) RecordMutation(call, open);
   GrantContexts(*request, open, response);
-  ReplyOpened(call, *request, std::move(open), std::move(response));
+  ReplyOpened(call, *request, std::move(open), response);
 }
 
 }  // namespace dfscsi::testing

@@ -118,6 +118,7 @@ NtStatus ScriptedConnection::FileInformation(const ScriptedOpen& open, uint8_t i
     case FileInfoClass::kFullEa: {
       if (file.extended.empty()) return NtStatus::kNoEasOnFile;
       std::vector<smb::wire::ExtendedAttribute> extended;
+      extended.reserve(file.extended.size());
       for (const auto& [ea, value] : file.extended) extended.push_back({0, ea, value});
       smb::wire::EncodeExtendedAttributes(extended, writer);
       return NtStatus::kSuccess;

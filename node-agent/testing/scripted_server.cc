@@ -76,9 +76,9 @@ runtime::Task<void> ScriptedServer::Serve(runtime::SocketAddress on) {
   listening_.push_back(listening.address);
   runtime::TaskGroup connections;
   struct Serving {
-    static runtime::Task<void> Run(ScriptedServer& server, std::unique_ptr<runtime::Stream> stream,
+    static runtime::Task<void> Run(ScriptedServer* server, std::unique_ptr<runtime::Stream> stream,
                                    int number) {
-      ScriptedConnection connection(server, std::move(stream), number);
+      ScriptedConnection connection(*server, std::move(stream), number);
       co_await connection.Run();
     }
   };
@@ -87,7 +87,7 @@ runtime::Task<void> ScriptedServer::Serve(runtime::SocketAddress on) {
     auto stream = co_await (*listener)->Accept(runtime::Deadline::Never());
     if (!stream.ok()) co_return;
     connections.Spawn(
-        Serving::Run(*this, *std::move(stream), static_cast<int>(++connections_ever_)));
+        Serving::Run(this, *std::move(stream), static_cast<int>(++connections_ever_)));
   }
 }
 

@@ -81,8 +81,8 @@ void Answer(ScriptedConfig& config, const std::string& line) {
   fflush(stdout);
 }
 
-Task<void> FollowInput(runtime::RealLoop& loop, ScriptedConfig& config) {
-  const std::unique_ptr<runtime::FdWatch> watch = loop.Watch(STDIN_FILENO);
+Task<void> FollowInput(runtime::RealLoop* loop, ScriptedConfig* config) {
+  const std::unique_ptr<runtime::FdWatch> watch = loop->Watch(STDIN_FILENO);
   std::string pending;
   while (true) {
     // Ends with the input, or the process.
@@ -93,26 +93,26 @@ Task<void> FollowInput(runtime::RealLoop& loop, ScriptedConfig& config) {
     if (n < 0) continue;
     pending.append(bytes, static_cast<size_t>(n));
     for (size_t end = pending.find('\n'); end != std::string::npos; end = pending.find('\n')) {
-      Answer(config, pending.substr(0, end));
+      Answer(*config, pending.substr(0, end));
       pending.erase(0, end + 1);
     }
   }
 }
 
-Task<void> ServeAll(runtime::RealLoop& loop, ScriptedServer& server, ScriptedConfig& config,
-                    int& result) {
+Task<void> ServeAll(runtime::RealLoop* loop, ScriptedServer* server, ScriptedConfig* config,
+                    int* result) {
   runtime::TaskGroup serving;
-  for (const runtime::SocketAddress& address : config.listen()) {
-    serving.Spawn(server.Serve(address));
+  for (const runtime::SocketAddress& address : config->listen()) {
+    serving.Spawn(server->Serve(address));
   }
   // Serve() listens in its first turn, or not at all.
   (void)co_await runtime::Sleep(absl::Milliseconds(1), Deadline::Never());
-  for (const runtime::SocketAddress& address : server.listening()) {
+  for (const runtime::SocketAddress& address : server->listening()) {
     printf("listening %s\n", address.ToString().c_str());
   }
   fflush(stdout);
-  if (server.listening().size() != config.listen().size()) {
-    result = 1;
+  if (server->listening().size() != config->listen().size()) {
+    *result = 1;
     co_return;
   }
   serving.Spawn(FollowInput(loop, config));
@@ -146,7 +146,7 @@ int Main(int argc, char** argv) {
   }
   int result = 0;
   runtime::RealLoop loop;
-  loop.RunUntilDone(ServeAll(loop, server, config, result));
+  loop.RunUntilDone(ServeAll(&loop, &server, &config, &result));
   return result;
 }
 
