@@ -13,12 +13,12 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/agent/agent.h"
-#include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
 #include "node-agent/agent/metrics.h"
 #include "node-agent/agent/mount_difference.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/bound_link.h"
 #include "node-agent/fuse/init_flags.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/nt_status.h"
@@ -311,7 +311,7 @@ Task<absl::Status> Agent::ListMounts(v1::ListMountsRequest request,
     mount->set_inodes(known.served->tables().inodes().size());
     mount->set_open_files(known.served->tables().handles().size());
     mount->set_requests_in_flight(known.served->session().in_flight());
-    mount->set_serving(LinkOf(known.served->client(), known.served->client().source()).target);
+    mount->set_serving(dfs::LinkOf(known.served->client(), known.served->client().source()).target);
     for (const dfs::Client::BoundLink& link : known.served->client().ListLinks()) {
       v1::Mount::Link* const listed = mount->add_links();
       listed->set_prefix(link.prefix);

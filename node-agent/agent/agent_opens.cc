@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "node-agent/agent/agent.h"
-#include "node-agent/agent/bound_link.h"
 #include "node-agent/agent/failure.h"
 #include "node-agent/base/log.h"
+#include "node-agent/dfs/bound_link.h"
 #include "node-agent/vfs/lock_model.h"
 
 namespace dfscsi::agent {
@@ -53,7 +53,7 @@ void ListOpensOf(ServedMount& mount, const std::string& mount_point,
         v1::OpenFile& file = files[{path, record.node, mode, share}];
         if (file.opens() == 0) {
           const dfs::Client::BoundLink link =
-              LinkOf(mount.client(), PathBelow(mount.client().source(), path));
+              dfs::LinkOf(mount.client(), dfs::PathBelow(mount.client().source(), path));
           file.set_mount_point(mount_point);
           file.set_path(path);
           file.set_link(link.prefix);
@@ -73,7 +73,7 @@ v1::FileLock* AddLock(ServedMount& mount, const std::string& mount_point, state:
                       v1::ListLocksResponse* response) {
   const std::string path = mount.tables().inodes().Path(node).value_or("");
   const dfs::Client::BoundLink link =
-      LinkOf(mount.client(), PathBelow(mount.client().source(), path));
+      dfs::LinkOf(mount.client(), dfs::PathBelow(mount.client().source(), path));
   v1::FileLock* const lock = response->add_locks();
   lock->set_mount_point(mount_point);
   lock->set_path(path);

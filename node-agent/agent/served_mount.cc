@@ -10,9 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "node-agent/agent/bound_link.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/bound_link.h"
 #include "node-agent/dfs/target_policy.h"
 #include "node-agent/state/vault.h"
 
@@ -112,8 +112,10 @@ absl::StatusOr<std::unique_ptr<ServedMount>> ServedMount::Make(Engine& engine, M
   mount->client_ =
       std::make_unique<dfs::Client>(p.source, p.credential, std::move(options), *mount->pool_,
                                     engine.cache, engine.domains, engine.health);
+  vfs::Options vfs = p.options.vfs;
+  vfs.name_in_log = absl::StrCat("mount ", entry.mount_id, " (", entry.mount_point, ")");
   mount->filesystem_ =
-      std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, p.options.vfs);
+      std::make_unique<vfs::Filesystem>(*mount->client_, *mount->tables_, *mount, std::move(vfs));
 
   UniqueFd fd(fcntl(fuse_fd, F_DUPFD_CLOEXEC, 0));
   if (!fd) return absl::ErrnoToStatus(errno, "duplicating the mount's fd");
@@ -147,7 +149,8 @@ void ServedMount::LogSlow(const fuse::SlowRequest& request) {
   const std::string below = tables_->inodes().Contains(request.node)
                                 ? tables_->inodes().Path(request.node).value_or("")
                                 : "";
-  const dfs::Client::BoundLink link = LinkOf(*client_, PathBelow(client_->source(), below));
+  const dfs::Client::BoundLink link =
+      dfs::LinkOf(*client_, dfs::PathBelow(client_->source(), below));
   std::string line = absl::StrFormat(
       "mount %d: %s%s %s %.1f s: %s on %s, %s", mount_id_, OpcodeName(request.opcode),
       request.behind ? " (behind its answer)" : "", request.answered ? "took" : "waits since",

@@ -196,8 +196,14 @@ Task<absl::Status> Filesystem::Impl::WriteOrBehind(state::FileHandle fh, uint64_
 
 void Filesystem::Impl::KeepError(state::FileHandle fh, const absl::Status& status) {
   ++counters_.early_failures;
-  LogError("a write that was acknowledged has failed: ", status.message());
-  if (!tables_.handles().Contains(fh)) return;
+  const bool known = tables_.handles().Contains(fh);
+  const auto open = files_.find(fh);
+  absl::StatusOr<dfs::DfsPath> path =
+      known ? PathOf(tables_.handles().Get(fh).node) : absl::NotFoundError("no such handle");
+  if (!path.ok() && open != files_.end()) path = open->second->path();  // Its name was removed.
+  LogError(InLog(path.ok() ? *path : client_.source()),
+           "a write that was acknowledged has failed: ", status.message());
+  if (!known) return;
   const uint32_t flags = Load(tables_.handles().Get(fh).flags);
   if ((flags & kHandleErrorMask) != 0) return;  // One is told; of several the first.
   const auto error = static_cast<uint32_t>(KeptErrnoOf(status));

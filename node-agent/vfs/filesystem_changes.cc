@@ -70,7 +70,7 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
       const uint64_t server_key = was_sent ? change->sent_before : change->file->server_key();
       status = co_await RunOnServer(path, server_key, attempt, options, deadline);
       if (!change->sent && dfs::IsLost(status)) {
-        co_return was_sent ? UnknownChange(kDeadAgents) : GiveUpServer(*change->file);
+        co_return was_sent ? UnknownChange(path, kDeadAgents) : GiveUpServer(*change->file);
       }
     }
     if (!change->sent || !absl::IsAborted(status)) {
@@ -87,12 +87,13 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   } while (NtStatusOf(status) == NtStatus::kPathNotCovered ||
            (absl::IsAborted(status) && change->replays != nullptr && change->replays()));
   if (!absl::IsAborted(status)) co_return status;
-  co_return UnknownChange("its answer was lost, and its server does not say what was done");
+  co_return UnknownChange(path, "its answer was lost, and its server does not say what was done");
 }
 
-absl::Status Filesystem::Impl::UnknownChange(const char* why) {
+absl::Status Filesystem::Impl::UnknownChange(const dfs::DfsPath& path, const char* why) {
   ++counters_.unknown_changes;
-  LogWarning("nobody knows whether a change was made, which is answered with EIO: ", why);
+  LogWarning(InLog(path),
+             "nobody knows whether a change was made, which is answered with EIO: ", why);
   return ErrnoError(EIO, why);
 }
 
@@ -106,7 +107,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
       if (NtStatusOf(here) == NtStatus::kPathNotCovered) co_return here;
       if (IsAnswerLost(here)) co_return absl::UnavailableError(here.message());
       if (change->can_tell) co_return Elsewhere();
-      co_return UnknownChange(kDeadAgents);
+      co_return UnknownChange(*change->path, kDeadAgents);
     }
     ++counters_.lost_answers;
     const absl::Status status = co_await Settle(std::move(binding), change);
@@ -144,7 +145,8 @@ Task<absl::Status> Filesystem::Impl::Settle(dfs::Binding binding, Change* change
       co_return verdict.status();
     }
     if (*verdict == Verdict::kUnknown) {
-      co_return UnknownChange("its answer was lost, and the server does not show what was done");
+      co_return UnknownChange(*change->path,
+                              "its answer was lost, and the server does not show what was done");
     }
     if (*verdict == Verdict::kDone) {
       change->sent = false;

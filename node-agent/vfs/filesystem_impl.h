@@ -258,6 +258,8 @@ class Filesystem::Impl {
   static absl::StatusOr<std::string> WireName(std::string_view name);
   // The path of the user's words that leads to a node. ESTALE: the node is gone.
   absl::StatusOr<dfs::DfsPath> PathOf(state::NodeId node) const;
+  // How a line of the log begins that is about this path: its mount and its link, not its name.
+  std::string InLog(const dfs::DfsPath& path) const;
   uint64_t InodeNumber(const dfs::DfsPath& path) const;
   // The node of `name`, made if it is new. Counts no lookup. ESTALE, ENAMETOOLONG, ENFILE.
   // `ino`: that of a new node, if it is not to be the path's.
@@ -571,7 +573,7 @@ class Filesystem::Impl {
   // change->attempt(), of what is made through a handle.
   runtime::Task<absl::Status> AttemptByName(dfs::Binding binding, Change* change);
   // EIO; counted, and said in the log.
-  absl::Status UnknownChange(const char* why);
+  absl::Status UnknownChange(const dfs::DfsPath& path, const char* why);
   runtime::Task<absl::Status> Attempt(dfs::Binding binding, Change* change);
   runtime::Task<absl::Status> Settle(dfs::Binding binding, Change* change);
   // failover_writes=replay: whether what `fh` has under way may go to another server, now that its

@@ -3,10 +3,13 @@
 #include <errno.h>
 
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/bound_link.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/wire/file_name.h"
 #include "node-agent/smb/wire/utf16.h"
@@ -24,6 +27,12 @@ absl::StatusOr<std::string> Filesystem::Impl::WireName(std::string_view name) {
   if (absl::IsInvalidArgument(status)) return ErrnoError(EILSEQ, "a name that is not UTF-8");
   RETURN_IF_ERROR(status);
   return smb::wire::Utf16ToUtf8(wire);
+}
+
+std::string Filesystem::Impl::InLog(const dfs::DfsPath& path) const {
+  const std::string link = dfs::LinkOf(client_, path).prefix;
+  return absl::StrCat(options_.name_in_log, ": ", link.empty() ? client_.source().ToString() : link,
+                      ": ");
 }
 
 absl::StatusOr<dfs::DfsPath> Filesystem::Impl::PathOf(state::NodeId node) const {

@@ -5,6 +5,8 @@
 
 #include <sys/types.h>
 
+#include <string>
+
 #include "absl/time/time.h"
 #include "node-agent/vfs/sip_hash.h"
 
@@ -44,6 +46,7 @@ struct Options {
   // Inode numbers and directory streams are hashed with it. The same for the life of a volume:
   // inode numbers then survive an unmount, and every agent that takes the mount over must use it.
   SipKey key = {};
+  std::string name_in_log = "a mount";  // "mount 7 (/mnt/dfs)".
 };
 
 }  // namespace dfscsi::vfs

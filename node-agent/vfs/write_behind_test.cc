@@ -26,6 +26,8 @@ using runtime::Deadline;
 using runtime::Task;
 using smb::wire::Command;
 using smb::wire::NtStatus;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::ScriptedShare;
 
 TEST_F(WriteBehindTest, UnderALeaseAWriterDoesNotWaitForTheServer) {
@@ -369,7 +371,9 @@ TEST_F(WriteBehindTest, AnErrorIsToldOnceToTheHandleThatWrote) {
   for (const auto& c : kCases) {
     SCOPED_TRACE(c.name);
     lab.server("t1").ClearRules();
-    Mount("//t1/share");
+    Options options;
+    options.name_in_log = "mount 7 (/mnt)";
+    Mount("//t1/share", std::move(options));
     const state::FileHandle fh = MustOpen("file");
     const state::FileHandle second = MustOpen("file");
     const state::FileHandle third = MustOpen("file");
@@ -378,12 +382,17 @@ TEST_F(WriteBehindTest, AnErrorIsToldOnceToTheHandleThatWrote) {
                                 .times = 1,
                                 .action = {.delay = absl::Seconds(1), .status = status}});
     }
+    ::testing::internal::CaptureStderr();
     const auto full = Write(fh, 64, "aaaa");
     const auto quota = Write(second, 68, "bbbb");
     const auto good = Write(fh, 72, "cccc");
     EXPECT_TRUE(full->answered && quota->answered && good->answered);
     // Whoever takes over tells it, too.
     lab.RunFor(absl::Seconds(3));
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    // Whose it was, but for the file's name.
+    EXPECT_THAT(log, HasSubstr("E mount 7 (/mnt): //t1/share: a write that was acknowledged"));
+    EXPECT_THAT(log, Not(HasSubstr("file")));
     TakeOver();
     EXPECT_EQ(c.call(*this, third), absl::OkStatus());
     for (const auto& [handle, error] : {std::pair(fh, ENOSPC), std::pair(second, EDQUOT)}) {
