@@ -183,6 +183,17 @@ def test_a_target_that_was_never_tried_is_neither_up_nor_down(engine):
     assert shown == {target['path'] for target in targets if target['state'] != 'unknown'}
 
 
+def test_where_a_path_is_that_nobody_has_used(engine):
+    engine.mount('//root1/dfs')
+    for path, server in (('single', r't1(\.lab\.test)?/share'), ('single/sub/none', r't1(\.lab\.test)?/share'),
+                         ('plain-dir', 'root1/dfs'), ('none', 'root1/dfs')):
+        said = engine.dfsctl('referrals', f'//root1/dfs/{path}').stdout
+        assert re.search(f'^served by //{server}$', said, re.M), said
+        assert ('//root1/dfs/single  link, fresh' in said) == path.startswith('single'), said
+        engine.dfsctl('cache', 'flush')
+    engine.unmount()
+
+
 def test_without_a_cache_every_read_goes_to_the_server(lab, engine):
     engine.mount('//t1/share', options='ro,cache=none')
     with Application(lab) as app:

@@ -19,6 +19,7 @@
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/bound_link.h"
+#include "node-agent/dfs/failure_class.h"
 #include "node-agent/fuse/init_flags.h"
 #include "node-agent/smb/tree.h"
 #include "node-agent/smb/wire/nt_status.h"
@@ -360,7 +361,16 @@ void FillReferral(const dfs::ReferralEntry& entry, absl::Time now, v1::Referral*
   }
 }
 
-Task<absl::Status> NoteWhere(dfs::Binding binding, std::shared_ptr<std::string> where) {
+Task<absl::Status> NoteWhere(dfs::Binding binding, std::shared_ptr<std::string> where,
+                             Deadline deadline) {
+  // Only the server says that a path is behind a link that nobody has used yet. Whether there is
+  // such a file is another question.
+  const absl::Status status = (co_await binding.tree->Stat(binding.path, deadline)).status();
+  const dfs::FailureClass failure =
+      dfs::Classify(status, dfs::AttemptPhase::kOperation, /*keys_proven=*/true).failure;
+  if (failure != dfs::FailureClass::kNone && failure != dfs::FailureClass::kSemantics) {
+    co_return status;
+  }
   *where =
       absl::StrCat("//", binding.tree->session().connection().host(), "/", binding.tree->share());
   co_return absl::OkStatus();
@@ -387,11 +397,11 @@ Task<absl::Status> Agent::ListReferrals(v1::ListReferralsRequest request,
   dfs::Client client(plan.source, plan.credential, options, *pool, engine_->cache, engine_->domains,
                      engine_->health);
   const auto where = std::make_shared<std::string>();
-  dfs::Client::Operation note = [where](dfs::Binding binding) {
-    return NoteWhere(std::move(binding), where);
+  const Deadline until = deadline.Within(kMountTime);
+  dfs::Client::Operation note = [where, until](dfs::Binding binding) {
+    return NoteWhere(std::move(binding), where, until);
   };
-  const absl::Status reached =
-      co_await client.Run(path, std::move(note), {}, deadline.Within(kMountTime));
+  const absl::Status reached = co_await client.Run(path, std::move(note), {}, until);
   for (size_t components = 2; components <= path.size(); ++components) {
     const dfs::ReferralCache::Entry entry =
         engine_->cache.GetExact(path, components, plan.credential.Account(), loop_.Now());
