@@ -114,6 +114,9 @@ def test_put_replaces_a_file_only_by_the_whole(lab, dfsctl):
     ('/mnt', f'{T1}/new', THIS_MACHINE, 'folder'),
     ('/mnt/local', f'{T1}', USAGE, 'share'),
     ('/mnt/local', f'{T1}/dir', MISSING, 'folder'),
+    ('/mnt/local', f'{T1}/new/', USAGE, 'folder'),
+    ('/mnt/local', f'{T1}/there/', USAGE, 'folder'),
+    ('/mnt/local', '\\\\t1\\bench\\new\\', USAGE, 'folder'),
     ('/mnt/local', f'{T1}/none/new', MISSING, 'no such'),
     ('/mnt/local', f'{T1}/there/new', MISSING, ''),
     ('/mnt/local', f'{T1}/../new', USAGE, ''),
@@ -162,7 +165,7 @@ def test_put_onto_a_full_disk_leaves_what_was_there(lab, dfsctl):
 def test_names_are_those_of_a_mount(lab, program, credentials, dfsctl, engine):
     """Characters that Windows does not have: put, listed, copied, read and removed as a mount has them."""
     on_client(lab, 'local', b'local')
-    names = ['there:stream', 'a*b', 'what?', '"<|>', 'end.']
+    names = ['there:stream', 'a*b', 'what?', '"<|>', 'end.', 'back\\slash', '\\', '\\end\\']
     dfsctl('mkdir', f'{T1}/dir:1')
     for name in names:
         dfsctl('put', '/mnt/local', f'{T1}/dir:1/{name}')
@@ -274,6 +277,7 @@ def test_cp_between_shares_and_servers_passes_through_here(lab, dfsctl, host):
 @pytest.mark.parametrize('source,target,code', [
     (f'{T1}/none', f'{T1}/new', MISSING), (f'{T1}/dir', f'{T1}/new', MISSING), (f'{T1}/there', f'{T1}/dir', MISSING),
     (f'{T1}/there', f'{T1}/THERE', USAGE), (f'{T1}/there', f'{T1}/none/new', MISSING), (f'{T1}/there', T1, USAGE),
+    (f'{T1}/there', f'{T1}/new/', USAGE), (f'{T1}/there/', f'{T1}/new', USAGE),
     (f'{T1}/there', '//t2/none/new', NO_SHARE)])
 def test_cp_that_cannot_be(lab, dfsctl, source, target, code):
     on_server(lab, 'there', b'there')

@@ -240,13 +240,23 @@ absl::Status NeedsName(const dfs::DfsPath& path) {
                                ShownPath(path), " is a share: a name in it is needed"));
 }
 
+// Of what is copied, and of the copy: not a folder, also where none is there yet.
+absl::StatusOr<dfs::DfsPath> ParseFile(const std::string& text, DirectCall* call) {
+  ASSIGN_OR_RETURN(dfs::DfsPath path, ParseSource(text, call));
+  RETURN_IF_ERROR(NeedsName(path));
+  if (NamesFolder(text)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        ShownPath(path), "/ is a folder by its last character: the name of a file is needed"));
+  }
+  return path;
+}
+
 }  // namespace
 
 absl::Status Put(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call,
                    ParseDirectCall(arguments, "", 2, 2, "a file, and //host/share/path,"));
-  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseSource(call.positional[1], &call));
-  RETURN_IF_ERROR(NeedsName(target));
+  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseFile(call.positional[1], &call));
   ASSIGN_OR_RETURN(LocalInput input, LocalInput::Open(call.positional[0]));
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> client = context.MakeClient(target);
@@ -256,9 +266,8 @@ absl::Status Put(const std::vector<std::string>& arguments) {
 absl::Status Cp(const std::vector<std::string>& arguments) {
   ASSIGN_OR_RETURN(DirectCall call, ParseDirectCall(arguments, "", 2, 2,
                                                     "a source and a target, //host/share/path,"));
-  ASSIGN_OR_RETURN(const dfs::DfsPath source, ParseSource(call.positional[0], &call));
-  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseSource(call.positional[1], &call));
-  RETURN_IF_ERROR(NeedsName(target));
+  ASSIGN_OR_RETURN(const dfs::DfsPath source, ParseFile(call.positional[0], &call));
+  ASSIGN_OR_RETURN(const dfs::DfsPath target, ParseFile(call.positional[1], &call));
   if (source == target) return absl::InvalidArgumentError("source and target are the same file");
   DirectContext context(call);
   const std::unique_ptr<dfs::Client> from = context.MakeClient(source);

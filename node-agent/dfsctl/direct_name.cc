@@ -7,17 +7,22 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "node-agent/smb/wire/file_name.h"
 #include "node-agent/smb/wire/utf16.h"
 
 namespace dfscsi::dfsctl {
 namespace {
 
-constexpr char kSeparators[] = "/\\";
+constexpr char kSlash[] = "/";
+constexpr char kEither[] = "/\\";
 
 std::string WireName(const std::string& name) {
   std::u16string wire;
-  if (!smb::wire::AppendWireName(name, &wire).ok()) return name;
+  // It is to be refused as the one name that it is.
+  if (!smb::wire::AppendWireName(name, &wire).ok()) {
+    return absl::StrReplaceAll(name, {{"\\", "\uF05C"}});
+  }
   return smb::wire::Utf16ToUtf8(wire);
 }
 
@@ -28,12 +33,19 @@ void HideControls(std::string* text) {
 
 }  // namespace
 
+bool NamesFolder(const std::string& typed) {
+  const std::string path = WithWireNames(typed);
+  return !path.empty() && path.find_last_of(kEither) == path.size() - 1;
+}
+
 std::string WithWireNames(const std::string& typed) {
   std::string path;
   int names = 0;
+  const char* separators = kEither;
   for (size_t at = 0; at < typed.size();) {
-    const size_t begin = std::min(typed.find_first_not_of(kSeparators, at), typed.size());
-    const size_t end = std::min(typed.find_first_of(kSeparators, begin), typed.size());
+    if (names == 2 && typed[at] == '/') separators = kSlash;
+    const size_t begin = std::min(typed.find_first_not_of(separators, at), typed.size());
+    const size_t end = std::min(typed.find_first_of(separators, begin), typed.size());
     path += typed.substr(at, begin - at);
     const std::string name = typed.substr(begin, end - begin);
     path += names < 2 ? name : WireName(name);  // Hosts and shares have no such names.

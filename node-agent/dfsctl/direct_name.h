@@ -12,9 +12,13 @@
 
 namespace dfscsi::dfsctl {
 
-// //host/share/a:b as dfs::DfsPath::Parse wants it. What is wrong with the text stays so: Parse has
-// the words for it.
+// //host/share/a:b as dfs::DfsPath::Parse wants it. Below the share a backslash belongs to the
+// name, as on Linux, where a slash follows the share; else it separates: \\host\share\a. What is
+// wrong with the text stays so: Parse has the words for it.
 std::string WithWireNames(const std::string& typed);
+
+// What was typed ends with a separator, as a folder may.
+bool NamesFolder(const std::string& typed);
 
 // A name that a server sent, on one line: control characters are '?'. nullopt: a mount does not
 // show it either.
