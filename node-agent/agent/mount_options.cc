@@ -359,11 +359,12 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-std::string NearestTo(std::string_view name) {
+// "; the nearest is actimeo", where there is one that may have been meant.
+std::string HintFor(std::string_view name) {
   std::string_view nearest;
-  size_t least = SIZE_MAX;
+  size_t least = name.size() / 3 + 1;  // A third of its letters is wrong: another word.
   const auto consider = [&](std::string_view known) {
-    const size_t distance = EditDistance(name, known);
+    const size_t distance = EditDistance(absl::AsciiStrToLower(std::string(name)), known);
     if (distance < least) {
       least = distance;
       nearest = known;
@@ -372,7 +373,7 @@ std::string NearestTo(std::string_view name) {
   for (const Option& option : kOptions) consider(option.name);
   for (const auto& [alias, meant] : kAliases) consider(alias);
   for (const std::string_view word : kOfTheCaller) consider(word);
-  return std::string(nearest);
+  return nearest.empty() ? "" : absl::StrCat("; the nearest is ", std::string(nearest));
 }
 
 // What of an option may be shown: a value may be a secret that is in the wrong place.
@@ -399,8 +400,7 @@ absl::Status ParseOne(const std::string& text, Parsed* parsed) {
     if (name.size() > 100) {
       return absl::InvalidArgumentError("unknown option");
     }
-    return absl::InvalidArgumentError(
-        absl::StrCat("unknown option '", name, "'; the nearest is ", NearestTo(name)));
+    return absl::InvalidArgumentError(absl::StrCat("unknown option '", name, "'", HintFor(name)));
   }
   const std::string value = has_value ? text.substr(equals + 1) : std::string();
   if (option->value == Value::kNone && has_value) {

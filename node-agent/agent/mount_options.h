@@ -24,8 +24,8 @@ struct MountOptions {
 };
 
 // `options`: "key" or "key=value" each; the last of two wins. kInvalidArgument with one line for
-// the user: an unknown option (with the nearest known one), an impossible value, or an option that
-// is known and not implemented yet.
+// the user: an unknown option (with one that may have been meant), an impossible value, or an
+// option that is known and not implemented yet.
 absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> options);
 
 // Of an option that ParseMountOptions accepts: its name alone is known, nobody has looked at what

@@ -132,7 +132,7 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"=1", "without a name"},
       {"actime=1", "unknown option 'actime'; the nearest is actimeo"},
       {"referal_ttl_min=1", "the nearest is referral_ttl_min"},
-      {"VERS=3", "unknown option 'VERS'"},
+      {"VERS=3", "unknown option 'VERS'; the nearest is vers"},
       {"vers=1.0", "vers=1.0: is not spoken"},
       {"vers=4", "must be 2.1"},
       {"vers", "needs a value"},
@@ -145,7 +145,8 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"sec=none", "must be ntlmssp"},
       {"guest", "every mount needs a user"},
       {"domian=x", "the nearest is domain"},
-      {"loose", "unknown option 'loose'; the nearest is"},
+      {"loose", "unknown option 'loose'"},
+      {"username2=x", "the nearest is username"},
       {"uid=root", "needs a number"},
       {"uid=4294967295", "needs a number"},
       {"uid=-1", "needs a number"},
@@ -170,6 +171,12 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.message)) << c.option;
   }
   EXPECT_FALSE(ParseMountOptions({"referral_ttl_min=2h", "referral_ttl_max=1h"}).ok());
+}
+
+TEST(MountOptionsTest, ANameThatIsLikeNoneIsNotTakenForOne) {
+  for (const std::string option : {"multiuser", "loose", "cifsacl", "x"}) {
+    EXPECT_EQ(ParseMountOptions({option}).status().message(), "unknown option '" + option + "'");
+  }
 }
 
 TEST(MountOptionsTest, ASecretInTheWrongPlaceIsNotRepeated) {

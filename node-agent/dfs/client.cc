@@ -290,8 +290,7 @@ Task<absl::Status> Client::Impl::WaitForRound(absl::Time began, FailoverState st
   const absl::Time now = loop.Now();
   const absl::Time give_up = began + options_.give_up_after;
   if (now >= give_up) {
-    co_return absl::UnavailableError(
-        absl::StrCat("no target answered in time: ", std::string(why.message())));
+    co_return absl::UnavailableError(absl::StrCat("no target is up: ", std::string(why.message())));
   }
   // The health of targets says when; where it does not, the rounds become longer.
   absl::Time at = std::clamp(retry_at, now + kShortestRound, now + kLongestRound);

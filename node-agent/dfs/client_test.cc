@@ -20,7 +20,9 @@ using smb::wire::Command;
 using smb::wire::NtStatus;
 using ::testing::AnyOf;
 using testing::Closing;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 constexpr char kWho[] = "//root1/dfs/link/who";
 
@@ -309,6 +311,14 @@ TEST(ClientTest, C11_TheFirstTargetInOrderThatIsUp) {
       EXPECT_EQ(lab.Where(kWho), want);
     }
   }
+}
+
+TEST(ClientTest, WhereAllTargetsRefuseTheErrorDoesNotSayThatTheyWereLate) {
+  ClientLab lab({.give_up_after = absl::Seconds(10)});
+  for (const char* target : {"t1", "t2", "t3"}) lab.servers().Kill(target);
+  const std::string message(lab.Do(kWho)->status.message());
+  EXPECT_THAT(message, StartsWith("no target is up: "));
+  EXPECT_THAT(message, HasSubstr("refused"));
 }
 
 TEST(ClientTest, C11_ASoftMountGivesUpAtItsTimeAndAHardOneWaits) {

@@ -11,10 +11,16 @@
 namespace dfscsi::dfsctl {
 namespace {
 
+// Without those that whoever started this program has it ignore (nohup; a shell, of SIGINT behind
+// &): blocked, they would come nevertheless.
 sigset_t Held() {
   sigset_t held;
   sigemptyset(&held);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&held, number);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action = {};
+    sigaction(number, nullptr, &action);
+    if (action.sa_handler != SIG_IGN) sigaddset(&held, number);
+  }
   return held;
 }
 
@@ -28,10 +34,11 @@ HeldSignals::HeldSignals() {
 HeldSignals::~HeldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 bool HeldSignals::Came() {
+  const sigset_t held = Held();
   sigset_t pending;
   sigpending(&pending);
-  return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1 ||
-         sigismember(&pending, SIGHUP) == 1;
+  sigandset(&pending, &pending, &held);
+  return sigisemptyset(&pending) == 0;
 }
 
 void HeldSignals::Drop() {

@@ -1,4 +1,5 @@
-// SIGINT, SIGTERM and SIGHUP, held back while something is done that must be whole or undone.
+// SIGINT, SIGTERM and SIGHUP, held back while something is done that must be whole or undone. Those
+// that this program was started to ignore (nohup) stay ignored.
 
 #ifndef NODE_AGENT_DFSCTL_HELD_SIGNALS_H_
 #define NODE_AGENT_DFSCTL_HELD_SIGNALS_H_

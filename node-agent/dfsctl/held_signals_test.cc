@@ -42,6 +42,21 @@ TEST_P(HeldSignalsTest, OneThatIsDroppedDoesNothing) {
       ::testing::ExitedWithCode(0), "");
 }
 
+TEST_P(HeldSignalsTest, OneThatIsIgnoredStaysIgnored) {
+  EXPECT_EXIT(
+      {
+        signal(GetParam(), SIG_IGN);
+        {
+          const HeldSignals held;
+          const SignalWatch watch([] { _exit(1); });
+          kill(getpid(), GetParam());
+          if (HeldSignals::Came()) _exit(2);
+        }
+        _exit(0);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
 TEST_P(HeldSignalsTest, AWatchEndsWithoutASignalAndCallsNobody) {
   const HeldSignals held;
   bool called = false;
