@@ -183,6 +183,14 @@ def test_a_target_that_was_never_tried_is_neither_up_nor_down(engine):
     assert shown == {target['path'] for target in targets if target['state'] != 'unknown'}
 
 
+def test_mounts_are_one_line_each_whatever_their_options(engine):
+    engine.mount('//t1/share', options='ro,rsize=secret\nforged,uid=7')
+    said = engine.dfsctl('mounts').stdout
+    assert said.splitlines()[1].endswith('  ro,rsize,uid=7') and len(said.splitlines()) == 2
+    assert engine.listed('mounts')[0]['options'] == ['ro', 'rsize', 'uid=7']
+    engine.unmount()
+
+
 def test_where_a_path_is_that_nobody_has_used(engine):
     engine.mount('//root1/dfs')
     for path, server in (('single', r't1(\.lab\.test)?/share'), ('single/sub/none', r't1(\.lab\.test)?/share'),

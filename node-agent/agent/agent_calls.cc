@@ -16,6 +16,7 @@
 #include "node-agent/agent/failure.h"
 #include "node-agent/agent/metrics.h"
 #include "node-agent/agent/mount_difference.h"
+#include "node-agent/agent/mount_options.h"
 #include "node-agent/base/log.h"
 #include "node-agent/base/status_macros.h"
 #include "node-agent/dfs/bound_link.h"
@@ -308,7 +309,9 @@ Task<absl::Status> Agent::ListMounts(v1::ListMountsRequest request,
     mount->set_mount_point(known.entry.mount_point);
     mount->set_detached(known.entry.detached);
     if (known.served == nullptr) continue;
-    *mount->mutable_options() = known.served->plan().stored.options();
+    for (const std::string& option : known.served->plan().stored.options()) {
+      mount->add_options(ShownOption(option));
+    }
     mount->set_inodes(known.served->tables().inodes().size());
     mount->set_open_files(known.served->tables().handles().size());
     mount->set_requests_in_flight(known.served->session().in_flight());

@@ -422,6 +422,10 @@ bool HasNoEffect(std::string_view option) {
   return Contains(kSilent, name) || Contains(kWarned, name);
 }
 
+std::string ShownOption(const std::string& option) {
+  return HasNoEffect(option) ? option.substr(0, option.find('=')) : option;
+}
+
 std::vector<std::string> MountOptionNames() {
   std::vector<std::string> names;
   for (const Option& option : kOptions) names.emplace_back(option.name);

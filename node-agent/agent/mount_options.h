@@ -32,6 +32,10 @@ absl::StatusOr<MountOptions> ParseMountOptions(absl::Span<const std::string> opt
 // follows it, and a mount is the same without it.
 bool HasNoEffect(std::string_view option);
 
+// What anybody may be shown of an option that ParseMountOptions accepts: all of it, or of one
+// without effect its name.
+std::string ShownOption(const std::string& option);
+
 // Every name that is not unknown, aliases too: docs/options.md has them all.
 std::vector<std::string> MountOptionNames();
 

@@ -179,6 +179,18 @@ TEST(MountOptionsTest, ANameThatIsLikeNoneIsNotTakenForOne) {
   }
 }
 
+TEST(MountOptionsTest, WhatNobodyHasCheckedIsNotShown) {
+  const std::pair<std::string, std::string> kCases[] = {{"ro", "ro"},
+                                                        {"uid=7", "uid=7"},
+                                                        {"rsize=hunter2\nforged", "rsize"},
+                                                        {"nofail=hunter2", "nofail"},
+                                                        {"nofail", "nofail"}};
+  for (const auto& [option, shown] : kCases) {
+    EXPECT_TRUE(ParseMountOptions({option}).ok()) << option;
+    EXPECT_EQ(ShownOption(option), shown);
+  }
+}
+
 TEST(MountOptionsTest, ASecretInTheWrongPlaceIsNotRepeated) {
   for (const std::string option : {"password=hunter2", "pass=hunter2", "passwrd=hunter2"}) {
     const absl::Status status = ParseMountOptions({option}).status();

@@ -48,6 +48,11 @@ constexpr absl::Duration kCallTime = absl::Seconds(19);
 constexpr absl::Duration kKeeperTime = absl::Seconds(5);
 constexpr absl::Duration kTakeoverTime = absl::Seconds(5);
 
+void HideControls(std::string* text) {
+  std::replace_if(
+      text->begin(), text->end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
+}
+
 void Print(const std::string& text) { fwrite(text.data(), 1, text.size(), stdout); }
 
 absl::Status PrintJson(const google::protobuf::Message& message) {
@@ -66,7 +71,11 @@ absl::Status PrintJson(const google::protobuf::Message& message) {
 class Table {
  public:
   explicit Table(std::vector<std::string> heads) { rows_.push_back(std::move(heads)); }
-  void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  // One line, whatever a cell holds.
+  void Add(std::vector<std::string> cells) {
+    for (std::string& cell : cells) HideControls(&cell);
+    rows_.push_back(std::move(cells));
+  }
   void Show() const {
     std::vector<size_t> widths(rows_[0].size());
     for (const auto& row : rows_) {
@@ -417,10 +426,7 @@ absl::StatusOr<Request> OfMountPoint(const CommandLine& line) {
   return request;
 }
 
-// One line, whatever a name holds.
-std::string ShownPath(const std::string& mount_point, std::string path, bool is_directory) {
-  std::replace_if(
-      path.begin(), path.end(), [](unsigned char c) { return absl::ascii_iscntrl(c); }, '?');
+std::string ShownPath(const std::string& mount_point, const std::string& path, bool is_directory) {
   if (path.empty() && !is_directory) return absl::StrCat(mount_point, " (removed)");
   return absl::StrCat(mount_point, path.empty() ? "" : "/", path, is_directory ? "/" : "");
 }
