@@ -118,6 +118,12 @@ uint64_t Client::Impl::GetEpoch(const DfsPath& path) const {
   return link == nullptr || !link->bound() ? 0 : link->epoch;
 }
 
+std::optional<DfsPath> Client::Impl::GetTarget(const DfsPath& path) const {
+  const std::shared_ptr<Link> link = links_.Find(path);
+  if (link == nullptr || !link->bound()) return std::nullopt;
+  return link->target_path;
+}
+
 absl::Duration Client::Impl::GetTtl(const DfsPath& path) const {
   const std::shared_ptr<Link> link = links_.Find(path);
   if (link == nullptr || !link->entry_prefix.has_value()) return absl::ZeroDuration();
@@ -171,11 +177,9 @@ Task<std::optional<absl::Status>> Client::Impl::RunOnLink(std::shared_ptr<Link> 
   absl::StatusOr<Binding> binding =
       MakeBinding(path, link->prefix, link->target_path, link->tree, epoch);
   if (!binding.ok()) co_return binding.status();
-  const std::shared_ptr<smb::Tree> tree = binding->tree;
   bool moved = false;
   const absl::Status status =
       co_await RunOnce(link, *std::move(binding), operation, options, &moved, deadline);
-  if (status.ok()) NoteMet(*tree);
   if (moved) {
     ++counters_.moved_operations;
     if (!options.repeatable) co_return absl::AbortedError("the target was lost on the way");
@@ -346,6 +350,9 @@ bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(
 void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
 void Client::ForgetLink(const DfsPath& path) { impl_->ForgetLink(path); }
 uint64_t Client::GetEpoch(const DfsPath& path) const { return impl_->GetEpoch(path); }
+std::optional<DfsPath> Client::GetTarget(const DfsPath& path) const {
+  return impl_->GetTarget(path);
+}
 absl::Duration Client::GetTtl(const DfsPath& path) const { return impl_->GetTtl(path); }
 const DfsPath& Client::source() const { return impl_->source(); }
 std::vector<Client::BoundLink> Client::ListLinks() const { return impl_->ListLinks(); }

@@ -65,7 +65,7 @@ Task<void> Client::Impl::CloseWhenLost(std::shared_ptr<smb::Tree> tree,
     }
     if (waited.ok()) continue;
     attempt->lost = true;
-    NoteMissed(*tree);
+    NoteSilent(*tree);
     connection.Close(absl::AbortedError("silent for write_grace"));
   }
 }

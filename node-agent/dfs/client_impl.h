@@ -46,6 +46,7 @@ class Client::Impl {
   void NoteLink(const DfsPath& path);
   void ForgetLink(const DfsPath& path);
   uint64_t GetEpoch(const DfsPath& path) const;
+  std::optional<DfsPath> GetTarget(const DfsPath& path) const;
   absl::Duration GetTtl(const DfsPath& path) const;
   const DfsPath& source() const { return source_; }
 
@@ -88,20 +89,24 @@ class Client::Impl {
                                           Binding lost, Operation operation,
                                           std::shared_ptr<smb::Session>* ending,
                                           runtime::Deadline until);
-  // One attempt of RunOnTarget. nullopt: it is not up any more.
+  // One attempt of RunOnTarget. nullopt: to be repeated.
   runtime::Task<std::optional<absl::Status>> RunOnBound(Binder::Own own, DfsPath path,
                                                         Operation operation, RunOptions options,
                                                         runtime::Deadline deadline);
   static absl::Status Lost(absl::string_view why);
   // How long the servers that are waited for (RunOnTarget) have been missed, by their names.
-
+  struct Missed {
+    absl::Time since;
+    absl::Time last;  // When somebody has asked for it.
+  };
   static std::string NameOf(absl::string_view host, absl::string_view share);
-  // Until when one who began then waits for it: as long after it was first missed, and for a moment
-  // in any case.
-  absl::Time GiveUpAt(const DfsPath& target, absl::Time began, absl::Duration grace);
-  // It has been silent for write_grace already.
-  void NoteMissed(smb::Tree& tree);
-  void NoteMet(smb::Tree& tree);
+  static std::string NameOf(const DfsPath& target) {
+    return NameOf(target.HostName(), target.share());
+  }
+  void NoteMissed(const DfsPath& target);
+  void NoteSilent(smb::Tree& tree);  // For write_grace, already.
+  // For longer than anybody waits.
+  bool IsAway(const DfsPath& target) const;
   absl::StatusOr<Binding> MakeBinding(const DfsPath& path, const DfsPath& prefix,
                                       const DfsPath& target_path, std::shared_ptr<smb::Tree> tree,
                                       uint64_t epoch) const;
@@ -147,7 +152,7 @@ class Client::Impl {
   LinkTable links_;
   Binder binder_;
   OwnServer own_server_;
-  absl::flat_hash_map<std::string, absl::Time> missed_since_;    // By NameOf.
+  absl::flat_hash_map<std::string, Missed> missed_;              // By NameOf.
   absl::flat_hash_map<std::u16string, absl::Time> noted_links_;  // Until when.
   ClientCounters counters_;
   runtime::TaskGroup tasks_;  // Dies first: its tasks use all of the above.

@@ -10,6 +10,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "node-agent/base/status_macros.h"
+#include "node-agent/dfs/binder_parts.h"
 #include "node-agent/dfs/client_impl.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/connection.h"
@@ -26,6 +27,10 @@ namespace {
 constexpr absl::Duration kShortestPause = absl::Milliseconds(100);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);
 constexpr char kLostUrl[] = "dfscsi/lost";
+
+bool IsDeadline(const absl::Status& status) {
+  return absl::IsDeadlineExceeded(status) || absl::IsCancelled(status);
+}
 
 }  // namespace
 
@@ -62,33 +67,38 @@ Task<absl::Status> Client::Impl::RunOnTarget(DfsPath path, TargetPredicate is_ow
                                              Operation operation, RunOptions options,
                                              Deadline deadline) {
   runtime::Loop& loop = runtime::Loop::Current();
-  const absl::Duration grace = std::min(options_.write_grace, options_.give_up_after);
-  options.movable = false;
-  absl::Time began = loop.Now();
-  absl::Time give_up = began + grace;
+  const absl::Time began = loop.Now();
+  const absl::Time soft = began + options_.give_up_after;
+  const Deadline until = deadline.Before(soft);
+  bool is_away = false;  // For longer than anybody waits for it.
   absl::Duration pause = kShortestPause;
-  while (true) {
-    absl::StatusOr<Binder::Own> own =
-        co_await binder_.FindOwn(path, is_own, deadline.Before(give_up));
+  while (!is_away) {
+    absl::StatusOr<Binder::Own> own = co_await binder_.FindOwn(path, is_own, until);
     if (absl::IsNotFound(own.status())) co_return Lost(own.status().message());
+    absl::Status status = own.status();
     if (own.ok()) {
-      give_up = GiveUpAt(own->target_path, began, grace);
-      const absl::Status bound = co_await binder_.BindOwn(&*own, deadline.Before(give_up));
-      if (bound.ok()) {
-        std::optional<absl::Status> status =
-            co_await RunOnBound(*std::move(own), path, operation, options, deadline);
-        if (status.has_value()) co_return *std::move(status);
-        began = loop.Now();
-        give_up = began + grace;
-      }
+      NoteMissed(own->target_path);
+      status = co_await binder_.BindOwn(&*own, until.Within(binder_parts::kTargetTime));
+    }
+    if (status.ok()) {
+      missed_.erase(NameOf(own->target_path));
+      std::optional<absl::Status> ended =
+          co_await RunOnBound(*std::move(own), path, operation, options, until);
+      if (ended.has_value() && !IsDeadline(*ended)) co_return *std::move(ended);
+    } else if (own.ok()) {
+      is_away = IsAway(own->target_path);
+    } else {
+      is_away = loop.Now() >= began + options_.write_grace;
     }
     if (deadline.cancelled()) co_return absl::CancelledError("cancelled");
+    if (loop.Now() >= soft) co_return absl::UnavailableError("its server did not answer in time");
     if (loop.Now() >= deadline.when()) co_return absl::DeadlineExceededError("deadline exceeded");
-    if (loop.Now() >= give_up) co_return Lost("its server did not come back in time");
+    if (is_away) break;
     // Its end is seen above.
-    (void)co_await runtime::Sleep(pause, deadline.Before(give_up));
+    (void)co_await runtime::Sleep(pause, until);
     pause = std::min(2 * pause, kLongestPause);
   }
+  co_return Lost("its server did not come back in time");
 }
 
 Task<void> Client::Impl::EndFormerSessions(Binding binding, Deadline deadline) {
@@ -140,17 +150,29 @@ Task<absl::Status> Client::Impl::RunOnServer(DfsPath path, std::string host, std
 Task<std::optional<absl::Status>> Client::Impl::RunOnBound(Binder::Own own, DfsPath path,
                                                            Operation operation, RunOptions options,
                                                            Deadline deadline) {
-  NoteMet(*own.tree);
-  if (own.link->tree == own.tree) {
-    Course course{.began = runtime::Loop::Current().Now(),
-                  .state = {.movable = false, .repeatable = options.repeatable}};
-    co_return co_await RunOnLink(own.link, std::move(path), std::move(operation), options, &course,
-                                 std::move(deadline));
+  absl::StatusOr<Binding> binding =
+      MakeBinding(path, own.link->prefix, own.target_path, own.tree, own.epoch);
+  if (!binding.ok()) co_return binding.status();
+  auto attempt = std::make_shared<Attempt>();
+  {
+    runtime::TaskGroup tasks;  // Dies with this frame, and the operation with it.
+    tasks.Spawn(RunOperation(std::move(operation), *std::move(binding), attempt));
+    tasks.Spawn(CloseWhenLost(own.tree, attempt));
+    absl::Status waited = co_await attempt->ended.WaitUntilSet(deadline);
+    if (!waited.ok()) co_return waited;
   }
-  options.held_epoch = own.epoch;
-  if (own.link->FindFormer(own.epoch) == nullptr) co_return std::nullopt;
-  co_return co_await RunOnFormer(own.link, std::move(path), std::move(operation), options,
-                                 std::move(deadline));
+  NoteLost(*attempt);
+  const Failure failure = Classify(attempt->status, AttemptPhase::kOperation, /*keys_proven=*/true);
+  const FailureAction action = failure.action;
+  // The path goes on elsewhere: it is not that server's any more.
+  if (action == FailureAction::kResolve) co_return Lost(attempt->status.message());
+  if (action == FailureAction::kAccept || action == FailureAction::kReturn)
+    co_return attempt->status;
+  if (IsLost(attempt->status) || (failure.maybe_executed && !options.repeatable)) {
+    co_return attempt->status;
+  }
+  if (!own.tree->session().usable()) sessions_.Retire(own.tree->session());
+  co_return std::nullopt;
 }
 
 absl::Status Client::Impl::Lost(absl::string_view why) {
@@ -163,21 +185,24 @@ std::string Client::Impl::NameOf(absl::string_view host, absl::string_view share
   return absl::AsciiStrToLower(absl::StrCat(host, "/", share));
 }
 
-absl::Time Client::Impl::GiveUpAt(const DfsPath& target, absl::Time began, absl::Duration grace) {
-  constexpr absl::Duration kLeast = absl::Seconds(1);
-  const absl::Time since =
-      missed_since_.try_emplace(NameOf(target.HostName(), target.share()), began).first->second;
-  return std::max(since + grace, began + std::min(kLeast, grace));
+void Client::Impl::NoteMissed(const DfsPath& target) {
+  const absl::Time now = runtime::Loop::Current().Now();
+  const auto [missed, is_new] = missed_.try_emplace(NameOf(target), Missed{now, now});
+  // Nobody has asked for it in so long: it may have been there in between.
+  if (now - missed->second.last > options_.write_grace) missed->second.since = now;
+  missed->second.last = now;
 }
 
-void Client::Impl::NoteMissed(smb::Tree& tree) {
-  missed_since_.try_emplace(NameOf(tree.session().connection().host(), tree.share()),
-                            runtime::Loop::Current().Now() - options_.write_grace);
+void Client::Impl::NoteSilent(smb::Tree& tree) {
+  const absl::Time now = runtime::Loop::Current().Now();
+  missed_.insert_or_assign(NameOf(tree.session().connection().host(), tree.share()),
+                           Missed{.since = now - options_.write_grace, .last = now});
 }
 
-void Client::Impl::NoteMet(smb::Tree& tree) {
-  if (missed_since_.empty()) return;
-  missed_since_.erase(NameOf(tree.session().connection().host(), tree.share()));
+bool Client::Impl::IsAway(const DfsPath& target) const {
+  const auto missed = missed_.find(NameOf(target));
+  return missed != missed_.end() &&
+         runtime::Loop::Current().Now() - missed->second.since >= options_.write_grace;
 }
 
 }  // namespace dfscsi::dfs

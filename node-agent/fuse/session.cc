@@ -272,6 +272,14 @@ void Session::Process(RequestSlot slot) {
     buffer.size = sizeof(*getattr);
     buffer.mem = &*getattr;
   }
+  // libfuse takes FATTR_FH out of what it is given, in place: whoever runs the request again would
+  // not know by which handle it came, and change what has the name by then.
+  std::vector<uint64_t> setattr;
+  if (header.opcode == FUSE_SETATTR) {
+    setattr.resize((buffer.size + 7) / 8);
+    memcpy(setattr.data(), slot.request().data(), buffer.size);
+    buffer.mem = setattr.data();
+  }
   fuse_session_process_buf(libfuse_, &buffer);
   // libfuse itself answered what has no callback: ENOSYS.
   if (!taken_) room_.Free(slot);

@@ -245,6 +245,22 @@ TEST_F(SessionTest, TheNextAgentKnowsWhatMayHaveBeenDone) {
   }
 }
 
+TEST_F(SessionTest, TheNextAgentKnowsByWhichHandleAFileIsChanged) {
+  server_.parked = true;
+  fuse_setattr_in body = {};
+  body.valid = FATTR_SIZE | FATTR_FH;
+  body.fh = 77;
+  kernel_.Send(FUSE_SETATTR, 7, {reinterpret_cast<const char*>(&body), sizeof(body)});
+  for (int agents = 0; agents < 2; ++agents) {
+    RunUntil([&] { return server_.waiting == 1; });
+    EXPECT_EQ(server_.changed_through, 77u);
+    server_.changed_through.reset();
+    if (agents == 0) StartAgent();
+  }
+  server_.released.Set();
+  EXPECT_EQ(Receive().error, 0);
+}
+
 TEST_F(SessionTest, LocksAreAskedForAsTheKernelSaysThem) {
   using vfs::LockKind;
   using vfs::LockType;

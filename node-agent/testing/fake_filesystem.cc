@@ -266,9 +266,11 @@ Task<absl::StatusOr<CreateReply>> Filesystem::Create(NodeId, std::string name, i
   co_return created;
 }
 
-Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(NodeId node, AttributesChange,
+Task<absl::StatusOr<AttributesReply>> Filesystem::SetAttributes(NodeId node,
+                                                                AttributesChange wanted,
                                                                 ChangeJournal* journal,
                                                                 Deadline deadline) {
+  server->changed_through = wanted.fh;
   CO_RETURN_IF_ERROR(co_await Change("setattr", journal, deadline));
   co_return AttributesReply{AttributesOf(node), absl::Seconds(1)};
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <memory>
 #include <set>
 #include <string>
@@ -42,6 +43,7 @@ struct FakeServer {
   uint64_t offset_before = 0;
   uint64_t offset = ~uint64_t{0};                   // What changes note as theirs.
   std::string written;                              // By the last WRITE.
+  std::optional<uint64_t> changed_through;          // The handle of the last SETATTR.
   size_t room = SIZE_MAX;                           // For one WRITE.
   int kept_error = 0;                               // FLUSH, FSYNC and WRITE tell it.
   bool unwritten = false;                           // RELEASE waits for `released`.

@@ -11,6 +11,7 @@
 #include "node-agent/dfs/failure_class.h"
 #include "node-agent/runtime/loop.h"
 #include "node-agent/smb/session.h"
+#include "node-agent/smb/wire/nt_status.h"
 #include "node-agent/vfs/errno.h"
 #include "node-agent/vfs/sip_hash.h"
 
@@ -43,6 +44,16 @@ absl::Status Elsewhere() {
 
 bool IsElsewhere(const absl::Status& status) {
   return status.GetPayload(kElsewhereUrl).has_value();
+}
+
+runtime::Task<absl::Status> NotHere(dfs::Binding binding, runtime::Deadline deadline) {
+  if (!binding.tree->in_dfs()) co_return Elsewhere();
+  const absl::Status here = (co_await binding.tree->Stat(binding.path, deadline)).status();
+  const bool tells = here.ok() || (smb::wire::NtStatusOf(here).has_value() && !IsAnswerLost(here));
+  if (!tells || smb::wire::NtStatusOf(here) == smb::wire::NtStatus::kPathNotCovered) {
+    co_return here;
+  }
+  co_return Elsewhere();
 }
 
 bool IsAnswerLost(const absl::Status& status) {

@@ -138,7 +138,6 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     ++counters_.unknown_changes;
     status = ErrnoError(EIO, "an append was given up while it was on its way");
   }
-  NoteServer(fh, *file);
   // A disk that got full in the middle: what fitted is appended, and would be there twice if who
   // asked were told of nothing. Of other errors nobody knows.
   if (status.ok()) {
@@ -149,6 +148,7 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   if (written > 0 && at != kNoOffset) {
     file->NoteSize(std::max(file->seen().file.end_of_file, at + written));
   }
+  NoteServer(fh, *file);
   if (written > 0) NoteInRecord(*file);
   if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;

@@ -144,6 +144,10 @@ struct stat Filesystem::Impl::StatOfNode(state::NodeId node, uint64_t ino,
   struct stat st = StatOf(seen, ino, options_);
   // The name that it has until it is closed is none of its own.
   if (st.st_nlink > 0 && HiddenPathOf(node).has_value()) --st.st_nlink;
+  if (const std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
+    st.st_size = static_cast<off_t>(elsewhere->size_bytes);
+    st.st_blocks = static_cast<blkcnt_t>((elsewhere->size_bytes + 511) / 512);
+  }
   const auto written = last_writes_.find(node);
   if (written == last_writes_.end()) return st;
   for (timespec* const time : {&st.st_mtim, &st.st_ctim}) {
@@ -206,6 +210,9 @@ bool Filesystem::Impl::IsLinkTag(const ServerAttributes& seen) {
 Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::NodeId node,
                                                                       Deadline deadline) {
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+  if (std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
+    co_return co_await GetAttributesElsewhere(node, path, *std::move(elsewhere), deadline);
+  }
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const uint64_t ino = record.ino();
   const state::NodeId parent = record.parent();

@@ -38,6 +38,13 @@ std::u16string Sibling(const std::u16string& path, const std::u16string& name) {
   return end == std::u16string::npos ? name : path.substr(0, end + 1) + name;
 }
 
+// That it can only be made on; 0: it can on any.
+uint64_t ServerOf(const Change& change) {
+  if (change.sent_before != 0) return change.sent_before;
+  if (change.only_on != 0) return change.only_on;
+  return change.file == nullptr ? 0 : change.file->server_key();
+}
+
 std::optional<std::u16string> Utf16(absl::string_view text) {
   return smb::wire::Utf8ToUtf16({text.data(), text.size()});
 }
@@ -67,10 +74,13 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
     status = co_await client_.Run(path, attempt, options, deadline);
     if (IsElsewhere(status)) {
       const bool was_sent = change->sent_before != 0;
-      const uint64_t server_key = was_sent ? change->sent_before : change->file->server_key();
+      const uint64_t server_key = ServerOf(*change);
+      // Of a file that is just being opened nothing was acknowledged: the kernel opens it anew.
+      if (server_key == 0) co_return status;
       status = co_await RunOnServer(path, server_key, attempt, options, deadline);
       if (!change->sent && dfs::IsLost(status)) {
-        co_return was_sent ? UnknownChange(path, kDeadAgents) : GiveUpServer(*change->file);
+        if (was_sent) co_return UnknownChange(path, kDeadAgents);
+        co_return change->file != nullptr ? GiveUpServer(*change->file) : status;
       }
     }
     if (!change->sent || !absl::IsAborted(status)) {
@@ -114,6 +124,9 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
     // Asking may be repeated; what was sent meanwhile is in change->sent.
     if (absl::IsAborted(status) && !change->sent) co_return absl::UnavailableError("no answer");
     co_return status;
+  }
+  if (change->only_on != 0 && ServerKeyOf(binding) != change->only_on) {
+    co_return co_await NotHere(std::move(binding), Deadline::Never());
   }
   change->where = binding;
   if (change->of_names) {

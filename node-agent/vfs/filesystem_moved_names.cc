@@ -72,19 +72,6 @@ Task<absl::Status> Filesystem::Impl::RunByName(
   }
 }
 
-Task<absl::Status> Filesystem::Impl::RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
-                                                 dfs::RunOptions options, Deadline deadline) {
-  return client_.RunOnTarget(
-      std::move(path),
-      [server_key](const dfs::DfsPath& target) { return ServerKeyOf(target) == server_key; },
-      std::move(call), options, std::move(deadline));
-}
-
-absl::Status Filesystem::Impl::GiveUpServer(OpenFile& file) {
-  if (file.GiveUpServer()) ++counters_.stale_handles;
-  return ErrnoError(ESTALE, "its server did not come back in time");
-}
-
 Task<absl::Status> Filesystem::Impl::RunOnFile(state::FileHandle fh, std::shared_ptr<OpenFile> file,
                                                Call call, dfs::RunOptions options,
                                                Deadline deadline) {

@@ -15,12 +15,16 @@ namespace dfscsi::vfs {
 namespace {
 
 using smb::wire::Command;
+using smb::wire::NtStatus;
 using testing::Closing;
 
 // A file of two copies, of which t1's was written.
 struct OwnServerTest : LocksTest {
-  explicit OwnServerTest(absl::Duration write_grace = absl::Seconds(10))
-      : LocksTest({}, {.write_grace = write_grace, .referral_ttl_min = absl::Seconds(8)}) {}
+  explicit OwnServerTest(absl::Duration write_grace = absl::Seconds(10),
+                         absl::Duration give_up_after = absl::InfiniteDuration())
+      : LocksTest({}, {.give_up_after = give_up_after,
+                       .write_grace = write_grace,
+                       .referral_ttl_min = absl::Seconds(8)}) {}
   void LeaveT1(bool hangs) {
     if (hangs) {
       lab.lab().process("t1").Freeze();
@@ -166,6 +170,120 @@ TEST_F(OwnServerTest, AnAbsenceThatIsOverDoesNotShortenTheNext) {
   ASSERT_TRUE(second->has_value());
   EXPECT_EQ(**second, absl::OkStatus());
   EXPECT_EQ(lab.ContentOf("t1", "file"), "ef23456789");
+}
+
+// The kernel has one size of the file, and goes by it: what it is told must not be the copy's.
+TEST_P(OwnServerAwayTest, ItsSizeIsNotTheCopys) {
+  ASSERT_EQ(lab.Write(fh, 10, "abcdefghij"), absl::OkStatus());
+  const state::NodeId node = lab.tables().handles().Get(fh).node;
+  Move(GetParam().hangs, GetParam().takes_over);
+  // While it is away: at once, and as it was last known; by each reply that tells of a size.
+  const auto sizes = [&](off_t expected) {
+    lab.RunFor(absl::Seconds(3));  // Nothing is believed from before.
+    const absl::Time began = lab.now();
+    const absl::StatusOr<AttributesReply> told = lab.GetAttributes(node);
+    ASSERT_TRUE(told.ok()) << told.status();
+    EXPECT_EQ(told->attributes.st_size, expected);
+    EXPECT_LE(lab.now() - began, absl::Seconds(1));
+    const absl::StatusOr<EntryReply> entry = lab.Lookup(lab.Walk("two"), "file");
+    if (lab.share("t2").Find("file") == nullptr) return;
+    ASSERT_TRUE(entry.ok()) << entry.status();
+    EXPECT_EQ(entry->attributes.st_size, expected);
+  };
+  sizes(20);
+  const absl::StatusOr<OpenReply> copy = lab.Open(lab.Walk("two/file"));
+  ASSERT_TRUE(copy.ok());
+  EXPECT_TRUE(copy->direct_io) << "another file, of the same inode";
+  EXPECT_EQ(*lab.Read(copy->fh, 0, 99), "0123456789");
+  ComeBack(GetParam().hangs);
+  lab.RunFor(absl::Seconds(6));
+  ASSERT_EQ(lab.Write(fh, 20, "klmn"), absl::OkStatus());
+  sizes(24);
+  lab.share("t2").Remove("file");
+  sizes(24);
+  // Through it, too, and by its name.
+  const absl::Time when = absl::FromUnixSeconds(1'600'000'000);
+  EXPECT_TRUE(lab.SetAttributes(node, {.modified = when}).ok());
+  EXPECT_TRUE(lab.SetAttributes(node, {.size_bytes = 12, .fh = fh}).ok());
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "0123456789ab");
+  sizes(12);
+}
+
+struct SoftTest : OwnServerTest {
+  SoftTest() : OwnServerTest(absl::Seconds(20), /*give_up_after=*/absl::Seconds(3)) {}
+  absl::Duration Took(int error) {
+    const absl::Time began = lab.now();
+    EXPECT_EQ(ErrnoOf(lab.Write(fh, 0, "cd")), error);
+    return lab.now() - began;
+  }
+};
+
+TEST_F(SoftTest, ASoftMountGivesUpTheOperationAndNotTheHandle) {
+  ASSERT_EQ(lab.Write(fh, 0, "ab"), absl::OkStatus());
+  Move(/*hangs=*/false, /*takes_over=*/false);
+  EXPECT_LE(Took(EHOSTDOWN), absl::Seconds(4));
+  ComeBack(/*hangs=*/false);
+  lab.RunFor(absl::Seconds(6));
+  EXPECT_EQ(lab.Write(fh, 0, "cd"), absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t1", "file"), "cd23456789");
+  // Nor does it wait for a server that is there and answers nothing, or that it is too busy.
+  for (const bool is_busy : {true, false}) {
+    testing::Action action{.ignore = !is_busy};
+    if (is_busy) action.status = NtStatus::kInsufficientResources;
+    lab.server("t1").ClearRules();
+    lab.server("t1").AddRule({.command = Command::kWrite, .times = 1000, .action = action});
+    EXPECT_LE(Took(EHOSTDOWN), absl::Seconds(5)) << is_busy;
+  }
+}
+
+TEST_F(OwnServerTest, AnAbsenceLongAgoDoesNotShortenTheNextNorDoesASlowLogOn) {
+  const state::FileHandle other = OpenIt();
+  ASSERT_EQ(lab.Write(fh, 0, "ab"), absl::OkStatus());
+  ASSERT_EQ(lab.Write(other, 0, "ab"), absl::OkStatus());
+  Move(/*hangs=*/false, /*takes_over=*/false);
+  EXPECT_EQ(ErrnoOf(lab.Write(fh, 0, "cd")), ESTALE);
+  ComeBack(/*hangs=*/false);
+  lab.RunFor(absl::Seconds(8));
+  lab.server("t1").AddRule({.command = Command::kSessionSetup,
+                            .times = 2,
+                            .action = {.delay = absl::Milliseconds(1200)}});
+  EXPECT_EQ(lab.Write(other, 0, "ef"), absl::OkStatus());
+  lab.RunFor(absl::Minutes(60));
+  lab.lab().Kill("t1");
+  fh = other;
+  const auto writing = BeginWrite("gh");
+  lab.RunFor(absl::Seconds(5));
+  EXPECT_FALSE(writing->has_value());
+  ComeBack(/*hangs=*/false);
+  lab.RunFor(absl::Seconds(8));
+  ASSERT_TRUE(writing->has_value());
+  EXPECT_EQ(**writing, absl::OkStatus());
+}
+
+TEST_F(OwnServerTest, APathThatIsNotThatServersAnyMoreIsNotWaitedFor) {
+  ASSERT_EQ(lab.Write(fh, 0, "ab"), absl::OkStatus());
+  Move(/*hangs=*/false, /*takes_over=*/false);
+  ComeBack(/*hangs=*/false);
+  lab.RunFor(absl::Seconds(6));
+  lab.server("t1").AddRule({.command = Command::kCreate,
+                            .path = "file",
+                            .times = 1000,
+                            .action = {.status = NtStatus::kPathNotCovered}});
+  const absl::Time began = lab.now();
+  EXPECT_EQ(ErrnoOf(lab.Write(fh, 0, "cd")), ESTALE);
+  EXPECT_LE(lab.now() - began, absl::Seconds(1));
+}
+
+// Of what is just being opened nothing was acknowledged.
+TEST_F(OwnServerTest, WhoCutsAFileThatIsBeingOpenedWaitsForNobody) {
+  lab.server("t1").AddRule({.command = Command::kSetInfo,
+                            .times = 1,
+                            .action = {.status = NtStatus::kInsufficientResources}});
+  const state::NodeId node = lab.Walk("two/beside");
+  lab.lab().world().After(absl::Milliseconds(100), [&] { lab.lab().Kill("t1"); });
+  EXPECT_EQ(ErrnoOf(lab.Open(node, O_RDWR | O_TRUNC).status()), ESTALE);  // The kernel asks again.
+  EXPECT_EQ(lab.Open(node, O_RDWR | O_TRUNC).status(), absl::OkStatus());
+  EXPECT_EQ(lab.ContentOf("t2", "beside"), "");
 }
 
 // What a dead agent had sent to t1 is not made on t2, and is found out on t1 once that is back.

@@ -82,7 +82,6 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
   };
   const absl::Status status = co_await RunChangeThrough(fh, file, &change, deadline);
   if (status.ok() || written > 0) file->NoteWritten();
-  NoteServer(fh, *file);
   // A disk that got full in the middle: what fitted is written. Of other errors nobody knows.
   if (!status.ok() && !smb::wire::NtStatusOf(status).has_value()) written = 0;
   if (written > 0) {
@@ -90,6 +89,7 @@ Task<absl::Status> Filesystem::Impl::Write(state::FileHandle fh, uint64_t offset
     NoteInRecord(*file);
     if (written_bytes != nullptr && !status.ok()) *written_bytes = written;
   }
+  NoteServer(fh, *file);
   if (tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
     // Only what is written early asks where the file ends.
@@ -236,6 +236,7 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
   if (fh != kNoHandle && tables_.handles().Contains(fh)) {
     const state::NodeId node = tables_.handles().Get(fh).node;
     if (status.ok()) NoteSizeOfAll(node, size_bytes);
+    NoteServer(fh, *file);
     NoteOwnChange(node);
   }
   co_return status;
@@ -292,6 +293,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
                 .of_names = wanted.modified.has_value(),
                 .in_pieces = true,
                 .journal = journal};
+  change.only_on = OnlyOn(node);
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return absl::OkStatus();
     if (file == nullptr && wanted.size_bytes.has_value()) {

@@ -213,15 +213,6 @@ bool OpenFile::IsSameFile(bool same_server, bool check_identity,
   return !check_identity || IsSameCopy(identity_, now);
 }
 
-// Until a namespace server has said that the path is not its own, it is bound there.
-Task<absl::Status> OpenFile::CoversOrElsewhere(dfs::Binding binding, Deadline deadline) {
-  if (!binding.tree->in_dfs()) co_return Elsewhere();
-  const absl::Status here = (co_await binding.tree->Stat(binding.path, deadline)).status();
-  const bool tells = here.ok() || (wire::NtStatusOf(here).has_value() && !IsAnswerLost(here));
-  if (!tells || wire::NtStatusOf(here) == wire::NtStatus::kPathNotCovered) co_return here;
-  co_return Elsewhere();
-}
-
 Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
                                     Filesystem::Counters* counters, Deadline deadline) {
   const uint64_t server_key = ServerKeyOf(binding);
@@ -233,7 +224,7 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   const bool same_server = server_key == server_key_;
   // Nowhere else it would be this file.
   if (IsBoundToServer() && !same_server) {
-    co_return co_await CoversOrElsewhere(std::move(binding), std::move(deadline));
+    co_return co_await NotHere(std::move(binding), std::move(deadline));
   }
   if (same_server && durable_.has_value()) {
     CO_ASSIGN_OR_RETURN(const bool taken_up, co_await TakeUpOn(binding, deadline));

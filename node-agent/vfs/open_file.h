@@ -145,6 +145,11 @@ class OpenFile {
   // No other server can have the file that this is: what is to be done through it is done there, or
   // waits for it (IsElsewhere).
   bool IsBoundToServer() const { return server_key_ != 0 && (written_ || has_another_); }
+  bool is_stale() const { return stale_; }
+  // Of the file, as far as this handle knows.
+  uint64_t known_size_bytes() const {
+    return instance_ == 0 ? identity_.size_bytes : seen_.file.end_of_file;
+  }
   // It was waited for in vain: ESTALE, for ever. False: it was stale before.
   bool GiveUpServer();
   const state::NodeIdentity& identity() const { return identity_; }
@@ -240,9 +245,6 @@ class OpenFile {
   bool IsOpenOn(const dfs::Binding& binding) const { return tree_ == binding.tree; }
   // Of Rebind(): true if the durable handle was taken up, and nothing else is to be done.
   runtime::Task<absl::StatusOr<bool>> TakeUpOn(dfs::Binding binding, runtime::Deadline deadline);
-  // Where it is not to be opened: that server's word that the path is not its own, or Elsewhere().
-  static runtime::Task<absl::Status> CoversOrElsewhere(dfs::Binding binding,
-                                                       runtime::Deadline deadline);
   // Whether what was just opened is still the file.
   bool IsSameFile(bool same_server, bool check_identity, const state::NodeIdentity& now) const;
   // `tree` must live until this returns or is destroyed.

@@ -96,11 +96,11 @@ Task<absl::Status> Filesystem::Impl::Allocate(state::FileHandle fh, int mode, ui
     co_return status;
   };
   absl::Status status = co_await RunChangeThrough(fh, file, &change, deadline);
-  NoteServer(fh, *file);
   if (status.ok()) {
     file->NoteSize(size);
     NoteInRecord(*file);
   }
+  NoteServer(fh, *file);
   if (IsNotThere(status)) status = ErrnoError(EOPNOTSUPP, "the server does not have it");
   if (tables_.handles().Contains(fh)) NoteOwnChange(tables_.handles().Get(fh).node);
   co_return status;
