@@ -344,16 +344,18 @@ const Option* Find(std::string_view name) {
   return nullptr;
 }
 
+// Letters that are wrong, missing, too many, or two of them in each other's place.
 size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
+  std::vector<size_t> row(b.size() + 1), above, two_above;
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
+    two_above = std::exchange(above, row);
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+      const size_t replaced = above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
+      row[j] = std::min({above[j] + 1, row[j - 1] + 1, replaced});
+      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) row[j] = std::min(row[j], two_above[j - 2] + 1);
     }
   }
   return row[b.size()];
@@ -373,6 +375,7 @@ std::string HintFor(std::string_view name) {
   for (const Option& option : kOptions) consider(option.name);
   for (const auto& [alias, meant] : kAliases) consider(alias);
   for (const std::string_view word : kOfTheCaller) consider(word);
+  for (const std::string_view word : kSecrets) consider(word);
   return nearest.empty() ? "" : absl::StrCat("; the nearest is ", std::string(nearest));
 }
 

@@ -147,6 +147,8 @@ TEST(MountOptionsTest, WhatIsWrongIsSaid) {
       {"domian=x", "the nearest is domain"},
       {"loose", "unknown option 'loose'"},
       {"username2=x", "the nearest is username"},
+      {"sing", "unknown option 'sing'; the nearest is sign"},
+      {"pasword=x", "unknown option 'pasword'; the nearest is password"},
       {"uid=root", "needs a number"},
       {"uid=4294967295", "needs a number"},
       {"uid=-1", "needs a number"},
