@@ -49,7 +49,7 @@ ScriptedShare* ScriptedServer::FindShare(std::string_view name) {
   return share == shares_.end() ? nullptr : share->second.get();
 }
 
-void ScriptedServer::AddUser(std::string user, std::string password) {
+void ScriptedServer::AddUser(const std::string& user, std::string password) {
   passwords_.SetPassword(user, std::move(password));
 }
 

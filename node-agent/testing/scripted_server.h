@@ -172,7 +172,7 @@ class ScriptedServer {
   ScriptedShare& AddShare(std::string_view name);
   void RemoveShare(std::string_view name);
   ScriptedShare* FindShare(std::string_view name);
-  void AddUser(std::string user, std::string password);
+  void AddUser(const std::string& user, std::string password);
   PasswordAcceptor& passwords() { return passwords_; }
   // Another mechanism than the passwords.
   void set_log_on(std::unique_ptr<LogOnAcceptor> acceptor) { log_on_ = std::move(acceptor); }
