@@ -37,6 +37,7 @@ Simulation::Simulation(Schedule schedule, bool verbose)
       [] { return static_cast<uint64_t>(absl::ToUnixNanos(simulated_world->now())); });
   world_.network().set_fragmentation(schedule_.fragmentation);
   lab_ = std::make_unique<Lab>(world_, host_, schedule_.ttl_seconds);
+  if (schedule_.single_targets) lab_->LeaveFirstTargets();
   for (int i = 0; i < Lab::kServers; ++i) {
     testing::ScriptedServer& server = lab_->server(i).scripted();
     server.options().encrypt_sessions = schedule_.encrypt;
@@ -59,11 +60,11 @@ Simulation::Simulation(Schedule schedule, bool verbose)
   workload_ = std::make_unique<Workload>(*node_, *lab_, oracle_, schedule_.longest_pause);
   if (schedule_.lockers > 0) {
     lockers_ = std::make_unique<Lockers>(*node_, *lab_, oracle_, schedule_.longest_pause,
-                                         schedule_.FirstTargetsServe());
+                                         schedule_.FirstTargetsServe(), schedule_.single_targets);
   }
   if (schedule_.writers > 0) {
     writers_ = std::make_unique<Writers>(*node_, *lab_, oracle_, schedule_.longest_pause,
-                                         schedule_.FirstTargetsServe());
+                                         schedule_.FirstTargetsServe(), schedule_.single_targets);
   }
   node_->StartAgent();
   for (int i = 0; i < schedule_.mounts; ++i) StartApplications(SourceOf(i));
@@ -78,7 +79,7 @@ Simulation::~Simulation() {
 void Simulation::StartApplications(const std::string& source) {
   const std::shared_ptr<Mount> mount = node_->AddMount(source);
   workload_->Start(mount, schedule_.applications);
-  if (writers_ != nullptr) writers_->Start(mount, schedule_.writers);
+  if (writers_ != nullptr) writers_->Start(mount, schedule_.writers, schedule_.sharers);
   if (lockers_ != nullptr) lockers_->Start(mount, schedule_.lockers);
 }
 
@@ -149,8 +150,8 @@ bool Simulation::Run() {
 void Simulation::Finish() {
   workload_->Stop();
   if (writers_ != nullptr) writers_->Stop();
-  if (lockers_ != nullptr) {
-    lockers_->Stop();
+  if (lockers_ != nullptr) lockers_->Stop();
+  if (lockers_ != nullptr || schedule_.sharers > 0) {
     // What is locked now nobody touches any more: the next agent holds it again by itself.
     if (node_->agent_runs()) node_->KillAgent();
     node_->StartAgent();

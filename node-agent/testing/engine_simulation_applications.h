@@ -47,16 +47,21 @@ class Applications {
 // Those that change something, and know what every copy must hold then.
 class ChangingApplications : public Applications {
  public:
-  // `stays`: the first target of each link serves for ever, and so nothing may fail.
+  // `stays`: the first target of each link serves for ever, and so nothing may fail. `single`: it
+  // is the only one, and so nothing may move.
   ChangingApplications(Node& node, Lab& lab, Oracle& oracle, absl::Duration longest_pause,
-                       bool stays)
-      : Applications(node, lab, oracle, longest_pause), copies_(lab), stays_(stays) {}
+                       bool stays, bool single)
+      : Applications(node, lab, oracle, longest_pause),
+        copies_(lab),
+        stays_(stays),
+        single_(single) {}
 
  protected:
   ~ChangingApplications() = default;
 
   Copies copies_;
   const bool stays_;
+  const bool single_;
 };
 
 }  // namespace dfscsi::simulation

@@ -40,6 +40,40 @@ std::vector<Step> PartsOf(const Step& step) {
   return parts;
 }
 
+const testing::ScriptedFile* FindById(const testing::ScriptedFile& folder, uint64_t id) {
+  if (folder.id == id) return &folder;
+  for (const auto& [folded, child] : folder.children) {
+    if (const testing::ScriptedFile* const found = FindById(*child, id)) return found;
+  }
+  return nullptr;
+}
+
+// What may have been done of a step.
+std::vector<Step> VariantsOf(const Step& step) {
+  std::vector<Step> variants = PartsOf(step);
+  variants.push_back(step);
+  if (step.kind == Step::Kind::kRename && step.replaces) {
+    // The file that is to be replaced was open: it was hidden, and then nobody knows.
+    variants.push_back({.kind = Step::Kind::kUnlink, .path = step.target});
+  }
+  return variants;
+}
+
+// The file whose content, or time, the step changes; 0: it changes names.
+uint64_t FileOf(const Step& step, const TreeModel& model) {
+  switch (step.kind) {
+    case Step::Kind::kCreate:
+    case Step::Kind::kOpen:
+    case Step::Kind::kWrite:
+    case Step::Kind::kTruncate:
+    case Step::Kind::kSetTime:
+    case Step::Kind::kSync:
+      return step.through_handle ? step.file : model.FileAt(step.path);
+    default:
+      return 0;
+  }
+}
+
 }  // namespace
 
 // --- Copies
@@ -111,12 +145,102 @@ void Folder::TakeBase(int base, uint64_t first_file) {
                 Copies::BaseContent(base, static_cast<int>(i)));
     }
   }
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    for (const char* const file : Copies::kBaseFiles) {
+      models_[copy].Identify(file, copies_.Find(copy, name_));
+    }
+  }
+}
+
+int Folder::Begin(const Step& step, const Files& files, CopySet reachable) {
+  under_way_.push_back(
+      {.number = ++last_number_, .step = step, .files = files, .where = reachable});
+  return last_number_;
+}
+
+void Folder::Extend(int number, const Step& step) {
+  for (Possible& possible : under_way_) {
+    if (possible.number == number) possible.step = step;
+  }
+}
+
+void Folder::End(int number) {
+  under_way_.remove_if([&](const Possible& possible) { return possible.number == number; });
+}
+
+Folder::Files Folder::FilesAt(const std::string& path) const {
+  Files files = {};
+  for (size_t copy = 0; copy < models_.size(); ++copy) files[copy] = models_[copy].FileAt(path);
+  return files;
+}
+
+std::set<uint64_t> Folder::FilesOf(const Step& step, const Files& files) const {
+  std::set<uint64_t> all;
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    Step here = step;
+    if (step.through_handle) here.file = files[copy];
+    all.insert(FileOf(here, models_[copy]));
+  }
+  all.erase(0);
+  return all;
+}
+
+bool Folder::MayBeNameless(const Files& files) const {
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    if (files[copy] == 0 || models_[copy].ContentOf(files[copy]) == nullptr) continue;
+    const std::vector<std::string> paths = models_[copy].Paths();
+    const auto at = std::find_if(paths.begin(), paths.end(), [&](const std::string& path) {
+      return models_[copy].FileAt(path) == files[copy];
+    });
+    if (at == paths.end()) return true;
+    if (std::any_of(under_way_.begin(), under_way_.end(), [&](const Possible& possible) {
+          const Step& step = possible.step;
+          return (step.kind == Step::Kind::kUnlink && step.path == *at) ||
+                 (step.kind == Step::Kind::kRename && step.target == *at);
+        })) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Folder::IsLike(size_t copy, const TreeModel& model, std::set<int>* used) const {
+  const testing::ScriptedFile* const actual = copies_.Find(copy, name_);
+  if (model.DifferenceTo(actual).empty()) return true;
+  std::vector<Alternative> contents;
+  std::vector<Alternative> names;
+  for (const std::list<Possible>* const list : {&under_way_, &unknown_}) {
+    for (const Possible& possible : *list) {
+      if ((possible.where & Bit(copy)) == 0) continue;
+      for (Step& variant : VariantsOf(possible.step)) {
+        if (variant.through_handle) variant.file = possible.files[copy];
+        const uint64_t file = FileOf(variant, model);
+        Alternative other{.file = file, .step = possible.number, .model = model};
+        if (other.model.Apply(variant) != 0) continue;
+        (file == 0 ? names : contents).push_back(std::move(other));
+      }
+    }
+  }
+  names.insert(names.begin(), Alternative{.model = model});
+  for (const Alternative& other : names) {
+    std::set<int> needed;
+    if (other.step != 0) needed.insert(other.step);
+    if (!other.model.DifferenceTo(actual, contents, &needed).empty()) continue;
+    *used = std::move(needed);
+    return true;
+  }
+  return false;
 }
 
 CopySet Folder::UnlikeModels() const {
   CopySet unlike = 0;
+  std::set<int> all;
   for (size_t copy = 0; copy < models_.size(); ++copy) {
-    if (!models_[copy].DifferenceTo(copies_.Find(copy, name_)).empty()) unlike |= Bit(copy);
+    std::set<int> used;
+    if (!IsLike(copy, models_[copy], &used)) unlike |= Bit(copy);
+    for (const int step : used) {
+      if (!all.insert(step).second) unlike |= Bit(copy);  // On one copy at most.
+    }
   }
   return unlike;
 }
@@ -151,7 +275,8 @@ bool Folder::IsTolerated(const Step& step, int error) const {
 }
 
 Folder::Outcome Folder::Settle(const Step& step, int error, CopySet reachable, bool unsettled,
-                               const Files& files) {
+                               const Files& files, int number) {
+  End(number);
   Models next = models_;
   Files opened = {};
   CopySet able = 0;
@@ -174,7 +299,8 @@ Folder::Outcome Folder::Settle(const Step& step, int error, CopySet reachable, b
   }
   if (SaysUnknown(error)) return SettleUnknown(step, error, next, able, files);
   // The copy that serves now has another file there: the kernel looks it up again.
-  const bool elsewhere = (error == ESTALE && reachable == Copies::kEvery) ||
+  const bool gone = error == ESTALE || (error == ENOENT && step.through_handle);
+  const bool elsewhere = (gone && reachable == Copies::kEvery) ||
                          (unsettled && (error == ENOENT || error == ESTALE || error == ENOTDIR));
   if (UnlikeModels() != 0 || (refusing == 0 && !elsewhere && !IsTolerated(step, error))) {
     return {.violation = Describe(step, error, next)};
@@ -187,55 +313,44 @@ Folder::Outcome Folder::SettleDone(const Step& step, const Models& next, CopySet
   const CopySet unlike = UnlikeModels();
   for (size_t copy = 0; copy < models_.size(); ++copy) {
     if ((able & Bit(copy)) == 0 || (unlike & ~Bit(copy)) != 0) continue;
-    if (next[copy].DifferenceTo(copies_.Find(copy, name_)).empty()) outcome.where |= Bit(copy);
+    std::set<int> used;
+    if (IsLike(copy, next[copy], &used)) outcome.where |= Bit(copy);
   }
   if (outcome.where == 0) return {.violation = Describe(step, 0, next)};
   for (size_t copy = 0; copy < models_.size(); ++copy) {
-    if ((outcome.where & Bit(copy)) != 0) models_[copy] = next[copy];
+    if ((outcome.where & Bit(copy)) == 0) continue;
+    models_[copy] = next[copy];
+    if (step.kind == Step::Kind::kCreate) {
+      models_[copy].Identify(step.path, copies_.Find(copy, name_));
+    }
   }
   return outcome;
 }
 
 Folder::Outcome Folder::SettleUnknown(const Step& step, int error, const Models& next, CopySet able,
                                       const Files& files) {
-  unknown_ = true;
-  for (size_t copy = 0; copy < models_.size(); ++copy) {
-    if ((able & Bit(copy)) == 0) continue;
-    others_[copy].push_back(next[copy]);
-    for (Step part : PartsOf(step)) {  // Each was done, or not, whatever became of the others.
-      part.file = files[copy];
-      TreeModel some = models_[copy];
-      if (some.Apply(part) == 0) others_[copy].push_back(std::move(some));
-    }
-    if (step.kind != Step::Kind::kRename || !step.replaces) continue;
-    // The file that is to be replaced was open: it was hidden, and then nobody knows.
-    TreeModel halfway = models_[copy];
-    if (halfway.Apply({.kind = Step::Kind::kUnlink, .path = step.target}) == 0) {
-      others_[copy].push_back(std::move(halfway));
-    }
-  }
+  unknown_.push_back({.number = ++last_number_, .step = step, .files = files, .where = able});
   if (!FindChange().empty()) return {.violation = Describe(step, error, next)};
   return {.unknown = true, .where = able};
 }
 
 std::string Folder::FindChange() const {
-  CopySet unlike = UnlikeModels();
+  const CopySet unlike = UnlikeModels();
   if (unlike == 0) return "";
   std::string text;
-  int explained = 0;
   for (size_t copy = 0; copy < models_.size(); ++copy) {
     if ((unlike & Bit(copy)) == 0) continue;
     const testing::ScriptedFile* const actual = copies_.Find(copy, name_);
-    const bool is_other =
-        std::any_of(others_[copy].begin(), others_[copy].end(),
-                    [&](const TreeModel& other) { return other.DifferenceTo(actual).empty(); });
     absl::StrAppend(&text, "\n    ", Copies::kAll[copy].target, ": ",
                     models_[copy].DifferenceTo(actual));
-    if (is_other) unlike &= ~Bit(copy), ++explained;
   }
-  if (unlike == 0 && explained <= 1) return "";
-  return absl::StrCat("folder ", name_, " has changed", unknown_ ? " (one step is unknown)" : "",
-                      text);
+  for (const Possible& possible : under_way_) {
+    absl::StrAppend(&text, "\n    under way: ", possible.step.ToString());
+  }
+  for (const Possible& possible : unknown_) {
+    absl::StrAppend(&text, "\n    unknown: ", possible.step.ToString());
+  }
+  return absl::StrCat("folder ", name_, " has changed", text);
 }
 
 bool Folder::MayRead(const Files& files, uint64_t offset, uint64_t asked,
@@ -256,6 +371,20 @@ bool Folder::MayHaveSize(const std::string& path, uint64_t size_bytes, CopySet w
     if (content == nullptr || content->size() == size_bytes) return true;
   }
   return false;
+}
+
+bool Folder::HasSize(const Files& files, uint64_t size_bytes) const {
+  for (size_t copy = 0; copy < models_.size(); ++copy) {
+    const std::string* const content = models_[copy].ContentOf(files[copy]);
+    if (content != nullptr && content->size() == size_bytes) return true;
+  }
+  return false;
+}
+
+const testing::ScriptedFile* Folder::FindOnServer(size_t copy, uint64_t file) const {
+  const testing::ScriptedFile* const folder = copies_.Find(copy, name_);
+  const uint64_t id = models_[copy].IdOf(file);
+  return folder == nullptr || id == 0 ? nullptr : FindById(*folder, id);
 }
 
 }  // namespace dfscsi::simulation

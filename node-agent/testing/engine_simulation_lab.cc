@@ -192,6 +192,14 @@ void Lab::ChangeLink(const std::string& name, LinkPlan plan, absl::Duration lag)
   world_.After(lag, [this, name] { Publish(1, name, links_.at(absl::StrCat("dfs/", name))); });
 }
 
+void Lab::LeaveFirstTargets() {
+  for (auto& [path, link] : links_) {
+    if (path == "dfs/nested" || path == "dfs/inter") continue;  // They lead to namespaces.
+    link.plan.targets.resize(1);
+    for (int root = 0; root < kRoots; ++root) Publish(root, path.substr(4), link);
+  }
+}
+
 absl::Time Lab::NamespaceServedSince() const {
   return std::min(servers_[0]->well_since(), servers_[1]->well_since());
 }

@@ -110,6 +110,8 @@ class Lab {
 
   // Changes a link at root1 now and at root2 after `lag` (replication takes its time).
   void ChangeLink(const std::string& link, LinkPlan plan, absl::Duration lag);
+  // Each link has its first target only, from now on. Before anybody has asked.
+  void LeaveFirstTargets();
   void SetReferralTtl(uint32_t seconds) { ttl_seconds_ = seconds; }
 
   // Since when every namespace question can be answered by somebody.

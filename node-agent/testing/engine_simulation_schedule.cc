@@ -46,6 +46,11 @@ bool IsOfAServer(Fault fault) {
   }
 }
 
+bool IsOfALink(Fault fault) {
+  return fault == Fault::kRetarget || fault == Fault::kNest || fault == Fault::kInterlink ||
+         fault == Fault::kRemoveLink;
+}
+
 Event DrawEvent(SimRandom& random, bool mild) {
   Event event;
   if (mild) {
@@ -169,6 +174,36 @@ Schedule Schedule::DrawWithWriters(uint64_t seed) {
   return schedule;
 }
 
+Schedule Schedule::DrawWithSharers(uint64_t seed) {
+  constexpr uint64_t kOtherWorlds = uint64_t{1} << 42;
+  Schedule schedule = DrawWithWriters(seed + kOtherWorlds);
+  schedule.seed = seed;
+  schedule.write_behind = seed % 2 == 1;
+  schedule.single_targets = seed / 2 % 2 == 1;
+  SimRandom random(SimRandom(seed + 9'999).Next());
+  schedule.writers = 1 + static_cast<int>(random.Below(2));
+  schedule.sharers = 1 + static_cast<int>(random.Below(3));
+  if (schedule.single_targets) {
+    std::erase_if(schedule.events, [](const Event& event) { return IsOfALink(event.fault); });
+  }
+  // Answers to renames and removals are lost more often.
+  const int count = schedule.mild ? 0 : static_cast<int>(random.Below(8));
+  for (int i = 0; i < count; ++i) {
+    Event event;
+    event.fault = random.Chance(0.6) ? Fault::kLoseAnswer : Fault::kKillAgent;
+    event.server = Lab::kRoots + static_cast<int>(random.Below(3));
+    event.lasts = event.fault == Fault::kKillAgent
+                      ? absl::Milliseconds(20)
+                      : random.Between(absl::Milliseconds(10), absl::Seconds(4));
+    event.detail = random.Next() / 4 * 4 + 1;  // SET_INFO.
+    event.at = absl::Seconds(1) + random.Between(absl::ZeroDuration(), absl::Seconds(20));
+    schedule.events.push_back(event);
+  }
+  std::sort(schedule.events.begin(), schedule.events.end(),
+            [](const Event& a, const Event& b) { return a.at < b.at; });
+  return schedule;
+}
+
 Schedule Schedule::DrawWithLockers(uint64_t seed) {
   constexpr uint64_t kOtherWorlds = uint64_t{1} << 41;
   Schedule schedule = DrawWithWriters(seed + kOtherWorlds);
@@ -212,6 +247,8 @@ std::string Schedule::ToString() const {
     absl::StrAppend(&text, ", ", writers, " writers each, appending by ",
                     server_appends ? "the server" : "a lock");
   }
+  if (sharers > 0) absl::StrAppend(&text, ", ", sharers, " sharers of each");
+  if (single_targets) text += ", one target of each link";
   if (write_behind) text += ", written behind";
   if (lockers > 0) absl::StrAppend(&text, ", ", lockers, " owners of locks each");
   for (const Event& event : events) absl::StrAppend(&text, "\n", event.ToString());

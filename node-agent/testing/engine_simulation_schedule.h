@@ -71,6 +71,9 @@ struct Schedule {
   static Schedule Draw(uint64_t seed);
   // The same with writers: another world for the same seed.
   static Schedule DrawWithWriters(uint64_t seed);
+  // With writers that share their files with other threads: worlds of their own, in half of which
+  // nothing can move, for each link has one target.
+  static Schedule DrawWithSharers(uint64_t seed);
   // That world with owners of locks in the writers' place.
   static Schedule DrawWithLockers(uint64_t seed);
 
@@ -82,9 +85,11 @@ struct Schedule {
   bool encrypt = false;
   bool save_cache = false;
   int mounts = 1;
-  int applications = 0;  // Of each mount.
-  int writers = 0;       // Of each mount; 0: nothing can be changed.
-  int lockers = 0;       // Of each mount; 0: nobody locks.
+  int applications = 0;         // Of each mount.
+  int writers = 0;              // Of each mount; 0: nothing can be changed.
+  int sharers = 0;              // Of each writer; 0: it is alone with its files.
+  int lockers = 0;              // Of each mount; 0: nobody locks.
+  bool single_targets = false;  // Each link has one.
   // WRITEs may be answered before their server has them: in half of the worlds.
   bool write_behind = false;
   bool server_appends = true;    // Else appending is done under a lock.

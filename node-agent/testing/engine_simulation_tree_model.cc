@@ -23,14 +23,21 @@ std::string Below(const std::string& directory, const std::string& name) {
 
 bool IsHidden(const std::string& name) { return absl::StartsWith(name, ".dfscsi"); }
 
-// Every path in a folder of a server.
-void Collect(const ScriptedFile& folder, const std::string& path,
-             std::map<std::string, const ScriptedFile*>* found) {
-  (*found)[path] = &folder;
+// What a folder of a server holds.
+struct Found {
+  std::map<std::string, const ScriptedFile*> by_path = {};
+  std::map<uint64_t, const ScriptedFile*> hidden = {};  // By id.
+};
+
+void Collect(const ScriptedFile& folder, const std::string& path, Found* found) {
+  found->by_path[path] = &folder;
   for (const auto& [folded, child] : folder.children) {
     const std::string name = smb::wire::Utf16ToUtf8(child->name);
-    if (child->delete_pending || IsHidden(name)) continue;
-    Collect(*child, Below(path, name), found);
+    if (child->delete_pending || IsHidden(name)) {
+      found->hidden[child->id] = child.get();
+    } else {
+      Collect(*child, Below(path, name), found);
+    }
   }
 }
 
@@ -48,6 +55,11 @@ void Put(uint64_t offset, const std::string& what, std::string* into) {
 }
 
 }  // namespace
+
+bool Step::ChangesNames() const {
+  return kind == Kind::kRename || kind == Kind::kUnlink || kind == Kind::kMakeDirectory ||
+         kind == Kind::kRemoveDirectory || kind == Kind::kCreate;
+}
 
 std::string Step::ToString() const {
   constexpr const char* kNames[] = {"mkdir",    "rmdir", "create", "open",   "write",
@@ -187,32 +199,84 @@ int TreeModel::Apply(const Step& step, uint64_t* opened) {
     case Step::Kind::kSync:
       return 0;
   }
-  if (step.truncates && !files_[file].bytes.empty()) files_[file] = {};
+  if (step.truncates && !files_[file].bytes.empty()) files_[file] = {.id = files_[file].id};
   if (opened != nullptr) *opened = file;
   return 0;
 }
 
+void TreeModel::Identify(const std::string& path, const ScriptedFile* folder) {
+  Found found;
+  if (folder != nullptr) Collect(*folder, "", &found);
+  const auto there = found.by_path.find(path);
+  const uint64_t file = FileAt(path);
+  if (there != found.by_path.end() && file != kDirectory) files_[file].id = there->second->id;
+}
+
+uint64_t TreeModel::IdOf(uint64_t file) const {
+  const auto found = files_.find(file);
+  return found == files_.end() ? 0 : found->second.id;
+}
+
+std::string TreeModel::DifferenceOf(const std::string& path, uint64_t file,
+                                    const ScriptedFile& on_server) const {
+  const Content& content = files_.at(file);
+  if (content.id != 0 && on_server.id != content.id) {
+    return absl::StrCat("\"", path, "\" is another file, ", on_server.id, " and not ", content.id);
+  }
+  const std::string bytes = on_server.Content();
+  if (bytes != content.bytes) return Difference(path, content.bytes, bytes);
+  if (content.written.has_value() && on_server.last_write != *content.written) {
+    return absl::StrCat("\"", path, "\" was last written at ",
+                        absl::FormatTime(on_server.last_write, absl::UTCTimeZone()));
+  }
+  return "";
+}
+
+std::string TreeModel::DifferenceOfOne(const std::string& path, uint64_t file,
+                                       const ScriptedFile& on_server,
+                                       const std::vector<Alternative>& alternatives,
+                                       std::set<int>* used) const {
+  const std::string difference = DifferenceOf(path, file, on_server);
+  if (difference.empty()) return "";
+  for (const Alternative& other : alternatives) {
+    if (other.file != file || !other.model.DifferenceOf(path, file, on_server).empty()) continue;
+    used->insert(other.step);
+    return "";
+  }
+  return difference;
+}
+
 std::string TreeModel::DifferenceTo(const ScriptedFile* actual) const {
-  std::map<std::string, const ScriptedFile*> found;
+  std::set<int> none;
+  return DifferenceTo(actual, {}, &none);
+}
+
+std::string TreeModel::DifferenceTo(const ScriptedFile* actual,
+                                    const std::vector<Alternative>& alternatives,
+                                    std::set<int>* used) const {
+  Found found;
   if (actual != nullptr) Collect(*actual, "", &found);
   for (const auto& [path, file] : entries_) {
-    const auto there = found.find(path);
-    if (there == found.end()) return absl::StrCat("\"", path, "\" is missing");
+    const auto there = found.by_path.find(path);
+    if (there == found.by_path.end()) return absl::StrCat("\"", path, "\" is missing");
     const ScriptedFile& on_server = *there->second;
     if ((on_server.kind == FileKind::kDirectory) != (file == kDirectory)) {
       return absl::StrCat("\"", path, "\" is of another kind");
     }
     if (file == kDirectory) continue;
-    const Content& content = files_.at(file);
-    const std::string bytes = on_server.Content();
-    if (bytes != content.bytes) return Difference(path, content.bytes, bytes);
-    if (content.written.has_value() && on_server.last_write != *content.written) {
-      return absl::StrCat("\"", path, "\" was last written at ",
-                          absl::FormatTime(on_server.last_write, absl::UTCTimeZone()));
-    }
+    const std::string difference = DifferenceOfOne(path, file, on_server, alternatives, used);
+    if (!difference.empty()) return difference;
   }
-  for (const auto& [path, file] : found) {
+  for (const auto& [path, file] : found.by_path) {
     if (!Has(path)) return absl::StrCat("\"", path, "\" is there");
+  }
+  if (found.hidden.empty()) return "";
+  for (const auto& [file, content] : files_) {
+    const auto hidden = found.hidden.find(content.id);
+    if (content.id == 0 || hidden == found.hidden.end()) continue;
+    const std::string difference = DifferenceOfOne(absl::StrCat("(hidden) file ", file), file,
+                                                   *hidden->second, alternatives, used);
+    if (!difference.empty()) return difference;
   }
   return "";
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,11 @@ struct Step {
   uint64_t size_bytes = 0;
   absl::Time time = {};
 
+  bool ChangesNames() const;
   std::string ToString() const;
 };
+
+struct Alternative;
 
 class TreeModel {
  public:
@@ -71,15 +75,34 @@ class TreeModel {
   // Null: the copy does not have it, by any name or none.
   const std::string* ContentOf(uint64_t file) const;
 
+  // The file at `path` is the one that the server's folder has there, from now on.
+  void Identify(const std::string& path, const testing::ScriptedFile* folder);
+
+  // 0: not known.
+  uint64_t IdOf(uint64_t file) const;
+
   // Where the folder of a scripted server differs, in words; "" if it does not. Null: it is not
-  // there. What the engine has hidden (an open file whose name was removed) is not looked at.
+  // there. What the engine has hidden (an open file whose name was removed) may be there or not,
+  // but it holds what was written to it.
   std::string DifferenceTo(const testing::ScriptedFile* actual) const;
+  // `alternatives`: what single files may hold as well; `used`: the steps of those that were
+  // needed.
+  std::string DifferenceTo(const testing::ScriptedFile* actual,
+                           const std::vector<Alternative>& alternatives, std::set<int>* used) const;
 
  private:
   struct Content {
-    std::string bytes;
-    std::optional<absl::Time> written;  // The last-write time, where it was set.
+    std::string bytes = {};
+    std::optional<absl::Time> written = {};  // The last-write time, where it was set.
+    uint64_t id = 0;                         // Of its server; 0: not known.
   };
+  // Of a file; "": none.
+  std::string DifferenceOf(const std::string& path, uint64_t file,
+                           const testing::ScriptedFile& on_server) const;
+  std::string DifferenceOfOne(const std::string& path, uint64_t file,
+                              const testing::ScriptedFile& on_server,
+                              const std::vector<Alternative>& alternatives,
+                              std::set<int>* used) const;
   bool HasParent(const std::string& path) const;
   bool IsDirectory(const std::string& path) const;
   bool HasEntriesIn(const std::string& path) const;
@@ -87,6 +110,13 @@ class TreeModel {
 
   std::map<std::string, uint64_t> entries_;  // By path; 0: a directory.
   std::map<uint64_t, Content> files_;        // Those without a name, too: somebody has them open.
+};
+
+// What a step that may have been done has made of one file.
+struct Alternative {
+  uint64_t file = 0;
+  int step = 0;
+  TreeModel model = {};
 };
 
 }  // namespace dfscsi::simulation

@@ -34,7 +34,8 @@ constexpr uint64_t kMostSteps = 30;
 
 // --- Who writes
 
-void Writers::Start(const std::shared_ptr<Mount>& mount, int writers) {
+void Writers::Start(const std::shared_ptr<Mount>& mount, int writers, int sharers) {
+  sharers_ = sharers;
   for (int i = 0; i < writers; ++i) {
     progress_.push_back({.mount = mount});
     ++running_;
@@ -68,11 +69,12 @@ Task<void> Writers::Work(Visit* visit, size_t self) {
     ++counts_.left;
     co_return;
   }
+  StartSharers(visit);
   const uint64_t steps = 3 + Below(kMostSteps);
-  for (uint64_t i = 0; i < steps && !stopping_; ++i) {
+  for (uint64_t i = 0; i < steps && !stopping_ && !visit->sharing->left; ++i) {
     if (!co_await DoSomething(visit)) {
-      ++counts_.left;
-      co_return;
+      visit->sharing->left = true;
+      break;
     }
     ++progress_[self].steps;
     const absl::Duration pause =
@@ -80,6 +82,8 @@ Task<void> Writers::Work(Visit* visit, size_t self) {
               : 0.2 * longest_pause_ * (static_cast<double>(Below(1000)) / 1000.0);
     if (!stopping_) (void)co_await runtime::Sleep(pause, Deadline::Never());
   }
+  co_await EndSharers(visit);
+  if (visit->sharing->left) ++counts_.left;
 }
 
 void Writers::CheckEnd() {
@@ -101,7 +105,7 @@ void Writers::CheckEnd() {
 
 // Where nothing fails over, the first target serves.
 CopySet Writers::ReachableBy(const std::string& link) const {
-  if (!stays_) return Copies::kEvery;
+  if (!stays_ && !single_) return Copies::kEvery;
   if (link == "two") return 1u << 0;
   if (link == "inter") return 1u << 1;
   return 1u << 2;
@@ -125,7 +129,8 @@ bool Writers::Accept(const Visit& visit, const Answer& answer, uint32_t opcode,
   const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit.link);
   const bool gone = answer.error == ENOENT || answer.error == ESTALE || answer.error == ENOTDIR;
   // A path of the folder: the link may have moved to a copy that does not have it.
-  const bool moved = gone && !stays_ && visit.folder != nullptr;
+  const bool moved = gone && visit.reachable == Copies::kEvery && visit.folder != nullptr;
+  if (answer.error == ESTALE && &visit != visit.sharing->writer) ++counts_.stale;
   if (visit.mount->gone() || (answer.error == EINTR && answer.signalled) || moved ||
       (unsettled && (gone || answer.error == EIO))) {
     return false;
@@ -146,26 +151,52 @@ bool Writers::CheckUnchanged(const Visit& visit, const Step& step) {
 
 Task<bool> Writers::Do(Visit* visit, Step step, uint32_t opcode, uint64_t node, std::string body,
                        std::string* reply, Folder::Outcome* outcome, Folder::Files files) {
-  if (!CheckUnchanged(*visit, step)) co_return false;
+  const std::shared_ptr<Reserved> reserved = co_await Reserve(visit, NeededBy(*visit, step, files));
+  if (visit->sharing->left || !CheckUnchanged(*visit, step)) co_return false;
+  const int number = visit->folder->Begin(step, files, visit->reachable);
+  const bool names = step.ChangesNames();
+  if (names) {
+    visit->sharing->names_change = true;
+    visit->sharing->names.NotifyAll();
+  }
   const absl::Time asked = node_.world().now();
   Answer answer = co_await Ask(visit, opcode, node, std::move(body));
-  co_return Settle(visit, step, std::move(answer), asked, reply, outcome, files);
+  if (names) visit->sharing->names_change = false;
+  co_return Settle(visit, step, std::move(answer), asked, reply, outcome, files, number);
 }
 
 bool Writers::Settle(Visit* visit, const Step& step, Answer answer, absl::Time asked,
-                     std::string* reply, Folder::Outcome* outcome, const Folder::Files& files) {
+                     std::string* reply, Folder::Outcome* outcome, const Folder::Files& files,
+                     int number) {
   ++counts_.steps;
   if (oracle_.failed()) return false;
+  const bool shared = visit != visit->sharing->writer;
+  if (shared) {
+    ++counts_.shared;
+    counts_.beside += visit->sharing->names_change ? 1 : 0;
+    counts_.stale += answer.error == ESTALE ? 1 : 0;
+  }
+  const bool nameless = step.kind == Step::Kind::kOpen && step.through_handle &&
+                        (answer.error == ENOENT || answer.error == ESTALE) &&
+                        visit->folder->MayBeNameless(files);
+  // What a dead agent had locked stays so while its process of the server hangs.
+  const bool locked =
+      answer.error == EACCES && sharers_ > 0 && IsLockedByFormer(*visit, step, files);
+  if (nameless || locked) {
+    visit->folder->End(number);
+    return CheckUnchanged(*visit, step);
+  }
   if (visit->mount->gone() && answer.error != 0) answer.error = ENOTCONN;
   const bool unsettled = node_.world().now() <= lab_.UnsettledUntil(visit->link);
-  *outcome = visit->folder->Settle(step, answer.error, visit->reachable, unsettled, files);
+  *outcome = visit->folder->Settle(step, answer.error, visit->reachable, unsettled, files, number);
   if (!outcome->violation.empty()) {
     oracle_.Violation(absl::StrCat(outcome->violation, "\n    link \"", visit->link, "\", mount ",
                                    visit->mount->id(), ", asked ",
                                    absl::FormatDuration(node_.world().now() - asked), " ago"));
     return false;
   }
-  node_.world().Log(absl::StrCat("writer: ", visit->folder->name(), " ", step.ToString(), ": ",
+  node_.world().Log(absl::StrCat(shared ? "sharer: " : "writer: ", visit->folder->name(), " ",
+                                 step.ToString(), ": ",
                                  answer.error == 0 ? "done" : strerror(answer.error)));
   if (answer.error == 0) {
     ++counts_.done;
@@ -217,6 +248,53 @@ Task<int> Writers::AwaitWritten(Visit* visit, uint64_t handle) {
   co_return EIO;
 }
 
+// --- Files, one after the other
+
+class Writers::Reserved {
+ public:
+  Reserved(std::shared_ptr<Sharing> sharing, std::set<uint64_t> files)
+      : sharing_(std::move(sharing)), files_(std::move(files)) {
+    sharing_->busy.insert(files_.begin(), files_.end());
+  }
+  Reserved(const Reserved&) = delete;
+  ~Reserved() {
+    for (const uint64_t file : files_) sharing_->busy.erase(file);
+    sharing_->changed.NotifyAll();
+  }
+
+ private:
+  const std::shared_ptr<Sharing> sharing_;
+  const std::set<uint64_t> files_;
+};
+
+std::set<uint64_t> Writers::NeededBy(const Visit& visit, const Step& step,
+                                     const Folder::Files& files) const {
+  std::set<uint64_t> needed = visit.folder->FilesOf(step, files);
+  // The kernel locks an inode while it is cut, its times are set, its names are changed, or
+  // something is appended; but not while its pages are written, or read.
+  std::set<uint64_t> locked;
+  if (step.ChangesNames()) {
+    for (const std::string& path : {step.path, step.target}) {
+      locked.merge(visit.folder->FilesOf({.path = path}, {}));
+    }
+  } else if (step.kind == Step::Kind::kTruncate || step.kind == Step::Kind::kSetTime ||
+             (step.kind == Step::Kind::kWrite && step.appends)) {
+    locked = needed;
+  }
+  for (const uint64_t file : locked) needed.insert(file | kInodeLock);
+  return needed;
+}
+
+Task<std::shared_ptr<Writers::Reserved>> Writers::Reserve(Visit* visit, std::set<uint64_t> files) {
+  Sharing& sharing = *visit->sharing;
+  if (files.empty()) co_return nullptr;
+  while (std::any_of(files.begin(), files.end(),
+                     [&](uint64_t file) { return sharing.busy.contains(file); })) {
+    (void)co_await sharing.changed.WaitForNotify(Deadline::Never());
+  }
+  co_return std::make_shared<Reserved>(visit->sharing, std::move(files));
+}
+
 // --- Names
 
 bool Writers::IsOpen(const Visit& visit, const std::string& path) const {
@@ -265,6 +343,8 @@ Task<bool> Writers::Find(Visit* visit, std::string path, uint64_t* node) {
     if (!co_await Find(visit, Parent(path), &parent)) co_return false;
     name = Name(path);
   }
+  const std::shared_ptr<Reserved> reserved =
+      co_await Reserve(visit, visit->folder->FilesOf({.path = path}, {}));
   const Answer answer = co_await Ask(visit, FUSE_LOOKUP, parent, Named("", name));
   if (!Accept(*visit, answer, FUSE_LOOKUP, path)) co_return false;
   const auto entry = As<fuse_entry_out>(answer.body);
@@ -287,10 +367,13 @@ Task<bool> Writers::LookUp(Visit* visit, uint64_t parent, std::string name, uint
 }
 
 Task<bool> Writers::Begin(Visit* visit) {
+  visit->sharing->writer = visit;
   uint64_t link = 0;
   if (!co_await LookUp(visit, FUSE_ROOT_ID, visit->link, &link)) co_return false;
   if (!co_await LookUp(visit, link, Copies::kFolder, &visit->work)) co_return false;
-  const bool base = bases_ < Copies::kBases && Below(4) == 0;
+  // Of sharers, the file of a name must be one: what single copies hold is the others' matter.
+  const bool may_be_base = sharers_ == 0 || single_;
+  const bool base = bases_ < Copies::kBases && Below(4) == 0 && may_be_base;
   folders_.push_back(std::make_unique<Folder>(
       copies_, base ? Copies::BaseName(bases_) : absl::StrCat("w", folders_.size())));
   visit->folder = folders_.back().get();
@@ -309,9 +392,14 @@ Task<void> Writers::Leave(Visit* visit) {
 }
 
 Task<bool> Writers::Release(Visit* visit, size_t handle) {
-  fuse_release_in release = {};
-  release.fh = visit->handles[handle].fh;
+  const Handle closed = visit->handles[handle];
   visit->handles.erase(visit->handles.begin() + static_cast<int64_t>(handle));
+  if (closed.owner != 0) co_await GiveBackLocks(visit, closed);
+  // A time that is set beside a CLOSE may be replaced by that of what was written before.
+  std::shared_ptr<Reserved> reserved;
+  if (sharers_ > 0 && closed.writes) reserved = co_await Reserve(visit, FilesOf(closed));
+  fuse_release_in release = {};
+  release.fh = closed.fh;
   const Mount::Answer answer =
       co_await visit->mount->Ask(FUSE_RELEASE, FUSE_ROOT_ID, BytesOf(release), "");
   if (answer.error != 0 && !visit->mount->gone() && !oracle_.failed()) {

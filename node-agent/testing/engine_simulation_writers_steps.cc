@@ -61,6 +61,8 @@ Task<bool> Writers::Look(Visit* visit) {
   if (path.empty()) co_return true;
   uint64_t node = 0;
   if (!co_await Find(visit, path, &node)) co_return false;
+  const std::shared_ptr<Reserved> reserved =
+      co_await Reserve(visit, visit->folder->FilesOf({.path = path}, {}));
   const Answer answer =
       co_await Ask(visit, FUSE_GETATTR, node, std::string(sizeof(fuse_getattr_in), '\0'));
   if (!Accept(*visit, answer, FUSE_GETATTR, path)) co_return false;
@@ -78,7 +80,10 @@ Task<bool> Writers::ReadBack(Visit* visit, size_t index) {
   read.fh = handle.fh;
   read.offset = Below(4'000);
   read.size = static_cast<uint32_t>(Below(2) == 0 ? 64 << 10 : 4096);
+  const std::shared_ptr<Reserved> reserved = co_await Reserve(visit, FilesOf(handle));
+  if (visit->sharing->left) co_return false;
   const Answer answer = co_await Ask(visit, FUSE_READ, FUSE_ROOT_ID, BytesOf(read));
+  if (answer.error == EIO && handle.owner != 0) co_return co_await LoseLocks(visit, index);
   if (!Accept(*visit, answer, FUSE_READ, handle.path)) co_return false;
   if (!visit->folder->MayRead(handle.files, read.offset, read.size, answer.body)) {
     oracle_.Violation(absl::StrCat("READ of ", visit->folder->name(), " ", handle.path, " at ",
@@ -150,13 +155,18 @@ Task<bool> Writers::OpenFile(Visit* visit, std::string path) {
   co_return true;
 }
 
-Task<Writers::Answer> Writers::WriteOnce(Visit* visit, uint64_t handle, Step* step) {
+Task<Writers::Answer> Writers::WriteOnce(Visit* visit, Handle handle, Step* step, int* number) {
   step->offset = Below(4'000);
   step->bytes = Bytes();
   fuse_write_in write = {};
-  write.fh = handle;
+  write.fh = handle.fh;
   write.offset = step->offset;
   write.size = static_cast<uint32_t>(step->bytes.size());
+  if (*number == 0) {
+    *number = visit->folder->Begin(*step, handle.files, visit->reachable);
+  } else {
+    visit->folder->Extend(*number, *step);
+  }
   Answer answer = co_await Ask(visit, FUSE_WRITE, FUSE_ROOT_ID, BytesOf(write) + step->bytes);
   if (answer.error == 0 && As<fuse_write_out>(answer.body).size != step->bytes.size()) {
     oracle_.Violation("a short WRITE");
@@ -170,15 +180,18 @@ Task<bool> Writers::Write(Visit* visit, size_t index) {
             .path = handle.path,
             .through_handle = true,
             .appends = handle.appends};
-  if (!CheckUnchanged(*visit, step)) co_return false;
+  const std::shared_ptr<Reserved> reserved =
+      co_await Reserve(visit, NeededBy(*visit, step, handle.files));
+  if (visit->sharing->left || !CheckUnchanged(*visit, step)) co_return false;
   const absl::Time asked = node_.world().now();
+  int number = 0;
   // Else what is answered is on its server.
   const bool behind = node_.writes_behind() && !handle.appends;
-  Answer answer = co_await WriteOnce(visit, handle.fh, &step);
+  Answer answer = co_await WriteOnce(visit, handle, &step, &number);
   for (uint64_t more = behind ? Below(3) : 0; more > 0 && answer.error == 0; --more) {
     step.earlier.push_back({.offset = step.offset, .bytes = std::move(step.bytes)});
     ++counts_.early;
-    answer = co_await WriteOnce(visit, handle.fh, &step);
+    answer = co_await WriteOnce(visit, handle, &step, &number);
   }
   std::string reply;
   Folder::Outcome outcome;
@@ -194,11 +207,12 @@ Task<bool> Writers::Write(Visit* visit, size_t index) {
       before.bytes = before.earlier.back().bytes;
       before.earlier.pop_back();
       step.earlier.clear();
-      const bool go_on = Settle(visit, before, {}, asked, &reply, &outcome, handle.files);
+      const bool go_on = Settle(visit, before, {}, asked, &reply, &outcome, handle.files, number);
       if (!go_on) co_return false;
+      number = 0;
     }
   }
-  const bool go_on = Settle(visit, step, answer, asked, &reply, &outcome, handle.files);
+  const bool go_on = Settle(visit, step, answer, asked, &reply, &outcome, handle.files, number);
   if (!outcome.done) co_return go_on;
   // Its file is that copy's from now on.
   for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
@@ -255,7 +269,7 @@ Task<bool> Writers::Rename(Visit* visit, std::string path, std::string target, b
   fuse_rename2_in rename = {};
   rename.newdir = to;
   rename.flags = replaces ? 0 : RENAME_NOREPLACE;
-  if (IsOpen(*visit, target)) visit->folder->NoteHidden();
+  if (sharers_ > 0 || IsOpen(*visit, target)) visit->folder->NoteHidden();
   const Step step{
       .kind = Step::Kind::kRename, .path = path, .target = target, .replaces = replaces};
   std::string reply;
@@ -280,7 +294,7 @@ Task<bool> Writers::Remove(Visit* visit, std::string path) {
   const bool directory = model.Has(path) && model.FileAt(path) == 0;
   uint64_t parent = 0;
   if (!co_await Find(visit, Parent(path), &parent)) co_return false;
-  if (IsOpen(*visit, path)) visit->folder->NoteHidden();
+  if (sharers_ > 0 || IsOpen(*visit, path)) visit->folder->NoteHidden();
   std::string reply;
   Folder::Outcome outcome;
   const Step step{.kind = directory ? Step::Kind::kRemoveDirectory : Step::Kind::kUnlink,

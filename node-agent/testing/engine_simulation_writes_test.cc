@@ -32,6 +32,31 @@ TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfWrites) {
   if (!seeds.chosen) EXPECT_LE(sum.unknown * 1000, sum.steps);
 }
 
+// Files that somebody has open while somebody else renames, removes and replaces them.
+TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfSharers) {
+  Writers::Counts sum;
+  const Seeds seeds = RunSeeds(200, Schedule::DrawWithSharers, [&](Simulation& simulation) {
+    const Writers::Counts& counts = simulation.writers().counts();
+    sum.steps += counts.steps;
+    sum.shared += counts.shared;
+    sum.beside += counts.beside;
+    sum.stale += counts.stale;
+    sum.unknown += counts.unknown;
+    sum.left += counts.left;
+    sum.locked += counts.locked;
+    sum.lost += counts.lost;
+  });
+  printf(
+      "%llu seeds, %lld steps, %lld by sharers, %lld of them beside a change of names, %lld stale, "
+      "%lld of which nobody knows (EIO), %lld folders left, %lld locks, %lld lost\n",
+      static_cast<unsigned long long>(seeds.ran), static_cast<long long>(sum.steps),
+      static_cast<long long>(sum.shared), static_cast<long long>(sum.beside),
+      static_cast<long long>(sum.stale), static_cast<long long>(sum.unknown),
+      static_cast<long long>(sum.left), static_cast<long long>(sum.locked),
+      static_cast<long long>(sum.lost));
+  if (!seeds.chosen) EXPECT_LE(sum.unknown * 1000, sum.steps);
+}
+
 TEST(EngineSimulationLocksTest, FaultsInRandomCombinationOfLocks) {
   Lockers::Counts sum;
   const Seeds seeds = RunSeeds(100, Schedule::DrawWithLockers, [&](Simulation& simulation) {

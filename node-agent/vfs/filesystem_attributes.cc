@@ -209,10 +209,26 @@ bool Filesystem::Impl::IsLinkTag(const ServerAttributes& seen) {
 
 Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::NodeId node,
                                                                       Deadline deadline) {
-  CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
-  if (std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
-    co_return co_await GetAttributesElsewhere(node, path, *std::move(elsewhere), deadline);
+  while (true) {
+    CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
+    const uint64_t since = names_->now();
+    if (std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
+      absl::StatusOr<AttributesReply> reply =
+          co_await GetAttributesElsewhere(node, path, *std::move(elsewhere), deadline);
+      if (!names_->Touched(path, since)) co_return reply;
+      CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
+      continue;
+    }
+    std::optional<absl::StatusOr<AttributesReply>> reply =
+        co_await GetAttributesByName(node, path, since, deadline);
+    if (reply.has_value()) co_return *std::move(reply);
+    // Its name was changed meanwhile: what was seen may be another file's, or nothing.
+    CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
   }
+}
+
+Task<std::optional<absl::StatusOr<AttributesReply>>> Filesystem::Impl::GetAttributesByName(
+    state::NodeId node, dfs::DfsPath path, uint64_t names_since, Deadline deadline) {
   const state::InodeTable::Node record = tables_.inodes().Get(node);
   const uint64_t ino = record.ino();
   const state::NodeId parent = record.parent();
@@ -237,7 +253,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   const bool is_root = node == state::kRootNode;
   const bool was_link = !is_root && client_.IsKnownLink(path);
   if (is_root || was_link) {
-    const absl::StatusOr<AttributesReply> reply = co_await GetLinkAttributes(node, path, deadline);
+    absl::StatusOr<AttributesReply> reply = co_await GetLinkAttributes(node, path, deadline);
     if (is_root || client_.IsKnownLink(path) || absl::IsCancelled(reply.status())) co_return reply;
     // The name is gone, or something else has taken the link's place.
   }
@@ -250,6 +266,7 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   } else {
     sight = co_await Look(path, deadline);
   }
+  if (names_->Touched(path, names_since)) co_return std::nullopt;
   if (!sight.ok()) co_return sight.status();
   if (sight->is_link) {
     client_.NoteLink(path);

@@ -438,8 +438,9 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   const bool sent = journal != nullptr && journal->sent_to() != 0;
   // A dead agent may have gone as far as the tables: then what has the new name is what was moved.
   const bool may_be_stored = sent && node == 0 && replaced != 0;
-  const bool hides = replace && replaced != 0 && !may_be_stored && IsOpen(replaced);
-  const std::string hidden = hides ? HiddenName(replaced) : "";
+  const bool replaces_node = replace && replaced != 0 && !may_be_stored;
+  bool hides = replaces_node && IsOpen(replaced);
+  const std::string hidden = replaces_node ? HiddenName(replaced) : "";
   uint64_t id = LastIdOf(may_be_stored ? replaced : node);
   NameDoubts::Doubt doubt(names_, {path, target});
   if (sent) doubt.Begin();
@@ -454,16 +455,28 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
     doubt.Begin();
     change.Sending();
-    if (hides) {
-      const absl::Status hid = co_await binding.tree->RenamePath(
-          *wire_target, {.replace = false, .target = Sibling(*wire_target, *Utf16(hidden))},
-          deadline);
-      // Not there: an attempt before this one has hidden it.
-      if (!hid.ok() && ErrnoOf(hid) != ENOENT) co_return hid;
-      Pass(DeathPoint::kRenameHid);
-    }
-    const absl::Status status = co_await binding.tree->RenamePath(
-        binding.path, {.replace = replace && !same_name, .target = *wire_target}, deadline);
+    absl::Status status;
+    // Somebody may just be opening what is to be replaced, for which a server refuses that; it is
+    // closed again, for its name is in doubt, but its CLOSE may be sent behind the next attempt.
+    int more = 0;
+    bool again = false;
+    do {
+      hides = hides || (replaces_node && IsOpen(replaced));
+      if (hides) {
+        change.in_pieces = true;
+        const absl::Status hid = co_await binding.tree->RenamePath(
+            *wire_target, {.replace = false, .target = Sibling(*wire_target, *Utf16(hidden))},
+            deadline);
+        // Not there: an attempt before this one has hidden it.
+        if (!hid.ok() && ErrnoOf(hid) != ENOENT) co_return hid;
+        Pass(DeathPoint::kRenameHid);
+      }
+      if (replaces_node && names_->IsBeingOpened(target)) more = 2;
+      status = co_await binding.tree->RenamePath(
+          binding.path, {.replace = replace && !same_name, .target = *wire_target}, deadline);
+      again = ErrnoOf(status) == EACCES && more-- > 0;
+      if (again) CO_RETURN_IF_ERROR(co_await names_->AwaitOpened(target, deadline));
+    } while (again);
     if (NtStatusOf(status) != NtStatus::kPathNotCovered) co_return status;
     // One of the two lies below a link that is not known yet; which?
     CO_RETURN_IF_ERROR((co_await binding.tree->Stat(binding.path, deadline)).status());
@@ -483,7 +496,10 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   if (!status.ok()) co_return status;
   if (!same_name) written_.NoteRenamed(path.Key(), target.Key());
   if (hides) CO_RETURN_IF_ERROR(NoteHidden(replaced, new_parent, hidden));
-  if (node == 0 || !tables_.inodes().Contains(node)) co_return absl::OkStatus();
+  if (node == 0 || !tables_.inodes().Contains(node)) {
+    if (replaces_node && !hides) tables_.inodes().Unlink(replaced);  // The name is another's now.
+    co_return absl::OkStatus();
+  }
   if (!tables_.inodes().Rename(node, new_parent, new_name).ok()) {
     tables_.inodes().Unlink(node);  // Looked up again by its new name.
   }

@@ -68,6 +68,10 @@ class Filesystem::Impl {
 
   runtime::Task<absl::StatusOr<AttributesReply>> GetAttributes(state::NodeId node,
                                                                runtime::Deadline deadline);
+  // Of the node whose path that was at `names_since` (NameDoubts::now()). Nothing: its name has
+  // been changed since, or is being changed.
+  runtime::Task<std::optional<absl::StatusOr<AttributesReply>>> GetAttributesByName(
+      state::NodeId node, dfs::DfsPath path, uint64_t names_since, runtime::Deadline deadline);
   absl::Status Access(int mask) const;
   void ResumeInvalidations();
 
@@ -75,6 +79,11 @@ class Filesystem::Impl {
 
   runtime::Task<absl::StatusOr<OpenReply>> Open(state::NodeId node, int flags,
                                                 ChangeJournal* journal, runtime::Deadline deadline);
+  // IsNameMoved(): as CheckNotMoved().
+  runtime::Task<absl::StatusOr<OpenReply>> OpenByName(state::NodeId node, dfs::DfsPath path,
+                                                      uint64_t names_since, int flags,
+                                                      ChangeJournal* journal,
+                                                      runtime::Deadline deadline);
   void OpenDelivered(state::NodeId node, const OpenReply& reply);
   std::string ShareOf(state::FileHandle fh) const {
     const auto file = files_.find(fh);
@@ -349,16 +358,16 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> ByName(std::shared_ptr<OpenFile> file, const dfs::DfsPath* path,
                                      uint64_t since, dfs::Binding binding, const Call* call);
   static bool IsNameMoved(const absl::Status& status);
+  // `opened`: how opening it by that name ended. IsNameMoved(): the name is being changed, or was
+  // since that instant, so it may be another file, which is closed.
+  absl::Status CheckNotMoved(const dfs::DfsPath& path, uint64_t names_since, OpenFile& file,
+                             const absl::Status& opened) const;
   // RunOnFile() where `path` is its name, and `name_of` says what that is later.
   runtime::Task<absl::Status> RunByName(std::shared_ptr<OpenFile> file, dfs::DfsPath path,
                                         std::function<absl::StatusOr<dfs::DfsPath>()> name_of,
                                         Call call, dfs::RunOptions options,
                                         runtime::Deadline deadline);
   absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
-  // Opens the node's file by the name that it has: again by its new one, if that was changed while
-  // it was opened by the former. ESTALE: it was removed.
-  runtime::Task<absl::StatusOr<std::shared_ptr<OpenFile>>> OpenNode(state::NodeId node, int flags,
-                                                                    runtime::Deadline deadline);
   // The file of an open handle that is bound to one server (OpenFile::IsBoundToServer), and to
   // another one than its node's path is now.
   struct WrittenElsewhere {
@@ -413,6 +422,11 @@ class Filesystem::Impl {
   runtime::Task<absl::Status> Truncate(std::shared_ptr<OpenFile> file, state::FileHandle fh,
                                        uint64_t size_bytes, ChangeJournal* journal,
                                        runtime::Deadline deadline);
+  // A cut by a name, or by a handle that is just being opened, was refused, for the file is locked:
+  // if it is programs of this mount that have locked it, it is cut through the holder of the locks.
+  runtime::Task<absl::Status> CutBesideLocks(dfs::DfsPath path, dfs::Binding binding,
+                                             uint64_t size_bytes, Change* change,
+                                             absl::Status refused, runtime::Deadline deadline);
   // O_TRUNC of a file that is open and has no handle yet; it is closed if that fails. And once it
   // has one.
   runtime::Task<absl::Status> CutWhileOpened(std::shared_ptr<OpenFile> file, ChangeJournal* journal,

@@ -32,6 +32,13 @@ bool Filesystem::Impl::IsNameMoved(const absl::Status& status) {
   return status.GetPayload(kNameMovedUrl).has_value();
 }
 
+absl::Status Filesystem::Impl::CheckNotMoved(const dfs::DfsPath& path, uint64_t names_since,
+                                             OpenFile& file, const absl::Status& opened) const {
+  if (!names_->Touched(path, names_since)) return opened;
+  if (opened.ok()) file.CloseLater();
+  return NameMoved();
+}
+
 Task<absl::Status> Filesystem::Impl::ByName(std::shared_ptr<OpenFile> file,
                                             const dfs::DfsPath* path, uint64_t since,
                                             dfs::Binding binding, const Call* call) {

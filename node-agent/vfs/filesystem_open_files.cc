@@ -23,43 +23,46 @@ Task<absl::StatusOr<OpenReply>> Filesystem::Impl::Open(state::NodeId node, int f
   if (writes || (flags & O_TRUNC) != 0) CO_RETURN_IF_ERROR(MayChange());
   // Who truncates writes.
   if (!writes && (flags & O_TRUNC) != 0) flags = (flags & ~O_ACCMODE) | O_RDWR;
+  while (true) {
+    CO_ASSIGN_OR_RETURN(dfs::DfsPath path, PathOf(node));
+    if (names_->IsInDoubt(path)) {
+      CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
+      continue;
+    }
+    const NameDoubts::Opening opening(names_, path);
+    const uint64_t since = names_->now();
+    absl::StatusOr<OpenReply> reply =
+        co_await OpenByName(node, std::move(path), since, flags, journal, deadline);
+    if (!IsNameMoved(reply.status())) co_return reply;
+  }
+}
+
+Task<absl::StatusOr<OpenReply>> Filesystem::Impl::OpenByName(state::NodeId node, dfs::DfsPath path,
+                                                             uint64_t names_since, int flags,
+                                                             ChangeJournal* journal,
+                                                             Deadline deadline) {
   const absl::Time asked = runtime::Loop::Current().Now();
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file,
-                      co_await OpenNode(node, flags, deadline));
+  auto file = std::make_shared<OpenFile>(path, flags);
+  file->UseLease(LeaseOf(node));
+  if (options_.durable) file->AskDurable(options_.durable_for);
+  const absl::Status opened = co_await client_.Run(
+      path,
+      [file, deadline](dfs::Binding binding) { return file->OpenOn(std::move(binding), deadline); },
+      {}, deadline);
+  CO_RETURN_IF_ERROR(CheckNotMoved(path, names_since, *file, opened));
   CO_RETURN_IF_ERROR(CheckNotOlder(*file));
   // Nothing stands in the tables before it can be answered: who dies in between leaves nothing.
   const bool cuts = (flags & O_TRUNC) != 0 && file->seen().file.end_of_file > 0;
-  if (cuts) CO_RETURN_IF_ERROR(co_await CutWhileOpened(file, journal, deadline));
+  if (cuts) {
+    const absl::Status cut = co_await CutWhileOpened(file, journal, deadline);
+    if (!cut.ok()) co_return CheckNotMoved(path, names_since, *file, cut);
+  }
   const bool told = co_await TellWhatOpenSaw(node, file, asked);
+  CO_RETURN_IF_ERROR(CheckNotMoved(path, names_since, *file, absl::OkStatus()));
   CO_ASSIGN_OR_RETURN(const OpenReply reply,
                       MakeHandle(node, file, flags, kHandleUndelivered, told));
   if (cuts) NoteCut(node, reply.fh);
   co_return reply;
-}
-
-Task<absl::StatusOr<std::shared_ptr<OpenFile>>> Filesystem::Impl::OpenNode(state::NodeId node,
-                                                                           int flags,
-                                                                           Deadline deadline) {
-  while (true) {
-    CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
-    const uint64_t since = names_->now();
-    auto file = std::make_shared<OpenFile>(path, flags);
-    file->UseLease(LeaseOf(node));
-    if (options_.durable) file->AskDurable(options_.durable_for);
-    const absl::Status status = co_await client_.Run(
-        path,
-        [file, deadline](dfs::Binding binding) {
-          return file->OpenOn(std::move(binding), deadline);
-        },
-        {}, deadline);
-    // Else what has the name by now may be another file, and is none of this node's.
-    if (!names_->Touched(path, since)) {
-      CO_RETURN_IF_ERROR(status);
-      co_return file;
-    }
-    file->CloseLater();
-    CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
-  }
 }
 
 Task<bool> Filesystem::Impl::TellWhatOpenSaw(state::NodeId node, std::shared_ptr<OpenFile> file,

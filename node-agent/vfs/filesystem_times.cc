@@ -53,9 +53,9 @@ Task<absl::Status> Filesystem::Impl::SetTimeOfWriters(state::NodeId node,
   const std::vector<std::shared_ptr<OpenFile>> writers = WritersOf(node);
   for (const std::shared_ptr<OpenFile>& file : writers) {
     const std::optional<smb::wire::FileId> id = file->TryIdOn(*tree);
+    file->NoteTimeSet();
     // Not open, or on a former session: SetTimeOnFormerSessions().
     if (!id.has_value()) continue;
-    file->NoteTimeSet();
     const absl::Status status = co_await tree->SetBasic(*id, LastWrite(modified), deadline);
     // Closed meanwhile: the time was set by name after it, or with it, and is what it is.
     if (smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kFileClosed) continue;

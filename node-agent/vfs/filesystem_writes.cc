@@ -218,13 +218,18 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     return tree->SetEndOfFile(file_id, size_bytes, deadline);
   };
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
-    const absl::Status status =
-        co_await ActThrough(fh, file, std::move(binding), truncate, &change, deadline);
+    absl::Status status = co_await ActThrough(fh, file, binding, truncate, &change, deadline);
+    if (fh == kNoHandle && IsLockRefused(status)) {
+      status = co_await CutBesideLocks(file->path(), std::move(binding), size_bytes, &change,
+                                       status, deadline);
+    }
     if (!IsAnswerLost(status)) unsettled.Settle();
     co_return status;
   };
   absl::Status status;
-  if (fh == kNoHandle) {  // It is just being opened.
+  if (fh == kNoHandle) {  // It is just being opened: who opens it asks for its name again.
+    change.file = file;
+    change.names_since = names_->now();
     status = co_await RunChange(file->path(), &change, deadline);
   } else {
     status = co_await RunChangeThrough(fh, file, &change, deadline);
@@ -240,6 +245,26 @@ Task<absl::Status> Filesystem::Impl::Truncate(std::shared_ptr<OpenFile> file, st
     NoteOwnChange(node);
   }
   co_return status;
+}
+
+Task<absl::Status> Filesystem::Impl::CutBesideLocks(dfs::DfsPath path, dfs::Binding binding,
+                                                    uint64_t size_bytes, Change* change,
+                                                    absl::Status refused, Deadline deadline) {
+  for (const auto& [id, of_node] : locks_) {
+    const state::NodeId node = id;
+    const std::shared_ptr<FileLocks> locks = of_node;
+    const absl::StatusOr<dfs::DfsPath> name = PathOf(node);
+    if (!name.ok() || *name != path) continue;
+    if (!locks->IsHeldAnywhere() || !locks->holder->writes()) break;
+    const OpenFile::Act cut = [&](std::shared_ptr<smb::Tree> tree, smb::wire::FileId file_id) {
+      locks->holder->NoteWritten();
+      change->where = HeldOn(node, *locks);
+      change->Sending();
+      return tree->SetEndOfFile(file_id, size_bytes, deadline);
+    };
+    co_return co_await ActHeld(node, locks, std::move(binding), cut, deadline);
+  }
+  co_return refused;
 }
 
 Task<absl::Status> Filesystem::Impl::CutWhileOpened(std::shared_ptr<OpenFile> file,
@@ -298,8 +323,13 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
     if (binding.link_components == path.size()) co_return absl::OkStatus();
     if (file == nullptr && wanted.size_bytes.has_value()) {
       change.Sending();
-      CO_RETURN_IF_ERROR(
-          co_await binding.tree->Truncate(binding.path, *wanted.size_bytes, deadline));
+      absl::Status status =
+          co_await binding.tree->Truncate(binding.path, *wanted.size_bytes, deadline);
+      if (IsLockRefused(status)) {
+        status =
+            co_await CutBesideLocks(path, binding, *wanted.size_bytes, &change, status, deadline);
+      }
+      CO_RETURN_IF_ERROR(status);
       NoteInRecord(
           path, ServerKeyOf(binding), *wanted.size_bytes,
           binding.tree->session().connection().clock_ahead().value_or(absl::ZeroDuration()));

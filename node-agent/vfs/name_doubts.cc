@@ -38,12 +38,28 @@ bool NameDoubts::Touched(const dfs::DfsPath& path, uint64_t since) const {
          std::any_of(ended_.begin(), ended_.end(), touches);
 }
 
+bool NameDoubts::IsInDoubt(const dfs::DfsPath& path) const {
+  return std::any_of(doubts_.begin(), doubts_.end(),
+                     [&](const Record& record) { return Covers(record.paths, path); });
+}
+
 runtime::Task<absl::Status> NameDoubts::AwaitSettled(dfs::DfsPath path,
                                                      runtime::Deadline deadline) {
-  while (std::any_of(doubts_.begin(), doubts_.end(),
-                     [&](const Record& record) { return Covers(record.paths, path); })) {
-    CO_RETURN_IF_ERROR(co_await settled_.WaitForNotify(deadline));
-  }
+  while (IsInDoubt(path)) CO_RETURN_IF_ERROR(co_await settled_.WaitForNotify(deadline));
+  co_return absl::OkStatus();
+}
+
+NameDoubts::Opening::~Opening() {
+  names_->opening_.erase(path_);
+  names_->opened_.NotifyAll();
+}
+
+bool NameDoubts::IsBeingOpened(const dfs::DfsPath& path) const {
+  return std::find(opening_.begin(), opening_.end(), path) != opening_.end();
+}
+
+runtime::Task<absl::Status> NameDoubts::AwaitOpened(dfs::DfsPath path, runtime::Deadline deadline) {
+  while (IsBeingOpened(path)) CO_RETURN_IF_ERROR(co_await opened_.WaitForNotify(deadline));
   co_return absl::OkStatus();
 }
 

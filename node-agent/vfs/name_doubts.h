@@ -41,10 +41,29 @@ class NameDoubts {
     bool begun_ = false;
   };
 
+  // An OPEN by that name is on its way, from its making until it dies. Who makes one when the name
+  // is not in doubt, and it is in doubt then, closes what was opened.
+  class [[nodiscard]] Opening {
+   public:
+    Opening(std::shared_ptr<NameDoubts> names, dfs::DfsPath path)
+        : names_(std::move(names)),
+          path_(names_->opening_.insert(names_->opening_.end(), std::move(path))) {}
+    Opening(const Opening&) = delete;
+    ~Opening();
+
+   private:
+    const std::shared_ptr<NameDoubts> names_;
+    const std::list<dfs::DfsPath>::iterator path_;
+  };
+  bool IsBeingOpened(const dfs::DfsPath& path) const;
+  // Until it is not. As AwaitSettled().
+  runtime::Task<absl::Status> AwaitOpened(dfs::DfsPath path, runtime::Deadline deadline);
+
   // An instant: it grows with each doubt that ends.
   uint64_t now() const { return now_; }
   // True if the name is in doubt, or was since that instant. (Or may have been: not all are kept.)
   bool Touched(const dfs::DfsPath& path, uint64_t since) const;
+  bool IsInDoubt(const dfs::DfsPath& path) const;
   // Until it is not. kCancelled, kDeadlineExceeded.
   runtime::Task<absl::Status> AwaitSettled(dfs::DfsPath path, runtime::Deadline deadline);
 
@@ -62,6 +81,8 @@ class NameDoubts {
   uint64_t forgotten_ = 0;   // When the latest ended that is not kept any more.
   uint64_t now_ = 1;
   runtime::Condition settled_;
+  std::list<dfs::DfsPath> opening_;
+  runtime::Condition opened_;
 };
 
 }  // namespace dfscsi::vfs
