@@ -10,6 +10,8 @@ names            makes, fills, cuts, renames and removes, and knows every result
 opened           replaces, removes and cuts what it has open, and reads what it has open
 locks            adds one to the number in a file, under a lock; several do
 records          writes records and says how many an fsync has acknowledged
+pairs            one thread writes, reads, cuts, looks at and locks files through handles (pairs.py), while another
+                 renames, removes and replaces them
 """
 
 import errno
@@ -20,13 +22,20 @@ import os
 import random
 import select
 import sys
+import threading
 import time
+
+from pairs import Pair
 
 BLOCK, BLOCKS = 4096, 128
 
 
+SAYING = threading.Lock()
+
+
 def say(begin, outcome, what):
-    print(f'{begin:.6f} {time.monotonic():.6f} {outcome} {what}', flush=True)
+    with SAYING:
+        print(f'{begin:.6f} {time.monotonic():.6f} {outcome} {what}', flush=True)
 
 
 def goes_on():
@@ -186,8 +195,12 @@ def write_records(folder, _):
     return {'synced': written}
 
 
+def use_pair(folder, _):
+    return Pair(f'{folder}/pair{os.getpid()}', must, say).run(goes_on)
+
+
 MODES = {'blocks': write_blocks, 'direct': write_blocks, 'append': append_lines, 'names': change_names,
-         'opened': change_opened, 'locks': add_under_lock, 'records': write_records}
+         'opened': change_opened, 'locks': add_under_lock, 'records': write_records, 'pairs': use_pair}
 
 if __name__ == '__main__':
     STATE = MODES[sys.argv[1]](sys.argv[2], sys.argv[1])

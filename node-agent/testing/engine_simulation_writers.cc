@@ -93,6 +93,14 @@ void Writers::CheckEnd() {
     const std::string change = folder->FindChange();
     if (!change.empty()) oracle_.Violation(absl::StrCat("at the end, ", change));
   }
+  // What was removed while it was open is gone, but where it was open when its mount ended, or on a
+  // copy that the link has left.
+  const bool all_stay =
+      single_ && std::none_of(progress_.begin(), progress_.end(),
+                              [](const Progress& one) { return one.mount->gone(); });
+  if (const int hidden = copies_.CountHidden(); all_stay && hidden != 0) {
+    oracle_.Violation(absl::StrCat("at the end, ", hidden, " hidden files are left"));
+  }
   for (int base = 0; base < Copies::kBases; ++base) known.insert(Copies::BaseName(base));
   for (size_t copy = 0; copy < Copies::kAll.size(); ++copy) {
     for (const std::string& name : copies_.List(copy)) {

@@ -409,7 +409,11 @@ Task<void> Filesystem::Impl::RemoveHidden(state::NodeId node, dfs::DfsPath path)
   // The name is nobody else's: removing it again does no harm. If it fails, the file stays, and the
   // next agent tries.
   const absl::Status status = co_await RunChange(path, &change, deadline);
-  if (!status.ok() && ErrnoOf(status) != ENOENT) co_return;
+  // Not there; it is, perhaps, where it is the whole share that is missing.
+  const std::optional<NtStatus> answer = NtStatusOf(status);
+  const bool is_gone =
+      answer == NtStatus::kObjectNameNotFound || answer == NtStatus::kObjectPathNotFound;
+  if (!status.ok() && !is_gone) co_return;
   if (!tables_.inodes().Contains(node)) co_return;
   if ((tables_.inodes().Get(node).flags() & kNodeKept) == 0) co_return;
   SetNodeFlag(node, kNodeHidden, false);

@@ -184,5 +184,21 @@ TEST_F(SharedFilesTest, ATimeThatWasSetStaysThoughWhatHasWrittenBeforeIsNotOpen)
   EXPECT_EQ(lab_.share("t1").Find("file")->last_write, second);
 }
 
+// Its share is missing for a moment while its last handle is closed: the next agent removes it.
+TEST_F(SharedFilesTest, WhatWasRemovedWhileItWasOpenGoesThoughItsShareIsMissingWhenItIsClosed) {
+  const state::FileHandle fh = lab_.Open(node_, O_RDWR)->fh;
+  EXPECT_EQ(lab_.Unlink(kRoot, "file"), absl::OkStatus());
+  EXPECT_EQ(lab_.share("t1").root()->children.size(), 3u);
+  lab_.share("t1").connect_status = smb::wire::NtStatus::kBadNetworkName;
+  lab_.server("t1").DisconnectTrees("share");
+  lab_.lab().agent().RunNow([&] { lab_.filesystem().Release(fh); });
+  lab_.RunFor(absl::Minutes(1));
+  lab_.share("t1").connect_status = smb::wire::NtStatus::kSuccess;
+  lab_.TakeOver();
+  lab_.lab().agent().RunNow([&] { lab_.filesystem().ResumeInvalidations(); });
+  lab_.RunFor(absl::Minutes(1));
+  EXPECT_EQ(lab_.share("t1").root()->children.size(), 2u);
+}
+
 }  // namespace
 }  // namespace dfscsi::vfs

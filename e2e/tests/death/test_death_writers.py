@@ -23,7 +23,7 @@ KILLS = int(os.environ.get('DFSCSI_KILLS', '500'))
 FAILOVERS = 2 if KILLS < 500 else 10
 # Product bounds are held by quiet machines (docs/performance.md); a loaded one may take this much longer.
 
-MODES = ['blocks', 'direct', 'append', 'append', 'names', 'opened', 'locks', 'locks', 'records']
+MODES = ['blocks', 'direct', 'append', 'append', 'names', 'opened', 'locks', 'locks', 'records', 'pairs', 'pairs']
 WRITTEN = f'{MOUNT}/written'  # A link to one target: what waits for it has nowhere else to go.
 READ = f'{MOUNT}/two'  # Two targets.
 

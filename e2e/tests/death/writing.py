@@ -1,6 +1,8 @@
 """What the death tests share: the folder that writers write in, and what must lie on its server's disk then."""
 
+import hashlib
 import os
+import shutil
 
 MOUNT = '/mnt/dfs'
 PATIENCE = 120
@@ -20,6 +22,8 @@ def empty(lab, hosts=('t1', 't2')):
         for name in os.listdir(on_server(lab, host=host)):
             if name != 'copy' and os.path.isfile(on_server(lab, name, host)):
                 os.unlink(on_server(lab, name, host))
+            elif name.startswith('pair'):
+                shutil.rmtree(on_server(lab, name, host))
 
 
 def record(number):
@@ -32,6 +36,15 @@ def check_records(lab, count):
     found = content(lab, 'records') if count else b''
     wanted = b''.join(map(record, range(count)))
     return [] if found[:len(wanted)] == wanted else [f'records: {count} were synced; {len(found) // 64} are there']
+
+
+def check_pair(lab, state):
+    """Every file of the pair has the name that it was given last, and holds what was written to it; none is left over."""
+    folder = on_server(lab, state['folder'])
+    found = {name: hashlib.md5(content(lab, f'{state["folder"]}/{name}')).hexdigest()
+             for name in os.listdir(folder) if not name.startswith('.dfscsi')}
+    return [f'{state["folder"]}/{name}: {found.get(name)} instead of {state["files"].get(name)}'
+            for name in sorted(found.keys() | state['files'].keys()) if found.get(name) != state['files'].get(name)]
 
 
 def check_disk(lab, states):
@@ -51,6 +64,8 @@ def check_disk(lab, states):
                 wrong.append(f'append: {len(mine)} lines of {state["lines"]}, or out of order')
         elif mode == 'records':
             wrong += check_records(lab, state['synced'])
+        elif mode == 'pairs':
+            wrong += check_pair(lab, state)
     appended = sum(state['lines'] for mode, state in states if mode == 'append' and state)
     if len(log) != appended:
         wrong.append(f'log: {len(log)} lines, {appended} were acknowledged')
@@ -62,7 +77,8 @@ def check_disk(lab, states):
 
 def hidden(lab, host='t1'):
     """Names of files that were removed while they were open, and are still there."""
-    return [name for name in os.listdir(on_server(lab, host=host)) if name.startswith('.dfscsi')]
+    return [name for _, _, names in os.walk(on_server(lab, host=host)) for name in names
+            if name.startswith('.dfscsi')]
 
 
 def percentile(values, share):
