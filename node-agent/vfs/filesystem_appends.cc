@@ -84,10 +84,12 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
     change.Sending(offset);
   };
   size_t written = 0;  // Of an append that has failed; 0 also if nobody knows.
+  bool by_server = false;
   const auto append = [&](std::shared_ptr<smb::Tree> tree,
                           smb::wire::FileId file_id) -> Task<absl::Status> {
     // The holder of the file's locks is no handle that a server would append by.
     const bool is_own = file->TryIdOn(*tree) == file_id;
+    by_server = is_own && !appends_.IsRefusedBy(file->server_key());
     if (!is_own || appends_.IsRefusedBy(file->server_key())) {
       CO_RETURN_IF_ERROR(co_await turn.Take(deadline));
       if (is_own) SetHandleFlag(fh, kHandleAppendsLocked);
@@ -110,8 +112,9 @@ Task<absl::Status> Filesystem::Impl::Append(state::FileHandle fh, std::shared_pt
   const OpenFile::Act act = [&](std::shared_ptr<smb::Tree> tree,
                                 smb::wire::FileId file_id) -> Task<absl::Status> {
     absl::Status status = co_await append(tree, file_id);
-    if (written == 0 && smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter &&
-        !appends_.IsRefusedBy(file->server_key())) {
+    // It may have refused another one meanwhile.
+    if (written == 0 && by_server &&
+        smb::wire::NtStatusOf(status) == smb::wire::NtStatus::kInvalidParameter) {
       appends_.NoteRefused(file->server_key());
       status = co_await append(tree, file_id);
     }

@@ -318,8 +318,9 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, ChangeablePath(parent, name));
   const state::NodeId node = tables_.inodes().Find(parent, name);
   // SMB cannot remove the name of an open file and leave the file.
-  const bool hides = type == smb::FileType::kFile && node != 0 && IsOpen(node);
-  const std::string hidden = hides ? HiddenName(node) : "";
+  const bool may_hide = type == smb::FileType::kFile && node != 0;
+  bool hides = may_hide && IsOpen(node);
+  const std::string hidden = may_hide ? HiddenName(node) : "";
   uint64_t id = LastIdOf(node);
   Removal removal{.type = type};
   NameDoubts::Doubt doubt(names_, {path});
@@ -330,6 +331,8 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
     doubt.Begin();
     change.Sending();
+    // Opened since it was asked for; from now on nobody does.
+    hides = hides || (may_hide && IsOpen(node));
     if (hides) {
       smb::wire::RenameInformation rename{.replace = false,
                                           .target = Sibling(binding.path, *Utf16(hidden))};

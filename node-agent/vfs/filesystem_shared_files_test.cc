@@ -152,6 +152,24 @@ TEST_F(SharedFilesTest, WhatIsReplacedHasItsNameNoMore) {
   EXPECT_EQ(*lab_.Read(lab_.Open(lab_.Walk("file"))->fh, 0, 64), "vwxyz");
 }
 
+// What a server has refused to append is appended under a lock, also if it has refused another
+// program's meanwhile.
+TEST_F(SharedFilesTest, TwoProgramsAppendAtOnceToAServerThatDoesNotAppend) {
+  lab_.server("t1").options().appends = false;
+  const state::FileHandle one = lab_.Open(node_, O_RDWR | O_APPEND)->fh;
+  const state::FileHandle two = lab_.Open(node_, O_RDWR | O_APPEND)->fh;
+  absl::Status appended = absl::UnknownError("it does not end");
+  const auto append = [](Filesystem* filesystem, state::FileHandle fh,
+                         absl::Status* result) -> Task<void> {
+    static const std::string text = "++";
+    *result =
+        co_await filesystem->Write(fh, 0, FilesystemLab::BytesOf(text), nullptr, Deadline::Never());
+  };
+  Both(append(&lab_.filesystem(), one, &changed_), append(&lab_.filesystem(), two, &appended));
+  EXPECT_EQ(appended, absl::OkStatus());
+  EXPECT_EQ(lab_.ContentOf("t1", "file"), "0123456789++++");
+}
+
 // A lock of one program is no matter of another's open(O_TRUNC), and truncate(2), on this machine.
 TEST_F(SharedFilesTest, WhatALocalProgramHasLockedIsCutByOthers) {
   const state::FileHandle locking = lab_.Open(node_, O_RDWR)->fh;
