@@ -54,7 +54,11 @@ TEST(EngineSimulationWritesTest, FaultsInRandomCombinationOfSharers) {
       static_cast<long long>(sum.stale), static_cast<long long>(sum.unknown),
       static_cast<long long>(sum.left), static_cast<long long>(sum.locked),
       static_cast<long long>(sum.lost));
-  if (!seeds.chosen) EXPECT_LE(sum.unknown * 1000, sum.steps);
+  if (seeds.chosen) return;
+  EXPECT_LE(sum.unknown * 1000, sum.steps);
+  // Of handles whose link has moved, and of locks that nobody gives back for a dead agent.
+  EXPECT_LE(sum.stale * 500, sum.shared);
+  EXPECT_LE(sum.lost * 500, sum.locked);
 }
 
 TEST(EngineSimulationLocksTest, FaultsInRandomCombinationOfLocks) {
