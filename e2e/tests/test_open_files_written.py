@@ -18,16 +18,11 @@ def application(lab, engine, request):
     """An application on a writable namespace whose targets hold the same file `written`."""
     for host in ('t1', 't2', 't3'):
         on_server(lab, host, b'0123456789')
-    options = 'rw' + getattr(request, 'param', '')
-    engine.mount('//root1/dfs', options=options if 'write_grace' in options else f'{options},write_grace={GRACE}s')
+    engine.mount('//root1/dfs', options=f'rw,write_grace={GRACE}s' + getattr(request, 'param', ''))
     with Application(lab) as made:
         assert made.do(f"read('{FOLDER}/who')") == b't1\n'
         yield made
     engine.check_idle()
-
-
-# Longer than any machine needs to start a server.
-PATIENT = pytest.mark.parametrize('app', [',write_grace=60s'], indirect=True)
 
 
 def on_server(lab, host, content=None, name='written'):
@@ -80,28 +75,6 @@ def test_d05_what_was_written_stays_on_its_server_and_nothing_is_sent_to_the_oth
         assert app.errno_of("os.pwrite(kept['file'], b'def', 3)") == errno.ESTALE
     assert app.errno_of("os.close(kept['file'])") == 0
     assert on_server(lab, 't1') == b'abc3456789' and on_server(lab, 't2') == b'0123456789'
-
-
-@PATIENT
-@pytest.mark.parametrize('how', ['kill', 'stop'])
-@pytest.mark.parametrize('agent_dies', [False, True])
-def test_what_was_written_goes_on_where_it_is_once_that_server_is_back(lab, engine, app, how, agent_dies):
-    """Though the link has another target by then, and for the next agent, too."""
-    open_file(app, 'os.O_RDWR')
-    assert app.do("os.pwrite(kept['file'], b'abc', 0)") == 3
-    lab.fail(how, 't1')
-    if agent_dies:
-        engine.kill_active_agent()
-    assert app.do(f"read('{FOLDER}/who')", 60) == b't2\n'
-    app.start("os.pwrite(kept['file'], b'def', 3)")
-    lab.wait_until(lambda: engine.counter('target_failures_total') >= 2, 60, 'its server is looked for')
-    lab.heal('t1')
-    assert app.result(60) == 3
-    assert app.do("os.fsync(kept['file'])") is None
-    assert app.do("os.pread(kept['file'], 10, 0)") == b'abcdef6789'
-    assert on_server(lab, 't1') == b'abcdef6789' and on_server(lab, 't2') == b'0123456789'
-    assert app.do(f"read('{FOLDER}/who')") == b't2\n', 'what is opened anew is where the link is'
-    assert engine.counter('stale_handles_total') == 0
 
 
 def test_d05_a_write_whose_answer_is_lost_is_eio_once_its_server_does_not_come_back(lab, app):

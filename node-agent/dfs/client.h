@@ -142,9 +142,9 @@ class Client {
   runtime::Task<absl::Status> RunOnOwn(DfsPath path, Binding lost, Operation operation,
                                        runtime::Deadline deadline);
 
-  // For what is open on, or was sent to, one server of several: runs `operation` on the target that
-  // `is_own` picks of those which the referral lists for `path`, and on no other, wherever its link
-  // is bound. That target is a former binding from then on: RunOptions::held_epoch finds it.
+  // For what was sent to, or is locked on, one server of several: runs `operation` on the target
+  // that `is_own` picks of those which the referral lists for `path`, and on no other, wherever its
+  // link is bound. That target is a former binding from then on: RunOptions::held_epoch finds it.
   // `options`: as of Run, never movable. Errors of its own, besides those of Run:
   //   kAborted, IsLost()  it is not listed (any more), or not that server's, or was out of reach
   //   for

@@ -46,16 +46,6 @@ bool IsElsewhere(const absl::Status& status) {
   return status.GetPayload(kElsewhereUrl).has_value();
 }
 
-runtime::Task<absl::Status> NotHere(dfs::Binding binding, runtime::Deadline deadline) {
-  if (!binding.tree->in_dfs()) co_return Elsewhere();
-  const absl::Status here = (co_await binding.tree->Stat(binding.path, deadline)).status();
-  const bool tells = here.ok() || (smb::wire::NtStatusOf(here).has_value() && !IsAnswerLost(here));
-  if (!tells || smb::wire::NtStatusOf(here) == smb::wire::NtStatus::kPathNotCovered) {
-    co_return here;
-  }
-  co_return Elsewhere();
-}
-
 bool IsAnswerLost(const absl::Status& status) {
   switch (dfs::Classify(status, dfs::AttemptPhase::kOperation, /*keys_proven=*/true).failure) {
     case dfs::FailureClass::kTransport:

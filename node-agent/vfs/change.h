@@ -61,11 +61,6 @@ uint64_t ServerKeyOf(const dfs::DfsPath& target);
 // it is for RunOnTarget. ESTALE to whom nobody runs it there.
 absl::Status Elsewhere();
 bool IsElsewhere(const absl::Status& status);
-// What such an operation returns on a binding that is not that server's: Elsewhere(), or that
-// server's word that the path is not its own. Until a namespace server has said so, it is bound
-// there.
-runtime::Task<absl::Status> NotHere(dfs::Binding binding, runtime::Deadline deadline);
-
 // True if an answer is missing, or says that the session went while it was under way: what was
 // asked for may have been done.
 bool IsAnswerLost(const absl::Status& status);
@@ -93,6 +88,9 @@ struct Change {
   bool of_names = false;
   // False: no probe could tell.
   bool can_tell = true;
+  // It makes nothing that is looked at or used behind it: what a dead agent has sent is settled
+  // there, though its path is bound elsewhere by now.
+  bool may_settle_elsewhere = false;
   // It is more than one request: where one was not sent, another may have been.
   bool in_pieces = false;
 
@@ -102,7 +100,6 @@ struct Change {
   dfs::Binding where = {};             // Of the last attempt.
   bool sent = false;                   // In the last attempt, and no answer has come.
   uint64_t sent_before = 0;            // By a dead agent; 0 once its fate is known.
-  uint64_t only_on = 0;                // The server that it is for; 0: any, or that of `file`.
   absl::Time began = {};
   absl::Time sent_at = {};  // Last, by this agent.
   // How far its server's clock was ahead by the connection that it was sent on.

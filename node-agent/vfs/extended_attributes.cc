@@ -162,7 +162,6 @@ Task<absl::Status> Filesystem::Impl::ChangeXattr(state::NodeId node, std::string
   constexpr uint32_t kAccess = smb::wire::kAccessReadEa | smb::wire::kAccessWriteEa;
   bool may_look = true;
   Change change{.attempt = {}, .in_pieces = true, .journal = journal};
-  change.only_on = OnlyOn(node);
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EOPNOTSUPP, "a DFS link");
     CO_ASSIGN_OR_RETURN(const Opened opened,

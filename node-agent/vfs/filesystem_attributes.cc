@@ -144,10 +144,6 @@ struct stat Filesystem::Impl::StatOfNode(state::NodeId node, uint64_t ino,
   struct stat st = StatOf(seen, ino, options_);
   // The name that it has until it is closed is none of its own.
   if (st.st_nlink > 0 && HiddenPathOf(node).has_value()) --st.st_nlink;
-  if (const std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
-    st.st_size = static_cast<off_t>(elsewhere->size_bytes);
-    st.st_blocks = static_cast<blkcnt_t>((elsewhere->size_bytes + 511) / 512);
-  }
   const auto written = last_writes_.find(node);
   if (written == last_writes_.end()) return st;
   for (timespec* const time : {&st.st_mtim, &st.st_ctim}) {
@@ -212,13 +208,6 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::GetAttributes(state::Nod
   while (true) {
     CO_ASSIGN_OR_RETURN(const dfs::DfsPath path, PathOf(node));
     const uint64_t since = names_->now();
-    if (std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node)) {
-      absl::StatusOr<AttributesReply> reply =
-          co_await GetAttributesElsewhere(node, path, *std::move(elsewhere), deadline);
-      if (!names_->Touched(path, since)) co_return reply;
-      CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
-      continue;
-    }
     std::optional<absl::StatusOr<AttributesReply>> reply =
         co_await GetAttributesByName(node, path, since, deadline);
     if (reply.has_value()) co_return *std::move(reply);

@@ -38,13 +38,6 @@ std::u16string Sibling(const std::u16string& path, const std::u16string& name) {
   return end == std::u16string::npos ? name : path.substr(0, end + 1) + name;
 }
 
-// That it can only be made on; 0: it can on any.
-uint64_t ServerOf(const Change& change) {
-  if (change.sent_before != 0) return change.sent_before;
-  if (change.only_on != 0) return change.only_on;
-  return change.file == nullptr ? 0 : change.file->server_key();
-}
-
 std::optional<std::u16string> Utf16(absl::string_view text) {
   return smb::wire::Utf8ToUtf16({text.data(), text.size()});
 }
@@ -73,15 +66,8 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
         .held_epoch = change->held_epoch, .movable = false, .repeatable = false};
     status = co_await client_.Run(path, attempt, options, deadline);
     if (IsElsewhere(status)) {
-      const bool was_sent = change->sent_before != 0;
-      const uint64_t server_key = ServerOf(*change);
-      // Of a file that is just being opened nothing was acknowledged: the kernel opens it anew.
-      if (server_key == 0) co_return status;
-      status = co_await RunOnServer(path, server_key, attempt, options, deadline);
-      if (!change->sent && dfs::IsLost(status)) {
-        if (was_sent) co_return UnknownChange(path, kDeadAgents);
-        co_return change->file != nullptr ? GiveUpServer(*change->file) : status;
-      }
+      status = co_await RunOnServer(path, change->sent_before, attempt, options, deadline);
+      if (!change->sent && dfs::IsLost(status)) co_return UnknownChange(path, kDeadAgents);
     }
     if (!change->sent || !absl::IsAborted(status)) {
       co_return replayed && !IsNameMoved(status) ? OutcomeOfReplay(status) : status;
@@ -100,6 +86,14 @@ Task<absl::Status> Filesystem::Impl::RunChange(dfs::DfsPath path, Change* change
   co_return UnknownChange(path, "its answer was lost, and its server does not say what was done");
 }
 
+Task<absl::Status> Filesystem::Impl::RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
+                                                 dfs::RunOptions options, Deadline deadline) {
+  return client_.RunOnTarget(
+      std::move(path),
+      [server_key](const dfs::DfsPath& target) { return ServerKeyOf(target) == server_key; },
+      std::move(call), options, std::move(deadline));
+}
+
 absl::Status Filesystem::Impl::UnknownChange(const dfs::DfsPath& path, const char* why) {
   ++counters_.unknown_changes;
   LogWarning(InLog(path),
@@ -116,7 +110,7 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
           (co_await binding.tree->Stat(binding.path, Deadline::Never())).status();
       if (NtStatusOf(here) == NtStatus::kPathNotCovered) co_return here;
       if (IsAnswerLost(here)) co_return absl::UnavailableError(here.message());
-      if (change->can_tell) co_return Elsewhere();
+      if (change->can_tell && change->may_settle_elsewhere) co_return Elsewhere();
       co_return UnknownChange(*change->path, kDeadAgents);
     }
     ++counters_.lost_answers;
@@ -124,9 +118,6 @@ Task<absl::Status> Filesystem::Impl::Attempt(dfs::Binding binding, Change* chang
     // Asking may be repeated; what was sent meanwhile is in change->sent.
     if (absl::IsAborted(status) && !change->sent) co_return absl::UnavailableError("no answer");
     co_return status;
-  }
-  if (change->only_on != 0 && ServerKeyOf(binding) != change->only_on) {
-    co_return co_await NotHere(std::move(binding), Deadline::Never());
   }
   change->where = binding;
   if (change->of_names) {
@@ -325,7 +316,8 @@ Task<absl::Status> Filesystem::Impl::Remove(state::NodeId parent, std::string na
   Removal removal{.type = type};
   NameDoubts::Doubt doubt(names_, {path});
   if (journal != nullptr && journal->sent_to() != 0) doubt.Begin();
-  Change change{.attempt = {}, .of_names = true, .journal = journal};
+  Change change{
+      .attempt = {}, .of_names = true, .may_settle_elsewhere = !hides, .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
     CO_ASSIGN_OR_RETURN(id, co_await IdOn(binding, node));
@@ -451,7 +443,11 @@ Task<absl::Status> Filesystem::Impl::Rename(state::NodeId parent, std::string na
   uint64_t id = LastIdOf(may_be_stored ? replaced : node);
   NameDoubts::Doubt doubt(names_, {path, target});
   if (sent) doubt.Begin();
-  Change change{.attempt = {}, .of_names = true, .in_pieces = hides, .journal = journal};
+  Change change{.attempt = {},
+                .of_names = true,
+                .may_settle_elsewhere = !hides,
+                .in_pieces = hides,
+                .journal = journal};
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return ErrnoError(EBUSY, "a DFS link");
     if (!IsBelowSameLink(binding, path, target)) {

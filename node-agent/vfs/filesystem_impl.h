@@ -368,37 +368,13 @@ class Filesystem::Impl {
                                         Call call, dfs::RunOptions options,
                                         runtime::Deadline deadline);
   absl::StatusOr<dfs::DfsPath> NameOf(state::FileHandle fh);
-  // The file of an open handle that is bound to one server (OpenFile::IsBoundToServer), and to
-  // another one than its node's path is now.
-  struct WrittenElsewhere {
-    uint64_t server_key;
-    uint64_t size_bytes;             // As far as its handles know.
-    std::shared_ptr<OpenFile> file;  // Null: a dead agent's handle that nobody has used since.
-  };
-  std::optional<WrittenElsewhere> ElsewhereOf(state::NodeId node) const;
-  // Of a change of the file: it is for the one that is open here. 0: any server.
-  uint64_t OnlyOn(state::NodeId node) const {
-    const std::optional<WrittenElsewhere> elsewhere = ElsewhereOf(node);
-    return elsewhere.has_value() ? elsewhere->server_key : 0;
-  }
-  // nullopt: it is not bound.
-  std::optional<WrittenElsewhere> BoundAs(state::FileHandle fh) const;
-  // Of that file; while its server is away, what was last known.
-  runtime::Task<absl::StatusOr<AttributesReply>> GetAttributesElsewhere(state::NodeId node,
-                                                                        dfs::DfsPath path,
-                                                                        WrittenElsewhere elsewhere,
-                                                                        runtime::Deadline deadline);
   // What is Elsewhere(): Client::RunOnTarget() for the server of this key.
   runtime::Task<absl::Status> RunOnServer(dfs::DfsPath path, uint64_t server_key, Call call,
                                           dfs::RunOptions options, runtime::Deadline deadline);
-  // That server was waited for in vain. ESTALE.
-  absl::Status GiveUpServer(OpenFile& file);
   // The open file of a handle; made from its record after a takeover. EBADF, ESTALE.
   absl::StatusOr<std::shared_ptr<OpenFile>> FileOf(state::FileHandle fh);
   // True if a handle that is open on the node may read other bytes than `opened` says.
-  // `server_key`: of the server that it was opened on.
-  bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened,
-                       uint64_t server_key) const;
+  bool IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened) const;
   // Who opens a file asks the kernel for its size, and reads that much (close-to-open): what the
   // open has seen is told before it is answered. False: there was nothing, or it is still to tell.
   runtime::Task<bool> TellWhatOpenSaw(state::NodeId node, std::shared_ptr<OpenFile> file,

@@ -65,14 +65,10 @@ Task<absl::Status> Filesystem::Impl::RunByName(
   while (true) {
     const uint64_t since = names_->now();
     options.held_epoch = file->epoch();
-    const Call by_name = [&](dfs::Binding binding) {
-      return ByName(file, &path, since, std::move(binding), &call);
-    };
-    absl::Status status = co_await client_.Run(path, by_name, options, deadline);
-    if (IsElsewhere(status)) {
-      status = co_await RunOnServer(path, file->server_key(), by_name, options, deadline);
-      if (dfs::IsLost(status)) status = GiveUpServer(*file);
-    }
+    const absl::Status status = co_await client_.Run(
+        path,
+        [&](dfs::Binding binding) { return ByName(file, &path, since, std::move(binding), &call); },
+        options, deadline);
     if (!IsNameMoved(status)) co_return status;
     CO_RETURN_IF_ERROR(co_await names_->AwaitSettled(path, deadline));
     CO_ASSIGN_OR_RETURN(path, name_of());

@@ -88,7 +88,7 @@ absl::StatusOr<OpenReply> Filesystem::Impl::MakeHandle(state::NodeId node,
     const state::InodeTable::Node record = tables_.inodes().Get(node);
     const state::NodeIdentity* const before = record.identity();
     const bool differs = before != nullptr && DataDiffers(*before, identity);
-    const bool is_another = IsOpenAsAnother(node, identity, file->server_key());
+    const bool is_another = IsOpenAsAnother(node, identity);
     reply.keep_cache = before != nullptr && !differs && !is_another && ArePagesTrusted(node);
     reply.renews_pages = !reply.keep_cache && !is_another;
     // The kernel still believes the size that it was told last, and would cut this file to it; but
@@ -137,14 +137,11 @@ void Filesystem::Impl::NoteUse(state::FileHandle fh) {
   SetPagesTrusted(node, true);
 }
 
-bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node, const state::NodeIdentity& opened,
-                                       uint64_t server_key) const {
+bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,
+                                       const state::NodeIdentity& opened) const {
   const auto open = opens_.find(node);
   if (open == opens_.end()) return false;
   for (const state::FileHandle fh : open->second) {
-    // Its copy there was not written.
-    const std::optional<WrittenElsewhere> bound = BoundAs(fh);
-    if (bound.has_value() && bound->server_key != server_key) return true;
     const auto file = files_.find(fh);
     if (!SharesPages(file != files_.end() ? file->second->identity()
                                           : tables_.handles().Get(fh).identity.Get(),
@@ -195,14 +192,7 @@ void Filesystem::Impl::NoteServer(state::FileHandle fh, const OpenFile& file) {
   const state::HandleTable::ServerSide now = file.durable().value_or(DurableHandle()).ToRecord();
   // A death behind this leaves a handle that the server of `server_key` may not know, and refuses.
   if (!(record.server.Get() == now)) tables_.handles().SetServerSide(fh, now);
-  if (Load(record.server_key) == file.server_key()) {
-    // Whoever takes over while its server is away has the size from here.
-    state::NodeIdentity identity = record.identity.Get();
-    if (!file.IsBoundToServer() || identity.size_bytes == file.known_size_bytes()) return;
-    identity.size_bytes = file.known_size_bytes();
-    tables_.handles().SetIdentity(fh, identity);
-    return;
-  }
+  if (Load(record.server_key) == file.server_key()) return;
   // A death in between leaves a file of no server in particular: it is compared as on a new one.
   tables_.handles().SetServerKey(fh, 0);
   tables_.handles().SetIdentity(fh, file.identity());

@@ -318,7 +318,6 @@ Task<absl::StatusOr<AttributesReply>> Filesystem::Impl::SetAttributes(state::Nod
                 .of_names = wanted.modified.has_value(),
                 .in_pieces = true,
                 .journal = journal};
-  change.only_on = OnlyOn(node);
   change.attempt = [&](dfs::Binding binding) -> Task<absl::Status> {
     if (binding.link_components == path.size()) co_return absl::OkStatus();
     if (file == nullptr && wanted.size_bytes.has_value()) {

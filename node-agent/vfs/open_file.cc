@@ -194,12 +194,6 @@ Task<absl::Status> OpenFile::OpenOn(dfs::Binding binding, Deadline deadline,
   co_return absl::OkStatus();
 }
 
-bool OpenFile::GiveUpServer() {
-  if (std::exchange(stale_, true)) return false;
-  CloseLater();
-  return true;
-}
-
 bool OpenFile::IsSameFile(bool same_server, bool check_identity,
                           const state::NodeIdentity& now) const {
   // Its id tells, whatever others have written to it meanwhile. Another id may be another host's,
@@ -222,10 +216,6 @@ Task<absl::Status> OpenFile::Rebind(dfs::Binding binding, bool check_identity,
   CO_ASSIGN_OR_RETURN(const runtime::Mutex::Guard guard, co_await rebinding_.Lock(deadline));
   if (stale_ || IsOpenOn(binding)) co_return absl::OkStatus();
   const bool same_server = server_key == server_key_;
-  // Nowhere else it would be this file.
-  if (IsBoundToServer() && !same_server) {
-    co_return co_await NotHere(std::move(binding), std::move(deadline));
-  }
   if (same_server && durable_.has_value()) {
     CO_ASSIGN_OR_RETURN(const bool taken_up, co_await TakeUpOn(binding, deadline));
     if (taken_up) {

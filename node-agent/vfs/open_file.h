@@ -37,10 +37,8 @@ namespace dfscsi::vfs {
 //   elsewhere, or another id: the same size and last-write time as
 //   last seen, and nothing was written through this handle           it goes on there
 //   a different file, or none                                        ESTALE, for ever
-//   elsewhere, and something was written through this handle, or
-//   this mount has made another file of its name on some server
-//   since it was opened: it is that one, most likely                 its own server is waited for
-//                                                                    (write_grace); then ESTALE
+//   elsewhere, and this mount has made another file of its name
+//   on some server since it was opened: it is that one, most likely  ESTALE, for ever
 // Opening it again never creates, truncates or deletes anything. While a WRITE is out whose answer
 // has not come, the handle does not leave its server.
 class OpenFile {
@@ -142,16 +140,6 @@ class OpenFile {
   // Its server is lost with all that was sent there, and that will be sent anew: other copies are
   // the file, if they are as it was before. REQUIRES: may_be_replayed().
   void GiveUpSent() { written_ = false; }
-  // No other server can have the file that this is: what is to be done through it is done there, or
-  // waits for it (IsElsewhere).
-  bool IsBoundToServer() const { return server_key_ != 0 && (written_ || has_another_); }
-  bool is_stale() const { return stale_; }
-  // Of the file, as far as this handle knows.
-  uint64_t known_size_bytes() const {
-    return instance_ == 0 ? identity_.size_bytes : seen_.file.end_of_file;
-  }
-  // It was waited for in vain: ESTALE, for ever. False: it was stale before.
-  bool GiveUpServer();
   const state::NodeIdentity& identity() const { return identity_; }
   // Of the binding under which it is open; 0: it is not open.
   uint64_t epoch() const { return tree_ == nullptr ? 0 : epoch_; }
