@@ -89,6 +89,10 @@ class Binder {
   // Failback: looks whether better targets than those that serve are up, and binds links to those
   // that have been for a while. What is open, or in flight and not repeatable, stays where it is.
   runtime::Task<void> FailBackDue();
+  // As Client::SetMayFailBack.
+  void SetMayFailBack(std::function<bool(const DfsPath& link)> may_fail_back) {
+    may_fail_back_ = std::move(may_fail_back);
+  }
   int64_t failbacks() const { return failbacks_; }
 
   // An operation found its target lost, though it had just been connected to.
@@ -225,6 +229,7 @@ class Binder {
   Resolver resolver_;
   ReferralSource referrals_;
   runtime::Condition bound_;
+  std::function<bool(const DfsPath& link)> may_fail_back_;
   uint64_t last_epoch_ = 0;
   int64_t failovers_ = 0;
   int64_t failbacks_ = 0;

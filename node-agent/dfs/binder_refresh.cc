@@ -128,10 +128,12 @@ Task<void> Binder::FailBack(std::shared_ptr<Link> link) {
     co_return;
   }
   if (runtime::Loop::Current().Now() - link->better->since < options_.failback_dwell) co_return;
+  const auto may = [&] { return may_fail_back_ == nullptr || may_fail_back_(link->prefix); };
+  if (!may()) co_return;
   const uint64_t epoch = link->epoch;
   link->better.reset();
   std::optional<Reached> up = co_await Probe(target);
-  if (!up.has_value() || link->epoch != epoch || !link->bound()) co_return;
+  if (!up.has_value() || link->epoch != epoch || !link->bound() || !may()) co_return;
   cache_.SetHint(entry_prefix, account_, target);
   ApplyBetter(*link, *std::move(up));
 }

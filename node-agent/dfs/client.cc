@@ -346,6 +346,10 @@ Task<void> Client::EndFormerSessions(Binding binding, Deadline deadline) {
   return impl_->EndFormerSessions(std::move(binding), std::move(deadline));
 }
 
+void Client::SetMayFailBack(std::function<bool(const DfsPath& link)> may_fail_back) {
+  impl_->SetMayFailBack(std::move(may_fail_back));
+}
+
 bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(path); }
 void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
 void Client::ForgetLink(const DfsPath& path) { impl_->ForgetLink(path); }

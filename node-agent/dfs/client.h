@@ -159,6 +159,10 @@ class Client {
   // I/O where there are none.
   runtime::Task<void> EndFormerSessions(Binding binding, runtime::Deadline deadline);
 
+  // Asked before a link is bound to a better target: false, if what is open on the present one
+  // would suffer; it is asked again later. Unset: it may.
+  void SetMayFailBack(std::function<bool(const DfsPath& link)> may_fail_back);
+
   // No I/O: what is known of `path` itself. True if it is exactly a link's (or a root's) path: its
   // referral is cached, whether or not its targets can be reached, or it was noted of late.
   bool IsKnownLink(const DfsPath& path) const;

@@ -5,9 +5,11 @@
 #define NODE_AGENT_DFS_CLIENT_IMPL_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -42,6 +44,9 @@ class Client::Impl {
   runtime::Task<absl::Status> RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
                                           RunOptions options, runtime::Deadline deadline);
   runtime::Task<void> EndFormerSessions(Binding binding, runtime::Deadline deadline);
+  void SetMayFailBack(std::function<bool(const DfsPath& link)> may_fail_back) {
+    binder_.SetMayFailBack(std::move(may_fail_back));
+  }
   bool IsKnownLink(const DfsPath& path) const;
   void NoteLink(const DfsPath& path);
   void ForgetLink(const DfsPath& path);

@@ -55,6 +55,10 @@ Filesystem::Impl::Impl(dfs::Client& client, state::MountTables& tables, Invalida
   });
   RestoreLocks();
   holds_write_lease_ = [this](state::NodeId node) { return HoldsWriteLease(node); };
+  // Either of the two may die first.
+  client_.SetMayFailBack([this, alive = std::weak_ptr<bool>(alive_)](const dfs::DfsPath& link) {
+    return alive.expired() || MayFailBack(link);
+  });
 }
 
 Filesystem::Filesystem(dfs::Client& client, state::MountTables& tables, Invalidation& invalidation,

@@ -343,6 +343,9 @@ class Filesystem::Impl {
     if ((flags & flag) == 0) tables_.handles().SetFlags(fh, flags | flag);
   }
 
+  // False while what is open below the link has written: the kernel has one inode, and one size,
+  // for that file and for its copy on the better target.
+  bool MayFailBack(const dfs::DfsPath& link) const;
   // This mount has just made the node's file on the server of `server_key`: what is open of that
   // name on another one is another file, and does not move to a copy.
   void NoteMade(state::NodeId node, uint64_t server_key);
@@ -719,6 +722,7 @@ class Filesystem::Impl {
   // By what of a path is bound as one: the keys of links, roots and shares.
   absl::flat_hash_map<std::u16string, Statistics> statistics_;
   Counters counters_;
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::function<bool(state::NodeId)> holds_write_lease_;
   std::shared_ptr<NameDoubts> names_ = std::make_shared<NameDoubts>();
   WriteBehind behind_;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -135,6 +136,19 @@ void Filesystem::Impl::NoteUse(state::FileHandle fh) {
   if (renewing == renewing_.end() || renewing->second != fh) return;
   renewing_.erase(renewing);
   SetPagesTrusted(node, true);
+}
+
+bool Filesystem::Impl::MayFailBack(const dfs::DfsPath& link) const {
+  for (const auto& [node, handles] : opens_) {
+    const bool is_written = std::any_of(handles.begin(), handles.end(), [&](state::FileHandle fh) {
+      return tables_.handles().Contains(fh) &&
+             (Load(tables_.handles().Get(fh).flags) & kHandleWritten) != 0;
+    });
+    if (!is_written) continue;
+    const absl::StatusOr<dfs::DfsPath> path = PathOf(node);
+    if (!path.ok() || path->HasPrefix(link)) return false;
+  }
+  return true;
 }
 
 bool Filesystem::Impl::IsOpenAsAnother(state::NodeId node,

@@ -99,6 +99,30 @@ TEST_F(OwnServerTest, WhoCutsAFileThatIsBeingOpenedWaitsForNobody) {
   EXPECT_EQ(lab.ContentOf("t2", "beside"), "");
 }
 
+// Its inode would stand for two files, with one size: what goes by the size that the kernel was
+// told, SEEK_END for one, would overwrite what was acknowledged.
+TEST(FailbackBesideWritersTest, ALinkDoesNotGoBackWhileWhatIsOpenHasWritten) {
+  FilesystemLab lab;
+  lab.OnBoth([](testing::ScriptedShare& share) {
+    share.writable = true;
+    share.AddText("file", "0123456789");
+  });
+  lab.Mount("//root1/dfs", {},
+            {.referral_ttl_min = absl::Seconds(8), .failback = dfs::Failback::kAlways});
+  const auto target = [&] { return lab.client().ListLinks().back().target; };
+  lab.lab().Kill("t1");
+  const absl::StatusOr<OpenReply> open = lab.Open(lab.Walk("two/file"), O_RDWR);
+  ASSERT_TRUE(open.ok());
+  ASSERT_EQ(lab.Write(open->fh, 10, "abc"), absl::OkStatus());
+  lab.lab().Start("t1");
+  lab.RunFor(absl::Minutes(2));
+  EXPECT_EQ(target(), "//t2/share");
+  EXPECT_EQ(lab.GetAttributes(lab.Walk("two/file"))->attributes.st_size, 13);
+  lab.lab().agent().RunNow([&] { lab.filesystem().Release(open->fh); });
+  lab.RunFor(absl::Minutes(2));
+  EXPECT_EQ(target(), "//t1/share");
+}
+
 // What a dead agent had sent to t1 is not made on t2, and is found out on t1 once that is back.
 TEST_F(OwnServerTest, AChangeOfADeadAgentIsSettledWhereItWasSent) {
   for (const bool comes_back : {true, false}) {
