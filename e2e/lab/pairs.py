@@ -93,7 +93,7 @@ class Pair:
                 self._must('unlink', os.unlink, self._path(name))
                 del self._names[name]
                 self._changes += 1
-            time.sleep(random.random() * 0.004)
+            time.sleep(random.random() * 0.004)  # It is the load; nothing rests on how long.
 
     # The thread that has files open
 

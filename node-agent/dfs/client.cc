@@ -118,12 +118,6 @@ uint64_t Client::Impl::GetEpoch(const DfsPath& path) const {
   return link == nullptr || !link->bound() ? 0 : link->epoch;
 }
 
-std::optional<DfsPath> Client::Impl::GetTarget(const DfsPath& path) const {
-  const std::shared_ptr<Link> link = links_.Find(path);
-  if (link == nullptr || !link->bound()) return std::nullopt;
-  return link->target_path;
-}
-
 absl::Duration Client::Impl::GetTtl(const DfsPath& path) const {
   const std::shared_ptr<Link> link = links_.Find(path);
   if (link == nullptr || !link->entry_prefix.has_value()) return absl::ZeroDuration();
@@ -354,9 +348,6 @@ bool Client::IsKnownLink(const DfsPath& path) const { return impl_->IsKnownLink(
 void Client::NoteLink(const DfsPath& path) { impl_->NoteLink(path); }
 void Client::ForgetLink(const DfsPath& path) { impl_->ForgetLink(path); }
 uint64_t Client::GetEpoch(const DfsPath& path) const { return impl_->GetEpoch(path); }
-std::optional<DfsPath> Client::GetTarget(const DfsPath& path) const {
-  return impl_->GetTarget(path);
-}
 absl::Duration Client::GetTtl(const DfsPath& path) const { return impl_->GetTtl(path); }
 const DfsPath& Client::source() const { return impl_->source(); }
 std::vector<Client::BoundLink> Client::ListLinks() const { return impl_->ListLinks(); }

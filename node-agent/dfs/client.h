@@ -146,10 +146,9 @@ class Client {
   // that `is_own` picks of those which the referral lists for `path`, and on no other, wherever its
   // link is bound. That target is a former binding from then on: RunOptions::held_epoch finds it.
   // `options`: as of Run, never movable. Errors of its own, besides those of Run:
-  //   kAborted, IsLost()  it is not listed (any more), or not that server's, or was out of reach
-  //   for
-  //                       `write_grace` since it was first missed; who asks again soon after that
-  //                       is answered after one attempt
+  //   kAborted, IsLost()  it is not listed (any more), or the path is not that server's, or that
+  //                       was out of reach for `write_grace` since it was first missed; who asks
+  //                       again soon after that is answered after one attempt
   runtime::Task<absl::Status> RunOnTarget(DfsPath path, TargetPredicate is_own, Operation operation,
                                           RunOptions options, runtime::Deadline deadline);
 
@@ -174,9 +173,6 @@ class Client {
 
   // The epoch under which `path` is bound now; 0 if it is not. No I/O.
   uint64_t GetEpoch(const DfsPath& path) const;
-
-  // The target that serves `path` now, with what it is bound to there; nullopt: none. No I/O.
-  std::optional<DfsPath> GetTarget(const DfsPath& path) const;
 
   // How long the referral is good for that lists the targets of what serves `path`; zero: there are
   // no others. No I/O.

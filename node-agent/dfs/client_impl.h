@@ -51,7 +51,6 @@ class Client::Impl {
   void NoteLink(const DfsPath& path);
   void ForgetLink(const DfsPath& path);
   uint64_t GetEpoch(const DfsPath& path) const;
-  std::optional<DfsPath> GetTarget(const DfsPath& path) const;
   absl::Duration GetTtl(const DfsPath& path) const;
   const DfsPath& source() const { return source_; }
 
